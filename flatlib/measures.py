@@ -80,7 +80,11 @@ def lambda_max(checkpoint: Checkpoint) -> Numbers:
     """The largest eigenvalue of the Hessian of the training loss, with its residual ||Hv - lambda v||."""
     config = checkpoint.config
     found = top_eigenvalues(
-        checkpoint.hessian(), engine=config.engine, tol=config.tolerance, start=checkpoint.top_vector, seed=config.seed
+        checkpoint.hessian(),
+        engine=config.engine,
+        tol=config.tolerance,
+        start="random" if checkpoint.top_vector is None else checkpoint.top_vector,
+        seed=config.seed,
     )
     checkpoint.top_vector = found.vectors[:, 0]
     return {

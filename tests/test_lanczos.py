@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from flatlib.curvature import HessianOperator, top_eigenvalues
 from flatlib.curvature.lanczos import Lanczos
@@ -153,3 +154,42 @@ def test_products_that_are_not_finite_are_refused(quadratic, engine):
     operator = HessianOperator(model, scaled(loss, 1e200), data)
     with pytest.raises(FlatlibError, match="product is not finite"):
         top_eigenvalues(operator, engine=engine)
+
+
+class TestSubsampleStart:
+    """Where examples outweigh parameters, the search starts from a tenth of them."""
+
+    def operator(self, examples=2000):
+        torch.manual_seed(1)
+        x = torch.randn(examples, 8) * torch.linspace(0.2, 2, 8)
+        model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 3))
+        return HessianOperator(model, "cross_entropy", (x, x[:, :3].argmax(1)))
+
+    def test_it_saves_products_and_changes_nothing_else(self):
+        operator = self.operator()
+        cold, default = (top_eigenvalues(operator, start=start, tol=1e-4) for start in ("random", None))
+        assert default.products < cold.products
+        torch.testing.assert_close(default.values, cold.values, rtol=1e-5, atol=0)
+
+    def test_it_serves_both_ends_and_several_values(self):
+        operator = self.operator()
+        spectrum = torch.linalg.eigvalsh(operator.to_dense().double())
+        found = top_eigenvalues(operator, 2, which="both", tol=1e-4)
+        torch.testing.assert_close(found.values, spectrum[[-1, -2, 0, 1]], rtol=1e-3, atol=1e-6)
+
+    def test_few_examples_or_many_parameters_start_at_random(self, monkeypatch):
+        operator = self.operator(300)
+        monkeypatch.setattr(HessianOperator, "subsampled", None)
+        assert top_eigenvalues(operator).converged
+
+    def test_a_subsample_is_the_same_model_on_some_of_the_examples(self):
+        operator = self.operator(50)
+        part = operator.subsampled(50, torch.Generator().manual_seed(0))
+        assert part.model is operator.model
+        v = torch.randn(operator.shape[0])
+        torch.testing.assert_close(part.matvec(v), operator.matvec(v))
+        assert operator.subsampled(7, torch.Generator()).data[0].shape == (7, 8)
+
+    def test_an_unknown_start_is_refused(self):
+        with pytest.raises(FlatlibError, match='start="warm" is unknown'):
+            top_eigenvalues(self.operator(50), start="warm")

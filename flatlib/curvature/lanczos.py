@@ -12,13 +12,22 @@ from flatlib.errors import NotFinite
 ROUNDING = 10.0
 """Multiples of machine epsilon times ||T|| below which a number is rounding error; tuned."""
 
+KEPT = 0.7
+"""A vector that keeps this part of its length needs no second orthogonalisation (Daniel et al. 1976)."""
+
+SAFE = 1e-12
+"""Lengths between this and its inverse are those of vectors whose squares neither vanish nor overflow in float32."""
+
+ROWS = 32
+"""Vectors that there is room for at first; most searches need fewer, and growing copies them all."""
+
 
 class Lanczos:
     r"""$H Q_m = Q_m T_m + \beta_m q_{m+1} e_m^\top$: one product a step, $Q_m$ orthonormal, $T_m$ tridiagonal.
 
-    Every new vector is orthogonalised twice against all earlier ones (Parlett 1998, "twice is enough"): without that,
-    copies of converged eigenvalues appear. The basis is kept in the operator's dtype, $T$ in float64. Norms are taken
-    relative to the largest entry, so that Hessians of any scale behave alike.
+    Every new vector is orthogonalised against all earlier ones, and once more if that took much of it (Parlett 1998,
+    "twice is enough"): without that, copies of converged eigenvalues appear. The basis is kept in the operator's dtype,
+    $T$ in float64. Lengths neither vanish nor overflow, so that Hessians of any scale behave alike.
 
     matvec: (n,) -> (n,), symmetric.
     start: (n,), not zero; the eigenvectors orthogonal to it are invisible.
@@ -28,7 +37,7 @@ class Lanczos:
     def __init__(self, matvec: Callable[[Tensor], Tensor], start: Tensor, generator: torch.Generator):
         self._matvec = matvec
         self._generator = generator
-        self._vectors = torch.empty(min(16, len(start)), len(start), dtype=start.dtype, device=start.device)
+        self._vectors = torch.empty(min(ROWS, len(start)), len(start), dtype=start.dtype, device=start.device)
         self._next: Tensor | None = start / _norm(start)
         self._alphas: list[float] = []
         self._betas: list[float] = []
@@ -62,18 +71,19 @@ class Lanczos:
         length = _norm(w)
         if not np.isfinite(length):
             raise NotFinite("a Hessian-vector product is not finite: the curvature is not defined")
-        alpha = 0.0
-        if length > 0:
-            alpha = length * float(torch.dot(w / length, q))
+        safe = SAFE < length < 1 / SAFE
+        alpha = float(torch.dot(w, q)) if safe else length * float(torch.dot(w / (length or 1.0), q))
         self._alphas.append(alpha)
-        w = self._orthogonal(w)
-        beta = _norm(w)
+        w = torch.add(w, q, alpha=-alpha)  # from here on in place: a new vector costs more than a sum
+        if self.steps > 1 and self._betas[-1] > 0:
+            w.add_(self._vectors[self.steps - 2], alpha=-self._betas[-1])
+        beta = self._orthogonalise(w)
         self._betas.append(beta)
         if beta <= self.rounding or self.steps == len(w):
             self._betas[-1] = 0.0
             self._next = None
         else:
-            self._next = w / beta
+            self._next = w.div_(beta)
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         r"""Ritz values ascending (m,), their residuals $|\beta_m s_m|$ (m,), and T's eigenvectors S in columns (m, m).
@@ -91,19 +101,25 @@ class Lanczos:
             self._vectors = grown
         self._vectors[self.steps] = q
 
-    def _orthogonal(self, w: Tensor) -> Tensor:
+    def _orthogonalise(self, w: Tensor) -> float:
+        """Orthogonalise w against the basis, in place; the length that is left."""
+        before, after = _norm(w), 0.0
         for _ in range(2):
-            w = torch.addmv(w, self.basis.T, self.basis @ w, alpha=-1)
-        return w
+            if after <= KEPT * before:
+                w.addmv_(self.basis.T, self.basis @ w, alpha=-1)
+                after = _norm(w)
+        return after
 
     def _fresh(self) -> Tensor:
-        noise = torch.randn(self._vectors.shape[1], generator=self._generator, dtype=torch.float64)
-        q = self._orthogonal(noise.to(self._vectors))
-        return q / _norm(q)
+        q = torch.randn(self._vectors.shape[1], generator=self._generator, dtype=torch.float64).to(self._vectors)
+        return q.div_(self._orthogonalise(q))
 
 
 def _norm(v: Tensor) -> float:
     """$\\|v\\|$ without underflow: squares of entries below 1e-19 vanish in float32."""
+    length = float(torch.linalg.vector_norm(v))
+    if SAFE < length < 1 / SAFE:
+        return length
     largest = float(v.abs().max())
     if largest == 0 or not np.isfinite(largest):
         return largest

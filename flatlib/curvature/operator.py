@@ -1,13 +1,16 @@
 """Curvature matrices of a training loss as matrix-free linear operators, and the first of them: the Hessian."""
 
+import copy
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import scipy.sparse.linalg
 import torch
 from torch import Tensor, nn
 
+from flatlib.curvature.fast_layers import FastLayers
 from flatlib.curvature.frozen import frozen_copy, measuring, set_modes
 from flatlib.curvature.problem import Data, Loss, materialise, require_inputs, resolve_loss, select
 from flatlib.errors import FlatlibError, NotFinite
@@ -159,8 +162,24 @@ class CurvatureOperator(ABC):
             raise NotFinite(f"the loss is {value.item()}: its curvature is not defined")
         return value
 
+    def subsampled(self, examples: int, generator: torch.Generator) -> Self:
+        """The same of a random subset of the examples: another matrix, near this one and cheaper, of the same model."""
+        chosen = torch.randperm(self.examples, generator=generator)[:examples].to(self._inputs.device)
+        part = copy.copy(self)
+        part._inputs, part._targets = self._inputs[chosen], self._targets[chosen.to(self._targets.device)]
+        part.examples, part.chunk_size, part._kept = examples, min(self.chunk_size, examples), None
+        return part
+
     def _predicted_chunk_size(self) -> int:
-        """Examples whose graph is predicted to fit, from the bytes that one example's forward pass keeps."""
+        """Examples whose graph is predicted to fit."""
+        memory = GRAPH_MEMORY_CPU
+        if self.device.type == "cuda":
+            memory = GRAPH_SHARE_CUDA * torch.cuda.get_device_properties(self.device).total_memory
+        return max(1, int(memory / (GRAPH_PER_FORWARD * max(1, self.bytes_per_example))))
+
+    @functools.cached_property
+    def bytes_per_example(self) -> int:
+        """Bytes that one example's forward pass keeps for the backward pass, parameters aside."""
         parameters = {p.data_ptr() for p in self.model.parameters()}
         kept: dict[int, int] = {}
 
@@ -172,10 +191,7 @@ class CurvatureOperator(ABC):
         x = self._cast(self._inputs[:1])
         with measuring(self.device), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             output = self.model(x)  # noqa: F841 -- the graph must live until its bytes are counted
-        memory = GRAPH_MEMORY_CPU
-        if self.device.type == "cuda":
-            memory = GRAPH_SHARE_CUDA * torch.cuda.get_device_properties(self.device).total_memory
-        return max(1, int(memory / (GRAPH_PER_FORWARD * max(1, sum(kept.values())))))
+        return sum(kept.values())
 
 
 class HessianOperator(CurvatureOperator):
@@ -189,7 +205,9 @@ class HessianOperator(CurvatureOperator):
         return self._checked_loss(output, target)
 
     def _build(self, x: Tensor, y: Tensor) -> list[Tensor]:
-        value = self.checked_loss(self.model(x), y)
+        with FastLayers():
+            output = self.model(x)
+        value = self.checked_loss(output, y)
         if not value.requires_grad:
             return [torch.zeros_like(p) for p in self.parameters.values()]
         inputs = list(self.parameters.values())

@@ -1,0 +1,62 @@
+"""The networks that are measured: four architectures, at initialisation and trained."""
+
+import fnmatch
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from flatlib.config import RunConfig
+from flatlib.data import load
+from flatlib.device import resolve
+from flatlib.errors import FlatlibError
+from flatlib.models import build
+from flatlib.train import train
+
+SEED = 1
+TRAINING = {"learning_rate": 0.05, "batch_size": 50, "max_epochs": 20, "stop_value": 0.99, "seed": SEED}
+WIDTHS = {"mlp": 1.0, "small_cnn": 1.0, "vgg11": 0.125, "vgg11_bn": 0.125}
+NAMES = (
+    *("mlp init 1000", "mlp init 5000", "mlp trained 1000", "mlp trained 5000"),
+    *("small_cnn init 1000", "small_cnn trained 1000", "small_cnn trained 5000"),
+    *("vgg11 init 1000", "vgg11 trained 1000", "vgg11 trained 5000"),
+    *("vgg11_bn init 1000", "vgg11_bn trained 1000", "vgg11_bn trained 1000 train-mode"),
+)
+"""Model, state, training images, and the mode of batch norm where it is not "eval"."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A Hessian to measure, float32: of the mean cross-entropy over all of (x, y)."""
+
+    name: str
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    batch_norm: str = "eval"
+
+
+def chosen(patterns: str) -> list[str]:
+    """The names that match one of the comma-separated shell patterns."""
+    found = [name for name in NAMES if any(fnmatch.fnmatchcase(name, p.strip()) for p in patterns.split(","))]
+    if not found:
+        raise FlatlibError(f"--cases {patterns!r} matches none of: {', '.join(NAMES)}")
+    return found
+
+
+def problems(names: list[str], dataset: str, device: str, data: Path | None = None) -> Iterator[Problem]:
+    """One problem after another; those that share a trained network train it once."""
+    place, trained = resolve(device), {}
+    for name in names:
+        model, state, images, *mode = name.split()
+        settings = {"dataset": dataset, "model": model, "width": WIDTHS[model], "train_size": int(images)}
+        config = RunConfig(**settings, **TRAINING, test_size=100, measures=("train_loss",))
+        if state == "init":
+            split = load(config, place, data)
+            network = build(config, tuple(split.x_train.shape[1:]), split.classes).to(place)
+        else:
+            if config.run_id not in trained:
+                trained[config.run_id] = train(config, device=device, data=data)
+            network, split = trained[config.run_id].model, trained[config.run_id].data
+        yield Problem(name, network, split.x_train, split.y_train, "train" if mode else "eval")
