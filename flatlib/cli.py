@@ -1,6 +1,7 @@
 """The command line: run chapters, refresh what is published, render the book, look after records."""
 
 import argparse
+import json
 import os
 import sys
 import warnings
@@ -58,6 +59,16 @@ def parser() -> argparse.ArgumentParser:
     book.add_argument("--chapters", type=Path, help="folder of executed notebooks to show in place of the published")
     book.add_argument("--output", type=Path, help="folder to render into (default _build)")
     book.set_defaults(command=render_book)
+
+    bench = commands.add_parser("bench", help="time this package against the libraries that measure the same")
+    bench.add_argument("what", choices=["curvature"], help="curvature: the largest eigenvalue of the Hessian")
+    bench.add_argument("--cases", default="*", help="shell patterns of cases, with commas between them (default all)")
+    bench.add_argument("--dataset", default="cifar10", help="images the networks are trained on (default cifar10)")
+    bench.add_argument("--repeats", type=int, default=5, help="starts of each search, and timings (default 5)")
+    bench.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    bench.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    bench.add_argument("--output", type=Path, help="JSON file to write")
+    bench.set_defaults(command=run_benchmark)
 
     record = commands.add_parser("records", help="show, merge or check records")
     actions = record.add_subparsers(required=True, metavar="ACTION")
@@ -145,6 +156,23 @@ def render_book(options: argparse.Namespace) -> int:
     from flatlib.book import build
 
     print(f"open {build(chapters=options.chapters, output=options.output)}")
+    return 0
+
+
+def run_benchmark(options: argparse.Namespace) -> int:
+    """`flatlib bench`: a table on stdout, progress on stderr, everything measured in a JSON file."""
+    if options.repeats < 1 or options.threads < 1:
+        raise FlatlibError("--repeats and --threads: at least 1")
+    from flatlib.bench.curvature import benchmark, report
+    from flatlib.bench.problems import chosen as chosen_cases
+    from flatlib.bench.problems import problems
+
+    cases = chosen_cases(options.cases)
+    entries = benchmark(problems(cases, options.dataset, options.device), options.repeats, options.threads)
+    print(report(entries))
+    if options.output is not None:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        options.output.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

@@ -20,8 +20,9 @@ from flatlib.errors import FlatlibError
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "cifar10-jpeg")
 MODELS = ("softmax_regression", "mlp", "small_cnn", "vgg11", "vgg11_bn")
 MEASURES = (
-    *("performance", "train_loss", "lambda_max", "gradient_norm", "weight_norm"),
-    *("jacobian_norm", "softmax_jacobian_norm"),
+    *("performance", "train_loss", "lambda_max", "lambda_min", "gauss_newton_lambda_max", "between_iterates"),
+    *("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness", "keskar_sharpness"),
+    *("gradient_norm", "weight_norm", "margin", "jacobian_norm", "softmax_jacobian_norm"),
 )
 CHOICES = {
     "model": MODELS,

@@ -7,3 +7,7 @@ class FlatlibError(Exception):
 
 class NotFinite(FlatlibError):
     """A loss, a gradient or an output is infinite or not a number: nothing can be measured there."""
+
+
+class NotDefined(FlatlibError):
+    """A measure has no value for this network: it is recorded as missing, and the run goes on."""

@@ -1,5 +1,7 @@
 """One training run: from a configuration to a network, its trajectory and its measures."""
 
+import copy
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,8 +13,8 @@ from torch import Tensor, nn
 from flatlib.config import RunConfig
 from flatlib.data import Data, load
 from flatlib.device import reproducible, resolve
-from flatlib.errors import NotFinite
-from flatlib.measures import Checkpoint, Numbers, evaluate, measure
+from flatlib.errors import FlatlibError, NotFinite
+from flatlib.measures import Checkpoint, Numbers, evaluate, measure, of_run
 from flatlib.models import build
 
 SHUFFLE = 0x5EED  # separates the order of the batches from the initialisation, which uses the seed itself
@@ -63,7 +65,7 @@ def train(config: RunConfig, *, device: str = "auto", data: Path | None = None) 
 def take_final_measures(run: Trained) -> None:
     """The measures at the end; those at matched loss are null if the run never came down to it."""
     try:
-        final = measure(run.config.measures, Checkpoint(run.model, run.data, run.config))
+        final = measure(run.config.measures, checkpoint(run))
     except NotFinite:
         run.status = "diverged"
         return
@@ -75,22 +77,44 @@ def take_final_measures(run: Trained) -> None:
 def descend(run: Trained) -> None:
     """Plain SGD until the stop rule fires, the cap is reached or the loss is no longer finite."""
     config, data = run.config, run.data
-    optimizer = torch.optim.SGD(run.model.parameters(), lr=config.learning_rate)
-    tracked = Checkpoint(run.model, data, config)
+    optimizer = optimizer_of(run.model, config)
+    tracked = checkpoint(run)
     per_epoch = math.ceil(len(data.x_train) / (config.batch_size or len(data.x_train)))
     last = config.max_epochs * per_epoch
     check_every, track_every = config.check_every or per_epoch, tracking_interval(config)
     track(run, tracked)
     run.model.train()
     for batch in batches(data, config):
-        optimizer.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(run.model(data.x_train[batch]), data.y_train[batch]).backward()
-        optimizer.step()
+        step(run.model, optimizer, data, batch)
         run.updates += 1
         if track_every and run.updates % track_every == 0:
             track(run, tracked)
         if (run.updates % check_every == 0 or run.updates == last) and finished(run, last):
             return
+
+
+def optimizer_of(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
+    """Plain SGD."""
+    return torch.optim.SGD(model.parameters(), lr=config.learning_rate)
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, data: Data, batch: Tensor | slice) -> None:
+    """One step on one batch."""
+    optimizer.zero_grad(set_to_none=True)
+    nn.functional.cross_entropy(model(data.x_train[batch]), data.y_train[batch]).backward()
+    optimizer.step()
+
+
+def checkpoint(run: Trained) -> Checkpoint:
+    """The run as it is now, with a way to its next iterate."""
+    return of_run(run.model, run.data, run.config, after=functools.partial(next_iterate, run))
+
+
+def next_iterate(run: Trained) -> nn.Module:
+    """A copy of the network after one more step, on the first batch of the run's order of images."""
+    model = copy.deepcopy(run.model).train()
+    step(model, optimizer_of(model, run.config), run.data, next(batches(run.data, run.config)))
+    return model
 
 
 def batches(data: Data, config: RunConfig) -> Iterator[Tensor | slice]:
@@ -122,7 +146,7 @@ def finished(run: Trained, last: int) -> bool:
         return True
     if config.matched_loss is not None and loss <= config.matched_loss and "update_at_loss" not in run.measures:
         try:
-            found = measure(config.measures, Checkpoint(run.model, run.data, config))
+            found = measure(config.measures, checkpoint(run))
         except NotFinite:
             run.status = "diverged"
             return True
@@ -145,6 +169,9 @@ def track(run: Trained, tracked: Checkpoint) -> None:
         point = {"update": run.updates} | measure(run.config.track, tracked)
     except NotFinite:  # diverged between two looks; the next look says so
         return
+    undefined = [name for name, value in point.items() if value is None]
+    if undefined:
+        raise FlatlibError(f"track: {', '.join(undefined)} is not defined along this run")
     if not all(math.isfinite(value) for value in point.values()):
         return
     for name, value in point.items():

@@ -21,13 +21,18 @@ REFERENCE_TOLERANCE = 1e-5
 MOST_STEPS = 200
 
 
-def benchmark(problems: Iterable[Problem], repeats: int = 3) -> list[dict[str, Any]]:
+def benchmark(problems: Iterable[Problem], repeats: int = 5, threads: int = 1) -> list[dict[str, Any]]:
     """One entry for each problem: the reference, and for each library its tolerance, products, errors and seconds.
 
     A library's tolerance is the loosest of its own that brings every one of `repeats` starts within `ACCURACY` of the
     float64 eigenvalue. Each call starts from nothing: it builds its operator.
     """
-    return [_entry(problem, repeats) for problem in problems]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return [_entry(problem, repeats) for problem in problems]
+    finally:
+        torch.set_num_threads(before)
 
 
 def _entry(problem: Problem, repeats: int) -> dict[str, Any]:

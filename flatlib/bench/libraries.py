@@ -61,7 +61,9 @@ def by_pyhessian(problem: Problem, tolerance: float, seed: int) -> Answer:
 
 def by_curvlinops(problem: Problem, tolerance: float, seed: int) -> Answer:
     """curvlinops' operator in ARPACK (`scipy.sparse.linalg.eigsh`)."""
-    from curvlinops import HessianLinearOperator
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch.func compiles its rules with torch.jit
+        from curvlinops import HessianLinearOperator
 
     model = problem.model.eval()
     operator = HessianLinearOperator(

@@ -7,6 +7,12 @@ from flatlib.curvature.frobenius import FrobeniusEstimate, frobenius
 from flatlib.curvature.gauss_newton import GaussNewtonOperator
 from flatlib.curvature.layers import per_layer
 from flatlib.curvature.operator import HessianOperator
+from flatlib.curvature.preconditioned import (
+    PreconditionedOperator,
+    adam_preconditioner,
+    adam_stability_threshold,
+    preconditioned_eigenvalue,
+)
 from flatlib.curvature.trace import trace
 
 __all__ = [  # noqa: RUF022 -- grouped by subject
@@ -25,4 +31,9 @@ __all__ = [  # noqa: RUF022 -- grouped by subject
     "frobenius",
     # layer by layer
     "per_layer",
+    # as an adaptive optimizer sees it
+    "PreconditionedOperator",
+    "adam_preconditioner",
+    "adam_stability_threshold",
+    "preconditioned_eigenvalue",
 ]

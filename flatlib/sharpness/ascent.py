@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from flatlib.curvature.operator import HessianOperator
 from flatlib.curvature.problem import Data, Loss
-from flatlib.errors import FlatlibError
+from flatlib.errors import FlatlibError, NotDefined
 from flatlib.sharpness.surroundings import Options, Surroundings, require_positive
 
 STATIONARY = 1 - 1e-6
@@ -54,7 +54,7 @@ def sam_sharpness(model: nn.Module, loss: Loss, data: Data, *, rho: float = 0.05
     around = Surroundings(HessianOperator(model, loss, data, **options))
     base, gradient = around.loss_and_gradient()
     if not gradient.any():
-        raise FlatlibError("the gradient is zero: SAM's perturbation has no direction here")
+        raise NotDefined("the gradient is zero: SAM's perturbation has no direction here")
     return _ascent(around, torch.ones_like(gradient), rho, 1, base, gradient)
 
 
@@ -98,7 +98,7 @@ def adaptive_sharpness(
     around = Surroundings(HessianOperator(model, loss, data, **options))
     scale = around.weights.abs() + eta
     if not scale.any():
-        raise FlatlibError("all weights are zero: no perturbation is small beside them")
+        raise NotDefined("all weights are zero: no perturbation is small beside them")
     base, gradient = around.loss_and_gradient()
     if not (scale * gradient).any():
         gradient = torch.randn(len(scale), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

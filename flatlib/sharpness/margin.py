@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from flatlib.curvature.frozen import frozen_copy, measuring, set_modes
 from flatlib.curvature.problem import Data, materialise, require_inputs
-from flatlib.errors import FlatlibError, NotFinite
+from flatlib.errors import FlatlibError, NotDefined, NotFinite
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75)
 """The least margin, the 10 % quantile of Jiang et al. 2020 ("Fantastic generalization measures", their inverse-margin
@@ -100,9 +100,9 @@ def _margins(model: nn.Module, x: Tensor, y: Tensor, normalise: str) -> Tensor:
     if normalise == "none":
         return difference.double()
     if not difference.requires_grad:
-        raise FlatlibError("the outputs do not depend on the inputs: no distance to a decision boundary")
+        raise NotDefined("the outputs do not depend on the inputs: no distance to a decision boundary")
     slope = torch.autograd.grad(difference.sum(), x)[0].flatten(1).double()
     length = torch.linalg.vector_norm(slope, dim=1)
     if not length.all():
-        raise FlatlibError(f"{int((length == 0).sum())} samples have outputs that do not depend on them: no distance")
+        raise NotDefined(f"{int((length == 0).sum())} samples have outputs that do not depend on them: no distance")
     return difference.detach().double() / length

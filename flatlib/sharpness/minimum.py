@@ -11,7 +11,7 @@ from flatlib.curvature.exact_trace import exact_traces
 from flatlib.curvature.operator import HessianOperator
 from flatlib.curvature.problem import Data, Loss, materialise
 from flatlib.curvature.trace import trace
-from flatlib.errors import FlatlibError
+from flatlib.errors import NotDefined
 from flatlib.sharpness.rescaling import BATCH_NORM, Layer, chain_of_layers, require_homogeneous
 
 CONVERGED = 1e-14
@@ -89,7 +89,7 @@ def minimum_sharpness(
     FlatlibError: where minimum sharpness is not defined, with the reason, and for what `HessianOperator` refuses.
     """
     if batch_norm == "train" and any(isinstance(module, BATCH_NORM) for module in model.modules()):
-        raise FlatlibError(
+        raise NotDefined(
             "minimum sharpness is not defined with batch norm in train mode: growing weights before it flatten the "
             'loss without limit; measure with batch_norm="eval"'
         )
@@ -118,7 +118,7 @@ def _minimum(layers: list[Layer], weights: list[Estimate], biases: list[Estimate
     for layer, of_weight, of_bias in zip(layers, a, b, strict=True):
         if not (of_weight > 0 and of_bias >= 0):
             name, found = (layer.weight, of_weight) if not of_weight > 0 else (layer.bias, of_bias)
-            raise FlatlibError(
+            raise NotDefined(
                 f'the Hessian\'s trace over "{name}" is {found:.3g}: not positive, so that rescaling lowers the trace '
                 "without limit and minimum sharpness is not defined (or take more probes)"
             )
@@ -177,4 +177,4 @@ def minimise_over_scales(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, int]
         while not sum(part.sum() for part in terms(u + length * step)) <= value - 0.1 * length * decrement:
             length /= 2
         u = u + length * step
-    raise FlatlibError("the traces of the layers span too many orders of magnitude for minimum sharpness")
+    raise NotDefined("the traces of the layers span too many orders of magnitude for minimum sharpness")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from flatlib.curvature.frozen import frozen_copy, measuring, set_modes
-from flatlib.errors import FlatlibError, NotFinite
+from flatlib.errors import NotDefined, NotFinite
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
 SAMPLES = 100
@@ -54,9 +54,9 @@ def chain_of_layers(model: nn.Module) -> list[Layer]:
         odd = set(own) - {"weight", "bias"}
         if odd or (own and "weight" not in own):
             which = f"{name}.{(sorted(odd) or ['bias'])[0]}".lstrip(".")
-            raise FlatlibError(f'the parameter "{which}" is not the weight of a layer, or its bias: no rescaling of it')
+            raise NotDefined(f'the parameter "{which}" is not the weight of a layer, or its bias: no rescaling of it')
         if seen & set(own.values()):
-            raise FlatlibError(f'"{name}" shares a parameter with an earlier layer: they cannot be rescaled apart')
+            raise NotDefined(f'"{name}" shares a parameter with an earlier layer: they cannot be rescaled apart')
         seen |= set(own.values())
         if own:
             layers.append(Layer(name, "bias" in own))
@@ -106,7 +106,7 @@ def require_homogeneous(model: nn.Module, layers: list[Layer], x: Tensor, *, see
         raise NotFinite("the outputs are not finite: there is nothing to rescale")
     change = float((after - before).abs().max() / before.abs().max().clamp_min(torch.finfo(before.dtype).tiny))
     if not change <= UNCHANGED:
-        raise FlatlibError(
+        raise NotDefined(
             f"rescaling the layers with product one changes the outputs by {change:.2g} of the largest: defined only "
             "for a chain of layers with positively homogeneous functions between them (ReLU, pooling; no shortcut)"
         )

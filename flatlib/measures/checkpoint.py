@@ -1,0 +1,70 @@
+"""A network at one moment, and what it is measured on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from flatlib.config import RunConfig
+from flatlib.curvature import GaussNewtonOperator, HessianOperator
+from flatlib.curvature.problem import Data as Examples
+from flatlib.curvature.problem import Loss
+from flatlib.data import Data
+
+Split = tuple[Tensor, Tensor]
+
+
+@dataclass(kw_only=True)
+class Checkpoint:
+    """A network at one moment of its training, and what it is measured on.
+
+    Attributes:
+        model: the network, left as it is by every measure.
+        examples: what curvature is that of: (inputs, targets), or batches of such.
+        loss: a name or a callable, as for `HessianOperator`.
+        train, test: the two splits that loss and accuracy are taken on; None where they are not wanted.
+        after: makes the network after one more step of its training; None where there is no training.
+        batch_norm, engine, tolerance, seed: how the curvature is measured, see `flatlib.curvature`.
+        top_vector: the last top eigenvector found here. Along a trajectory the next search starts from it, which
+            saves products; a new checkpoint has none, so that a final value owes nothing to an earlier one.
+    """
+
+    model: nn.Module
+    examples: Examples
+    loss: Loss = "cross_entropy"
+    train: Split | None = None
+    test: Split | None = None
+    after: Callable[[], nn.Module] | None = None
+    batch_norm: str = "eval"
+    engine: str = "lanczos"
+    tolerance: float = 1e-3
+    seed: int = 0
+    top_vector: Tensor | None = None
+
+    @property
+    def subject(self) -> tuple[nn.Module, Loss, Examples]:
+        """What every measure of curvature or sharpness is of: model, loss, examples."""
+        return self.model, self.loss, self.examples
+
+    def hessian(self) -> HessianOperator:
+        """The Hessian of the loss over the measured examples."""
+        return HessianOperator(*self.subject, batch_norm=self.batch_norm)
+
+    def gauss_newton(self) -> GaussNewtonOperator:
+        """The Gauss-Newton matrix of the loss over the measured examples."""
+        return GaussNewtonOperator(*self.subject, batch_norm=self.batch_norm)
+
+
+def of_run(model: nn.Module, data: Data, config: RunConfig, after: Callable[[], nn.Module] | None = None) -> Checkpoint:
+    """The checkpoint of a training run, measured as its configuration says."""
+    return Checkpoint(
+        model=model,
+        examples=data.measured(config.measure_size),
+        train=(data.x_train, data.y_train),
+        test=(data.x_test, data.y_test),
+        after=after,
+        batch_norm=config.batch_norm,
+        engine=config.engine,
+        tolerance=config.tolerance,
+        seed=config.seed,
+    )

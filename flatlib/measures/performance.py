@@ -1,0 +1,52 @@
+"""Loss and accuracy of a network on the training and test images."""
+
+import torch
+from torch import Tensor, nn
+
+from flatlib.errors import FlatlibError
+from flatlib.measures.checkpoint import Checkpoint, Split
+
+Numbers = dict[str, float | None]
+CHUNK = 1000  # images per forward pass when a whole split is evaluated
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Mean cross-entropy (nats) and accuracy over all of (x, y), in evaluation mode, summed in float64."""
+    training = model.training
+    model.eval()
+    loss = torch.zeros((), dtype=torch.float64, device=x.device)
+    correct = torch.zeros((), dtype=torch.int64, device=x.device)
+    for images, labels in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
+        logits = model(images)
+        loss += nn.functional.cross_entropy(logits.double(), labels, reduction="sum")
+        correct += (logits.argmax(dim=1) == labels).sum()
+    model.train(training)
+    return float(loss) / len(x), int(correct) / len(x)
+
+
+def performance(checkpoint: Checkpoint) -> Numbers:
+    """Loss and accuracy on both splits; `generalization_gap` = train minus test accuracy (Bejan et al. 2022),
+    `loss_gap` = |train loss - test loss| (MacDonald et al. 2023, section 6)."""
+    train_loss, train_accuracy = evaluate(checkpoint.model, *_given(checkpoint.train, "train"))
+    test_loss, test_accuracy = evaluate(checkpoint.model, *_given(checkpoint.test, "test"))
+    return {
+        "train_loss": train_loss,
+        "train_accuracy": train_accuracy,
+        "test_loss": test_loss,
+        "test_accuracy": test_accuracy,
+        "generalization_gap": train_accuracy - test_accuracy,
+        "loss_gap": abs(train_loss - test_loss),
+    }
+
+
+def train_loss(checkpoint: Checkpoint) -> Numbers:
+    """Loss and accuracy on the training images alone: cheap enough for every point of a trajectory."""
+    loss, accuracy = evaluate(checkpoint.model, *_given(checkpoint.train, "train"))
+    return {"train_loss": loss, "train_accuracy": accuracy}
+
+
+def _given(split: Split | None, name: str) -> Split:
+    if split is None:
+        raise FlatlibError(f"this measure wants the {name} images: the checkpoint was made without them")
+    return split

@@ -1,0 +1,85 @@
+"""The benchmark at its smallest: one network on digits, every library that is installed."""
+
+import json
+
+import pytest
+
+from flatlib.bench.curvature import ACCURACY, benchmark, oracle, ratios, reference, report
+from flatlib.bench.libraries import LIBRARIES, unusable
+from flatlib.bench.problems import NAMES, Problem, chosen, problems
+from flatlib.bench.timing import alternating, median_ratio
+from flatlib.cli import main
+from flatlib.curvature import HessianOperator, top_eigenvalues
+from flatlib.errors import FlatlibError
+
+
+@pytest.fixture(scope="module")
+def problem():
+    (problem,) = problems(["mlp init 1000"], "digits", "cpu")
+    return problem
+
+
+@pytest.fixture(scope="module")
+def entries(problem):
+    return benchmark([problem], repeats=2)
+
+
+def test_every_library_reaches_the_same_accuracy_or_says_why_not(entries):
+    (entry,) = entries
+    for name in LIBRARIES:
+        if "missing" not in entry[name]:
+            assert max(entry[name]["errors"]) <= ACCURACY
+            assert len(entry[name]["seconds"]) == len(entry[name]["products"]) == 2
+    assert "missing" not in entry["PyHessian"]
+    assert entry["flatlib"]["tolerance"] >= entry["flatlib, certified"]["tolerance"]
+
+
+def test_products_are_counted(problem):
+    ours = LIBRARIES["flatlib"].solve(problem, 1e-3, 0)
+    theirs = LIBRARIES["PyHessian"].solve(problem, 1e-3, 0)
+    assert theirs.products > ours.products > 2
+
+
+def test_the_reference_is_the_float64_eigenvalue_and_the_oracle_needs_no_more_than_a_certificate(problem):
+    exact = reference(problem)
+    operator = HessianOperator(problem.model, "cross_entropy", (problem.x, problem.y))
+    found = top_eigenvalues(operator, tol=1e-4, start="random")
+    assert float(found.values[0]) == pytest.approx(exact, rel=1e-4)
+    needed, product = oracle(problem, exact, 2)
+    assert max(needed["products"]) <= found.products
+    assert product(0).shape == (operator.shape[0],)
+
+
+def test_the_ratios_are_of_times_taken_in_turn(entries):
+    order = []
+    seconds = alternating({"a": lambda repeat: order.append("a"), "b": lambda repeat: order.append("b")}, 2)
+    assert order == ["a", "b", "a", "b"]
+    assert {len(times) for times in seconds.values()} == {2}
+    assert median_ratio([2.0, 6.0, 4.0], [1.0, 1.0, 2.0]) == 2.0
+    table = ratios(entries)
+    ours, theirs = (entries[0][name]["seconds"] for name in ("flatlib", "PyHessian"))
+    assert table.loc["mlp init 1000", "PyHessian"] == pytest.approx(median_ratio(theirs, ours))
+    assert "geometric mean" in report(entries)
+
+
+def test_what_a_library_cannot_do_is_said(problem, monkeypatch):
+    train_mode = Problem("n", problem.model, problem.x, problem.y, "train")
+    assert unusable("PyHessian", train_mode) == "cannot: evaluation mode only"
+    assert unusable("flatlib", train_mode) is None
+    monkeypatch.setitem(LIBRARIES, "PyHessian", LIBRARIES["PyHessian"]._replace(package="no_such_package"))
+    assert unusable("PyHessian", problem) == "not installed"
+
+
+def test_cases_are_chosen_by_pattern():
+    assert chosen("mlp*, vgg11_bn*train-mode") == [*NAMES[:4], NAMES[-1]]
+    with pytest.raises(FlatlibError, match="matches none of"):
+        chosen("resnet*")
+
+
+def test_the_command_prints_a_table_and_writes_json(tmp_path, capsys):
+    output = tmp_path / "new" / "bench.json"
+    arguments = ["--cases", "mlp init 1000", "--dataset", "digits", "--repeats", "1", "--device", "cpu"]
+    assert main(["bench", "curvature", *arguments, "--output", str(output)]) == 0
+    assert json.loads(output.read_text())[0]["problem"] == "mlp init 1000"
+    assert "PyHessian" in capsys.readouterr().out
+    assert main(["bench", "curvature", "--repeats", "0"]) == 2
