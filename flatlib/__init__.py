@@ -2,10 +2,11 @@
 
 One direction, top to bottom:
 
-    config -> data, models -> curvature, jacobian, sharpness -> measures -> train   (settings become a trained run)
-    records -> sweep                                                                (a run becomes a line)
-    stats -> claims, figures, published                                             (tables become verdicts)
-    parameters, chapter, show, execute, book, cli                                   (a page, a command)
+    config -> data, models -> curvature, jacobian, sharpness -> measures   (a network becomes numbers)
+    measures -> train, tracking, own_model                                 (settings become a trained run)
+    records -> sweep                                                       (a run becomes a line)
+    stats -> claims, figures, published                                    (tables become verdicts)
+    parameters, chapter, show, execute, book, bench, cli                   (a page, a command)
 """
 
 __version__ = "0.1.0"

@@ -13,6 +13,7 @@ from flatlib.curvature.preconditioned import (
     adam_stability_threshold,
     preconditioned_eigenvalue,
 )
+from flatlib.curvature.stability import stability_threshold
 from flatlib.curvature.trace import trace
 
 __all__ = [  # noqa: RUF022 -- grouped by subject
@@ -36,4 +37,5 @@ __all__ = [  # noqa: RUF022 -- grouped by subject
     "adam_preconditioner",
     "adam_stability_threshold",
     "preconditioned_eigenvalue",
+    "stability_threshold",
 ]

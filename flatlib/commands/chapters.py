@@ -1,0 +1,107 @@
+"""`flatlib run`, `refresh` and `book`: chapters executed, published and rendered."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flatlib.errors import FlatlibError
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """The three commands and their options."""
+    run = commands.add_parser("run", help="rerun chapters at a preset, with your own parameters")
+    run.add_argument("chapters", nargs="+", metavar="CHAPTER", help="a chapter's name, or all")
+    run.add_argument("--preset", default="smoke", help="smoke (default), small or paper: the scale of the runs")
+    run.add_argument("-p", dest="given", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    run.add_argument("--records", type=Path, help="folder to read and append records in (default _build/records)")
+    run.add_argument("--output", type=Path, help="folder for the executed notebooks (default _build/run/PRESET)")
+    where(run)
+    run.set_defaults(command=run_chapters)
+
+    refresh = commands.add_parser("refresh", help="complete the committed records and publish the pages again")
+    refresh.add_argument("chapters", nargs="+", metavar="CHAPTER")
+    refresh.add_argument("--preset", default="small")
+    where(refresh)
+    refresh.set_defaults(command=refresh_chapters)
+
+    book = commands.add_parser("book", help="render the book")
+    book.add_argument("--chapters", type=Path, help="folder of executed notebooks to show in place of the published")
+    book.add_argument("--output", type=Path, help="folder to render into (default _build)")
+    book.set_defaults(command=render_book)
+
+
+def where(command: argparse.ArgumentParser) -> None:
+    """The options that say where and how wide the runs are spread."""
+    command.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="runs at the same time")
+
+
+def chosen(names: Sequence[str]) -> tuple[Path, list[str]]:
+    """The checkout and the chapters meant; every name is checked before the first one runs."""
+    from flatlib.checkout import find_root, notebook, notebooks
+
+    root = find_root()
+    chapters = list(notebooks(root)) if "all" in names else list(dict.fromkeys(names))
+    for name in chapters:
+        notebook(root, name)
+    return root, chapters
+
+
+def prepared(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """The checkout and each chapter's checked parameters; a bad one stops everything before anything trains."""
+    from flatlib.config import Execution
+
+    root, chapters = chosen(options.chapters)
+    execution = Execution(device=options.device, workers=options.workers)
+    from flatlib.device import resolve  # torch takes seconds to import: not before the names are right
+    from flatlib.execute import settings
+
+    resolve(execution.device)
+    given = {"device": options.device, "workers": options.workers} | given
+    return root, {name: settings(root, name, options.preset, {"preset": options.preset} | given) for name in chapters}
+
+
+def run_chapters(options: argparse.Namespace) -> int:
+    """`flatlib run`: every chapter in turn; a verdict line per chapter comes last."""
+    given = dict(options.given)
+    if options.records is not None:
+        given["records"] = str(options.records.resolve())
+    root, chapters = prepared(options, given)
+    from flatlib.execute import run
+
+    output = (options.output or root / "_build" / "run" / options.preset).resolve()
+    if output.is_relative_to(root / "book"):
+        raise FlatlibError(f"--output: {output} is published; only flatlib refresh writes there")
+    verdicts, failed = [], 0
+    for name, values in chapters.items():
+        print(f"{name} at {options.preset} -> {output / name}.ipynb", file=sys.stderr)
+        try:
+            verdicts.append(f"{name}: {run(root, name, values, output / f'{name}.ipynb')}")
+        except FlatlibError as error:
+            print(f"flatlib: {error}", file=sys.stderr)
+            failed = 2
+    if verdicts:
+        print(f"to read these pages: flatlib book --chapters {output}", file=sys.stderr)
+        print(*verdicts, sep="\n")
+    return failed
+
+
+def refresh_chapters(options: argparse.Namespace) -> int:
+    """`flatlib refresh`: the only command that writes committed records and notebooks."""
+    root, chapters = prepared(options, {})
+    from flatlib.execute import refresh
+
+    for name, values in chapters.items():
+        print(f"{name}: {refresh(root, name, options.preset, values)}")
+    return 0
+
+
+def render_book(options: argparse.Namespace) -> int:
+    """`flatlib book`: render, and say which page to open."""
+    from flatlib.book import build
+
+    print(f"open {build(chapters=options.chapters, output=options.output)}")
+    return 0

@@ -1,0 +1,88 @@
+"""`flatlib measure` and `flatlib bench`: a network of the reader's own, and this package beside others."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from flatlib.errors import FlatlibError
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """The two commands and their options."""
+    own = commands.add_parser("measure", help="measure a network of your own")
+    own.add_argument("target", metavar="FILE.py:FUNCTION", help="a function of yours that returns (model, data)")
+    own.add_argument("--measures", default="lambda_max,lambda_min,trace", help="names with commas between them, or all")
+    own.add_argument("--loss", default="cross_entropy", help="cross_entropy (default) or mse")
+    own.add_argument("--batch-norm", default="eval", help="eval (default): the statistics that batch norm uses")
+    own.add_argument("--examples", type=int, help="only the first so many examples (default all)")
+    own.add_argument("--dtype", choices=["float32", "float64"], help="measure a copy cast to it (default as it is)")
+    own.add_argument("--tolerance", type=float, default=1e-3, help="of eigenvalues' residuals (default 1e-3)")
+    own.add_argument("--seed", type=int, default=0)
+    own.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    own.add_argument("--output", type=Path, help="JSON file to write")
+    own.set_defaults(command=measure_own_model)
+
+    bench = commands.add_parser("bench", help="time this package against the libraries that measure the same")
+    bench.add_argument("what", choices=["curvature"], help="curvature: the largest eigenvalue of the Hessian")
+    bench.add_argument("--cases", default="*", help="shell patterns of cases, with commas between them (default all)")
+    bench.add_argument("--dataset", default="cifar10", help="images the networks are trained on (default cifar10)")
+    bench.add_argument("--repeats", type=int, default=5, help="starts of each search, and timings (default 5)")
+    bench.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    bench.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+    bench.add_argument("--output", type=Path, help="JSON file to write")
+    bench.set_defaults(command=run_benchmark)
+
+
+def measure_own_model(options: argparse.Namespace) -> int:
+    """`flatlib measure`: a table on stdout; the same numbers, and what they are of, in a JSON file."""
+    import torch
+
+    from flatlib.device import resolve
+    from flatlib.measures import Checkpoint
+    from flatlib.own_model import MEASURABLE, described, examples, load, measured
+
+    device = resolve(options.device)
+    names = MEASURABLE if options.measures == "all" else [name.strip() for name in options.measures.split(",")]
+    if options.examples is not None and options.examples < 1:
+        raise FlatlibError(f"--examples: at least 1, got {options.examples}")
+    model, data = load(options.target)
+    model = model.to(device, getattr(torch, options.dtype) if options.dtype else None)
+    x, y = examples(data, options.examples, device)
+    checkpoint = Checkpoint(
+        model=model,
+        examples=(x, y),
+        loss=options.loss,
+        train=(x, y),
+        batch_norm=options.batch_norm,
+        tolerance=options.tolerance,
+        seed=options.seed,
+    )
+    table, about = measured(names, checkpoint), described(checkpoint, device)
+    print(table.to_string(na_rep="", float_format="{:.4g}".format))
+    print(f"{about['model']}: {about['parameters']:,} parameters, {about['examples']:,} examples, {about['dtype']}")
+    if options.output is not None:
+        write_json(options.output, about | {"measures": json.loads(table.to_json(orient="index"))})
+    return 0
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as an indented file, in a folder that is made for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def run_benchmark(options: argparse.Namespace) -> int:
+    """`flatlib bench`: a table on stdout, progress on stderr, everything measured in a JSON file."""
+    if options.repeats < 1 or options.threads < 1:
+        raise FlatlibError("--repeats and --threads: at least 1")
+    from flatlib.bench.curvature import benchmark, report
+    from flatlib.bench.problems import chosen as chosen_cases
+    from flatlib.bench.problems import problems
+
+    cases = chosen_cases(options.cases)
+    entries = benchmark(problems(cases, options.dataset, options.device), options.repeats, options.threads)
+    print(report(entries))
+    if options.output is not None:
+        write_json(options.output, entries)
+    return 0

@@ -1,0 +1,73 @@
+"""`flatlib records`: show, merge and check records."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from flatlib.errors import FlatlibError
+
+MAIN_MEASURES = ("updates", "train_loss", "test_accuracy", "lambda_max", "lambda_max_residual")  # what `show` prints
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """The command and its actions."""
+    record = commands.add_parser("records", help="show, merge or check records")
+    actions = record.add_subparsers(required=True, metavar="ACTION")
+    for name, command, text in (
+        ("show", show_records, "print the runs of a record as a table"),
+        ("check", check_records, "read every line and say what is wrong"),
+        ("merge", merge_records, "join records of the same chapter made in several places"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("paths", nargs="+", type=Path, metavar="RECORD")
+        action.set_defaults(command=command)
+        if name == "merge":
+            action.add_argument("--output", type=Path, required=True, help="the record to write")
+
+
+def show_records(options: argparse.Namespace) -> int:
+    """`flatlib records show`: settings that vary, status and main measures, one run a row."""
+    from flatlib import records
+    from flatlib.config import RunConfig
+
+    lines = [line for path in existing(options.paths) for line in records.read(path).values()]
+    runs = records.table(lines)
+    varying = [name for name in RunConfig().to_json() if name in runs and runs[name].astype(str).nunique() > 1]
+    fixed = [name for name in ("dataset", "model") if name not in varying]
+    telling = ["run_id", *fixed, *varying, "status", *(name for name in MAIN_MEASURES if name in runs)]
+    print(f"{len(lines)} runs" if runs.empty else f"{runs[telling].to_string(index=False)}\n{len(lines)} runs")
+    return 0
+
+
+def check_records(options: argparse.Namespace) -> int:
+    """`flatlib records check`: one line per record; the first bad line stops with its place."""
+    from flatlib import records
+
+    for path in existing(options.paths):
+        lines = records.read(path)
+        statuses = [line["status"] for line in lines.values()]
+        counts = ", ".join(f"{statuses.count(status)} {status}" for status in records.STATUSES)
+        data = {line["provenance"].get("data") for line in lines.values()}
+        print(f"{path}: {len(lines)} runs ({counts}) on {len(data)} data set(s)")
+    return 0
+
+
+def merge_records(options: argparse.Namespace) -> int:
+    """`flatlib records merge`: all runs of all records once; a contradiction is reported and nothing is written."""
+    from flatlib import records
+
+    merged: records.Lines = {}
+    for path in existing(options.paths):
+        for line in records.read(path).values():
+            records.add(merged, line, str(path))
+    records.write(options.output, merged.values())
+    print(f"{options.output}: {len(merged)} runs from {len(options.paths)} records")
+    return 0
+
+
+def existing(paths: Sequence[Path]) -> Sequence[Path]:
+    """`paths`, if each is a file."""
+    for path in paths:
+        if not path.is_file():
+            raise FlatlibError(f"{path}: no such record")
+    return paths
