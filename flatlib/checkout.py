@@ -19,6 +19,11 @@ def notebooks(root: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted((root / "book" / "claims").glob("*.ipynb"))}
 
 
+def method_pages(root: Path) -> dict[str, Path]:
+    """Every page about the method that is a notebook, by name: it has neither parameters, records nor a verdict."""
+    return {path.stem: path for path in sorted((root / "book" / "method").glob("*.ipynb"))}
+
+
 def notebook(root: Path, name: str) -> Path:
     """The notebook of a chapter; an unknown name is an error that lists them."""
     known = notebooks(root)

@@ -97,11 +97,11 @@ def refresh(root: Path, name: str, scale: str, values: dict[str, Any]) -> str:
     kept = [run_id for run_id in wanted if run_id in lines]
     if kept != list(lines):
         records.write(record, [lines[run_id] for run_id in kept])
-    return publish(notebook(root, name))
+    return verdict_line(publish(notebook(root, name)))
 
 
-def publish(path: Path) -> str:
-    """Execute a committed notebook in place, at its own parameters, and keep only what belongs in a repository."""
+def publish(path: Path) -> nbformat.NotebookNode:
+    """Execute a committed notebook in place, as it is, and keep only what belongs in a repository; what was written."""
     page = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": path.parent}}
     client = NotebookClient(page, kernel_name=KERNEL, record_timing=False, resources=resources, extra_arguments=QUIET)
@@ -117,4 +117,4 @@ def publish(path: Path) -> str:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
     nbformat.write(page, path)
-    return verdict_line(page)
+    return page

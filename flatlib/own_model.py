@@ -45,9 +45,11 @@ def load(target: str) -> tuple[nn.Module, Any]:
         raise FlatlibError(f"{target}: expected FILE.py:FUNCTION, a function of yours that returns (model, data)")
     if not path.is_file():
         raise FlatlibError(f"{path}: no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"{path.stem} of flatlib measure", path)
     module = importlib.util.module_from_spec(spec)
+    # Kept: data may import a neighbour of the file when read, and dataclasses and pickle look their module up.
     sys.path.insert(0, str(path.resolve().parent))
+    sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
         function = getattr(module, name, None)
@@ -58,18 +60,24 @@ def load(target: str) -> tuple[nn.Module, Any]:
         raise
     except Exception as error:
         raise FlatlibError(f"{target}: failed with {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(path.resolve().parent))
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], nn.Module)):
         raise FlatlibError(f"{target}: must return (model, data), a torch module and what it is measured on")
     return found
 
 
 def examples(data: Any, most: int | None, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """All examples of a pair of tensors, an iterable of batches or a data set, or the first `most`, on the device."""
+    """All examples of a pair of tensors, an iterable of batches or a data set, or the first `most`, on the device.
+
+    Raises `FlatlibError` if they are none of these, empty, or fail while they are read.
+    """
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         data = DataLoader(data, batch_size=BATCH)
-    x, y, _ = materialise(data)
+    try:
+        x, y, _ = materialise(data)
+    except FlatlibError:
+        raise
+    except Exception as error:
+        raise FlatlibError(f"the data cannot be read: {type(error).__name__}: {error}") from error
     return x[:most].to(device), y[:most].to(device)
 
 

@@ -23,7 +23,9 @@ PAGES = [
     "book/claims/01_lr_batch.html",
     "book/claims/08_progressive_sharpening.html",
     "book/method/curvature.html",
+    "book/method/toy.html",
     "book/method/rerun.html",
+    "book/method/your_model.html",
     "book/references.html",
 ]
 COMMITTED = sorted((ROOT / "book" / "claims").glob("*.ipynb"))

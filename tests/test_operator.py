@@ -186,3 +186,12 @@ def test_says_what_is_wrong_in_one_line(arguments, message):
         HessianOperator(**arguments).gradient()
     assert "\n" not in str(error.value)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_bytes_per_example_are_known_in_train_mode_too():
+    """Batch norm in train mode refuses one value a channel, as a net that ends at 1 x 1 has for one example."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
+    operator = HessianOperator(
+        model, "cross_entropy", (torch.randn(6, 1, 3, 3), torch.arange(6) % 2), batch_norm="train"
+    )
+    assert operator.bytes_per_example > 0

@@ -1,6 +1,7 @@
 """`flatlib measure`: a reader's file, a table, a JSON file; and one line for everything that can be wrong with it."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -10,9 +11,15 @@ from flatlib.curvature import HessianOperator, top_eigenvalues
 from flatlib.own_model import MEASURABLE, examples, load
 
 MINE = """
+from __future__ import annotations
+from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+@dataclass
+class Settings:
+    width: int = 6
 
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
@@ -27,6 +34,15 @@ def loader():
 def dataset():
     return model, TensorDataset(x, y)
 
+def number():
+    return model, 5
+
+def late():
+    def batches():
+        from neighbour import data
+        yield data
+    return model, batches()
+
 def alone():
     return model
 
@@ -39,6 +55,7 @@ def broken():
 def mine(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(MINE)
+    (tmp_path / "neighbour.py").write_text("import torch\ndata = torch.randn(5, 4), torch.arange(5) % 3\n")
     return path
 
 
@@ -58,9 +75,22 @@ def test_the_table_and_the_file_hold_the_same_numbers(mine, tmp_path, capsys):
 
 
 def test_every_measure_that_can_be_taken_of_any_model(mine, capsys):
-    assert main(["measure", f"{mine}:load", "--measures", "all", "--device", "cpu"]) == 0
+    assert main(["measure", f"{mine}:load", "--measures", "all", "--dtype", "float64", "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in MEASURABLE)
+
+
+def test_data_may_import_a_neighbour_when_they_are_read(mine, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    x, _ = examples(load(f"{mine}:late")[1], None, torch.device("cpu"))
+    assert x.shape == (5, 4)
+
+
+def test_a_file_that_cannot_be_written_is_one_line(mine, tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    output = tmp_path / "taken" / "out.json"
+    assert main(["measure", f"{mine}:load", "--device", "cpu", "--output", str(output)]) == 2
+    assert "cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("function", ["load", "loader", "dataset"])
@@ -78,6 +108,7 @@ def test_data_come_as_a_pair_a_loader_or_a_data_set(mine, function):
         (["nowhere.py:load"], "nowhere.py: no such file"),
         (["{}:nothing"], "has no function nothing"),
         (["{}:alone"], "must return (model, data)"),
+        (["{}:number"], "the data cannot be read: TypeError"),
         (["{}:broken"], "failed with KeyError: 'weights'"),
         (["{}:load", "--measures", "flatness"], "unknown name 'flatness'; allowed: train_loss, lambda_max"),
         (["{}:load", "--loss", "hinge"], 'loss "hinge" is unknown'),

@@ -106,7 +106,10 @@ def test_the_threshold_is_where_a_quadratic_stops_growing(settings, expected):
 def test_the_threshold_is_unknown_for_other_optimizers_and_mixed_groups():
     a, b = torch.ones(1), torch.ones(1)
     assert stability_threshold(torch.optim.RMSprop([a])) is None
-    assert stability_threshold(torch.optim.SGD([{"params": [a]}, {"params": [b], "lr": 0.2}], lr=0.1)) is None
+    for other in ({"lr": 0.2}, {"momentum": 0.9, "nesterov": True}, {"dampening": 0.5}):
+        groups = [{"params": [a]}, {"params": [b]} | other]
+        assert stability_threshold(torch.optim.SGD(groups, lr=0.1, momentum=0.9)) is None
+    assert stability_threshold(torch.optim.SGD([a], lr=0.1, maximize=True)) is None
 
 
 def test_an_unknown_measure_is_refused_at_once(problem):

@@ -22,7 +22,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     run.set_defaults(command=run_chapters)
 
     refresh = commands.add_parser("refresh", help="complete the committed records and publish the pages again")
-    refresh.add_argument("chapters", nargs="+", metavar="CHAPTER")
+    refresh.add_argument("chapters", nargs="+", metavar="CHAPTER", help="a chapter or method page, or all chapters")
     refresh.add_argument("--preset", default="small")
     where(refresh)
     refresh.set_defaults(command=refresh_chapters)
@@ -91,11 +91,19 @@ def run_chapters(options: argparse.Namespace) -> int:
 
 def refresh_chapters(options: argparse.Namespace) -> int:
     """`flatlib refresh`: the only command that writes committed records and notebooks."""
+    from flatlib.checkout import find_root, method_pages
+
+    pages = method_pages(find_root())
+    named = [name for name in pages if name in options.chapters]
+    options.chapters = [name for name in options.chapters if name not in pages]
     root, chapters = prepared(options, {})
-    from flatlib.execute import refresh
+    from flatlib.execute import publish, refresh
 
     for name, values in chapters.items():
         print(f"{name}: {refresh(root, name, options.preset, values)}")
+    for name in named:
+        publish(pages[name])
+        print(f"{name}: executed")
     return 0
 
 

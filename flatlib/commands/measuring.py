@@ -49,6 +49,8 @@ def measure_own_model(options: argparse.Namespace) -> int:
     model, data = load(options.target)
     model = model.to(device, getattr(torch, options.dtype) if options.dtype else None)
     x, y = examples(data, options.examples, device)
+    if options.dtype:
+        x, y = (t.to(getattr(torch, options.dtype)) if t.is_floating_point() else t for t in (x, y))
     checkpoint = Checkpoint(
         model=model,
         examples=(x, y),
@@ -68,8 +70,11 @@ def measure_own_model(options: argparse.Namespace) -> int:
 
 def write_json(path: Path, value: Any) -> None:
     """`value` as an indented file, in a folder that is made for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise FlatlibError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def run_benchmark(options: argparse.Namespace) -> int:

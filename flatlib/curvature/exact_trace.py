@@ -17,7 +17,6 @@ from flatlib.errors import NotFinite
 
 PART_MEMORY = 2**27
 """Bytes of unfolded images held at a time; tuned on a CPU, where parts of 4 and 16 MiB were slower."""
-SPOT_CHECKS = 2
 
 
 class Recording(NamedTuple):
@@ -38,8 +37,8 @@ def exact_traces(operator: CurvatureOperator) -> dict[str, float] | None:
 
     A layer's part of $J_i^\top s$ is $\delta_i a_i^\top$, from the layer's input $a_i$ and the back-propagated
     $\delta_i$; its square is $\|\delta_i\|^2 \|a_i\|^2$, and no gradient of a single example is formed. This is checked
-    against autograd on an example of its own, so that a layer that is not what its class says, or a
-    model which mixes examples, has no exact trace either.
+    against autograd on one example, alone and among others, so that a layer that is not what its class says, or a model
+    which mixes examples, has no exact trace either.
     """
     owners = _owners(operator)
     if owners is None:
@@ -114,11 +113,12 @@ def _mean_traces(
         recording = recording or _record(operator, owners, part)
         if not _proved(operator, owners, recording):
             return None
-        own = [(weight[here], vector[here]) for weight, vector in squares]
-        for name, lengths in _squared_lengths(owners, recording, [vector for _, vector in own]).items():
-            totals[name] += sum(float(w @ square.double()) for (w, _), square in zip(own, lengths, strict=True))
+        lengths = _squared_lengths(owners, recording, [vector[here] for _, vector in squares])
+        for (weight, _), found in zip(squares, lengths, strict=False):
+            for name, length in found.items():
+                totals[name] += weight[here] @ length.double()
         recording = None
-    return totals
+    return {name: float(total) for name, total in totals.items()}
 
 
 def _proved(operator: CurvatureOperator, owners: dict[str, nn.Module], recording: Recording) -> bool:
@@ -135,8 +135,11 @@ def _proved(operator: CurvatureOperator, owners: dict[str, nn.Module], recording
 
 def _squared_lengths(
     owners: dict[str, nn.Module], recording: Recording, vectors: list[Tensor]
-) -> dict[str, list[Tensor]]:
-    r"""For each parameter tensor in use, $\|J_i^\top s_{ik}\|^2$ (N,) for every k."""
+) -> Iterator[dict[str, Tensor]]:
+    r"""For k = 1, 2, ... $\|J_i^\top s_{ik}\|^2$ (N,) of each parameter tensor in use.
+
+    One k at a time: results kept between the passes would lie where the next pass finds room for its $\delta$.
+    """
     inputs = {owner: calls[0][0] for owner, calls in recording.calls.items() if calls}
     edges = [recording.calls[owner][0][1] for owner in inputs]
     names: dict[nn.Module, dict[str, str]] = {owner: {} for owner in inputs}
@@ -144,42 +147,43 @@ def _squared_lengths(
         if owner in names:
             names[owner][name.rpartition(".")[2]] = name
     maps = {owner: gradient_lengths(owner, set(names[owner]), a, len(vectors)) for owner, a in inputs.items()}
-    lengths: dict[str, list[Tensor]] = {name: [] for own in names.values() for name in own.values()}
     for vector in vectors if edges else ():
         deltas = torch.autograd.grad(recording.output, edges, vector, retain_graph=True, allow_unused=True)
+        lengths = {}
         for owner, delta in zip(inputs, deltas, strict=True):
             found = {} if delta is None else maps[owner](delta)
             for attribute, name in names[owner].items():
-                lengths[name].append(found[attribute] if found else vector.new_zeros(len(vector)))
-    return lengths
+                lengths[name] = found[attribute] if found else vector.new_zeros(len(vector))
+        yield lengths
 
 
 def _spot_check(operator: CurvatureOperator, owners: dict[str, nn.Module]) -> int | None:
     """Numbers that an example's patches take, if autograd's gradient of one example, alone, has the lengths said here.
 
-    It stands among `SPOT_CHECKS` examples when they are said: a model that mixes examples says others.
+    They are said with the example between two others. A model that mixes examples gives it another output than alone,
+    or lets it into the others' outputs and so gives it another gradient.
     """
     x, _ = next(operator.chunks())
-    x = x[:: max(1, len(x) // SPOT_CHECKS)][:SPOT_CHECKS]
+    one, other = x[:1], x[len(x) // 2 :][:1]
     try:
-        recording = _record(operator, owners, x)
-        alone = operator.model(x[:1])
+        recording = _record(operator, owners, torch.cat([other, one, other]))
+        alone = operator.model(one)
     except (RuntimeError, ValueError):  # a model made for one batch size, or batch statistics of one example
         return None
     output = recording.output
-    if len(output) != len(x) or not _well_formed(recording, len(x)) or not _proved(operator, owners, recording):
+    if len(output) != 3 or not _well_formed(recording, 3) or not _proved(operator, owners, recording):
+        return None
+    tolerance = torch.finfo(operator.dtype).eps ** 0.5
+    if not ((output[1] - alone[0]).abs() <= tolerance * output.abs().max()).all():
         return None
     if not output.requires_grad:
         return 1
     weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output)
-    said = _squared_lengths(owners, recording, [weights])
-    tolerance = torch.finfo(operator.dtype).eps ** 0.5
-    grads = torch.autograd.grad(alone, list(operator.parameters.values()), weights[:1], materialize_grads=True)
+    said = next(_squared_lengths(owners, recording, [weights]), {})
+    grads = torch.autograd.grad(alone, list(operator.parameters.values()), weights[1:2], materialize_grads=True)
     for name, gradient in zip(operator.parameters, grads, strict=True):
         true = torch.linalg.vector_norm(gradient).square()
-        if name in said and not (said[name][0][0] - true).abs() <= tolerance * true:
-            return None
-        if name not in said and true > 0:
+        if not (said.get(name, true.new_zeros(3))[1] - true).abs() <= tolerance * true:
             return None
     return sum(patch_size(owner, calls[0][0]) for owner, calls in recording.calls.items() if calls) or 1
 

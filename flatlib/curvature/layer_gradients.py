@@ -12,7 +12,12 @@ LAYERS = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def is_known(owner: nn.Module) -> bool:
-    """Whether `gradient_lengths` holds for this layer: of these very classes, zero padding, running statistics."""
+    """Whether `gradient_lengths` holds for this layer: of these very classes, zero padding, running statistics.
+
+    A method of the instance's own, such as another `forward`, makes it a layer of another kind.
+    """
+    if any(map(callable, vars(owner).values())):
+        return False
     if isinstance(owner, nn.Conv2d) and (owner.padding_mode != "zeros" or isinstance(owner.padding, str)):
         return False
     if isinstance(owner, nn.modules.batchnorm._BatchNorm) and (owner.training or owner.running_mean is None):

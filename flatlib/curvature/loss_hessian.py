@@ -52,13 +52,13 @@ def _cross_entropy_squares(output: Tensor, target: Tensor) -> Squares:
     p = output.softmax(1)
     total = target.double().sum(1) if target.is_floating_point() else torch.ones_like(p[:, 0])
     tails = p.flip(1).cumsum(1).flip(1)
-    for k in range(p.shape[1] - 1):
-        later = tails[:, k + 1 : k + 2]
-        vector = torch.zeros_like(p)
-        vector[:, k] = 1
-        vector[:, k + 1 :] = torch.where(later > 0, -p[:, k + 1 :] / later, 0)
-        weight = torch.where(tails[:, k] > 0, p[:, k] * later[:, 0] / tails[:, k], 0)
-        yield total * weight / len(p), vector
+    here, later = tails[:, :-1], tails[:, 1:]
+    weights = torch.where(here > 0, p[:, :-1] * later / here, 0) * total[:, None] / len(p)
+    classes = torch.arange(p.shape[1], device=p.device)
+    below = (classes > classes[:-1, None])[:, None]
+    vectors = torch.where(below & (later.T > 0)[:, :, None], -p / later.T[:, :, None], 0)
+    vectors += (classes == classes[:-1, None])[:, None]
+    return zip(weights.T, vectors, strict=True)
 
 
 def _autograd_squares(loss: Callable, output: Tensor, target: Tensor) -> Squares | None:

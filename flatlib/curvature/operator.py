@@ -188,10 +188,10 @@ class CurvatureOperator(ABC):
                 kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
             return tensor
 
-        x = self._cast(self._inputs[:1])
+        x = self._cast(self._inputs[:2])  # batch norm in train mode refuses one example
         with measuring(self.device), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             output = self.model(x)  # noqa: F841 -- the graph must live until its bytes are counted
-        return sum(kept.values())
+        return sum(kept.values()) // len(x)
 
 
 class HessianOperator(CurvatureOperator):
