@@ -43,29 +43,26 @@ def jacobian_norm(model: nn.Module, x: Tensor, *, softmax: bool = False, chunk_s
 def _chunk_norms(model: nn.Module, x: Tensor, softmax: bool) -> Tensor:
     output, rows = _rows(model, x)
     if softmax:
-        # the softmax does not see what all outputs share, which in a product would cancel
-        rows -= rows.mean(1, keepdim=True)
-    gram = (rows @ rows.mT).double()
-    if softmax:
-        jacobian = _softmax_jacobian(output)
-        gram = jacobian @ gram @ jacobian
+        rows = _softmax_jacobian(output) @ rows
+    gram = rows @ rows.mT
     return torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0).sqrt()
 
 
 def _rows(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs (N, C), float64, and Jacobians (N, C, d) in the model's dtype."""
+    """Outputs (N, C) and Jacobians (N, C, d), both float64."""
     x = x.clone().requires_grad_()
     output = model(x)
     if output.ndim != 2 or len(output) != len(x):
         raise FlatlibError(f"a Jacobian needs outputs (N, C), got the shape {tuple(output.shape)} for {len(x)} inputs")
     if not torch.isfinite(output).all():
         raise NotFinite("the outputs are not finite: they have no Jacobian")
-    rows = torch.zeros(*output.shape, x[0].numel(), dtype=x.dtype, device=x.device)
-    if output.requires_grad:
-        for i in range(output.shape[1]):
-            column = torch.autograd.grad(output[:, i].sum(), x, retain_graph=True, materialize_grads=True)[0]
-            rows[:, i] = column.flatten(1)
-    return output.detach().double(), rows
+    if not output.requires_grad:
+        return output.double(), torch.zeros(*output.shape, x[0].numel(), dtype=torch.float64, device=x.device)
+    rows = [
+        torch.autograd.grad(column.sum(), x, retain_graph=True, materialize_grads=True)[0].flatten(1)
+        for column in output.unbind(1)
+    ]
+    return output.detach().double(), torch.stack(rows, 1).double()
 
 
 def _softmax_jacobian(output: Tensor) -> Tensor:
