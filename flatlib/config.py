@@ -28,7 +28,7 @@ CHOICES = {
     "model": MODELS,
     "activation": ("relu", "tanh"),
     "stop": ("train_accuracy", "train_loss", "epochs"),
-    "batch_norm": ("eval", "train"),
+    "batch_norm": ("eval", "train", "recalibrated"),
     "engine": ("lanczos", "pyhessian"),
 }
 MINIMUM = {  # inclusive where the value makes sense, otherwise `learning_rate` and `width` say so themselves

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from flatlib.curvature import HessianOperator
+from flatlib.curvature import HessianOperator, pairs, trace
 from flatlib.errors import FlatlibError
 
 
@@ -171,7 +171,7 @@ X, Y = torch.ones(6, 8), torch.zeros(6, dtype=torch.long)
         ({"loss": lambda output, target: output}, "a mean over examples"),
         ({"loss": lambda output, target: output.mean() * torch.inf}, "the loss is"),
         ({"loss": lambda output, target: (output - output.detach()).sqrt().mean()}, "gradient is not finite"),
-        ({"batch_norm": "recalibrated"}, "choose one of eval, train"),
+        ({"batch_norm": "running"}, "choose one of eval, train, recalibrated"),
         ({"chunk_size": 0}, "not a positive number"),
         ({"model": nn.Flatten()}, "no parameter"),
         ({"model": nn.Linear(8, 3).requires_grad_(False)}, "no trainable parameter"),
@@ -195,3 +195,33 @@ def test_bytes_per_example_are_known_in_train_mode_too():
         model, "cross_entropy", (torch.randn(6, 1, 3, 3), torch.arange(6) % 2), batch_norm="train"
     )
     assert operator.bytes_per_example > 0
+
+
+def test_batches_that_are_dictionaries_come_through_an_adapter(small_case):
+    x, y = small_case.data
+    batches = [{"pixels": x[:9], "label": y[:9]}, {"pixels": x[9:], "label": y[9:]}]
+    with pytest.raises(FlatlibError, match=r"got dict.*flatlib\.curvature\.pairs"):
+        HessianOperator(small_case.model, small_case.loss, batches)
+    operator = HessianOperator(small_case.model, small_case.loss, pairs(batches, "pixels", "label"))
+    torch.testing.assert_close(operator.to_dense(), small_case.dense(), rtol=1e-10, atol=1e-12)
+    with pytest.raises(FlatlibError, match='no "image"; it has pixels, label'):
+        HessianOperator(small_case.model, small_case.loss, pairs(batches, "image", "label"))
+
+
+def test_outputs_that_are_objects_are_the_losss_business(small_case):
+    """As of the models whose output has its logits in an attribute."""
+
+    class Wrapped(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return {"logits": self.inner(x)}
+
+    def loss(output, target):
+        return F.cross_entropy(output["logits"], target)
+
+    operator = HessianOperator(Wrapped(small_case.model), loss, small_case.data)
+    torch.testing.assert_close(operator.to_dense(), small_case.dense(), rtol=1e-10, atol=1e-12)
+    assert not trace(operator, probes=None).exact

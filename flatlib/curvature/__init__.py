@@ -13,6 +13,7 @@ from flatlib.curvature.preconditioned import (
     adam_stability_threshold,
     preconditioned_eigenvalue,
 )
+from flatlib.curvature.problem import pairs
 from flatlib.curvature.stability import stability_threshold
 from flatlib.curvature.trace import trace
 
@@ -20,6 +21,7 @@ __all__ = [  # noqa: RUF022 -- grouped by subject
     # the operators
     "HessianOperator",
     "GaussNewtonOperator",
+    "pairs",
     # their spectrum
     "Eigenvalues",
     "top_eigenvalues",

@@ -171,6 +171,8 @@ def _spot_check(operator: CurvatureOperator, owners: dict[str, nn.Module]) -> in
     except (RuntimeError, ValueError):  # a model made for one batch size, or batch statistics of one example
         return None
     output = recording.output
+    if not isinstance(output, Tensor):  # an object, which the loss takes apart
+        return None
     if len(output) != 3 or not _well_formed(recording, 3) or not _proved(operator, owners, recording):
         return None
     tolerance = torch.finfo(operator.dtype).eps ** 0.5

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatlib.errors import FlatlibError
 
-BATCH_NORM = ("eval", "train")
+BATCH_NORM = ("eval", "train", "recalibrated")
 PRECISION_SWITCHES = (
     torch.backends.cuda.matmul,
     torch.backends.cudnn.conv,

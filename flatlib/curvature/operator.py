@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from flatlib.curvature.fast_layers import FastLayers
 from flatlib.curvature.frozen import frozen_copy, measuring, set_modes
 from flatlib.curvature.problem import Data, Loss, materialise, require_inputs, resolve_loss, select
+from flatlib.curvature.recalibrated import recalibrate
 from flatlib.errors import FlatlibError, NotFinite
 
 GRAPH_MEMORY_CPU = 4 * 2**30
@@ -35,7 +36,8 @@ class CurvatureOperator(ABC):
     model: maps a batch of inputs (N, ...) to outputs (N, ...), one example independent of the others.
     loss: "cross_entropy", "mse" (`resolve_loss`) or a callable (output, target) -> scalar, a mean over examples.
     data: (inputs, targets), or an iterable of such batches, which is read once; batches may be unequal.
-    batch_norm: "eval" uses the running statistics, "train" those of the data as one batch. Dropout is off in both.
+    batch_norm: "eval" uses the running statistics, "train" those of the data as one batch, which then depend on the
+        parameters, "recalibrated" running statistics estimated again on the data (`recalibrate`). Dropout is off.
     chunk_size: examples per chunk; by default as many as `GRAPH_PER_FORWARD` predicts to fit `GRAPH_MEMORY_CPU`.
     parameters: names or shell patterns ("layer.*.weight") of the block to measure; by default all that require grad.
     dtype: torch.float32 or torch.float64 to measure a cast copy; by default the model's own.
@@ -78,6 +80,9 @@ class CurvatureOperator(ABC):
             chunk_size = self.examples
         self.chunk_size = min(chunk_size or self._predicted_chunk_size(), self.examples)
         self._kept: Any = None
+        if batch_norm == "recalibrated":
+            with measuring(self.device):
+                recalibrate(self.model, lambda: (x for x, _ in self.chunks()))
 
     @abstractmethod
     def _build(self, x: Tensor, y: Tensor) -> Any:

@@ -1,7 +1,7 @@
 """What a Hessian is taken of: the loss, the examples and the block of parameters, checked before they are used."""
 
 import fnmatch
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,19 @@ def resolve_loss(loss: Loss) -> Callable[[Tensor, Tensor], Tensor]:
     return loss
 
 
+def pairs(batches: Iterable[Mapping[str, Tensor]], inputs: str, targets: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """(inputs, targets) of batches that are dictionaries, by their keys.
+
+    >>> [x.shape for x, y in pairs([{"image": torch.ones(3, 2), "label": torch.ones(3)}], "image", "label")]
+    [torch.Size([3, 2])]
+    """
+    for batch in batches:
+        for key in (inputs, targets):
+            if key not in batch:
+                raise FlatlibError(f'a batch has no "{key}"; it has {", ".join(map(str, batch))}')
+        yield batch[inputs], batch[targets]
+
+
 def materialise(data: Data) -> tuple[Tensor, Tensor, int]:
     """All inputs, all targets and the number of batches that they came in, from a pair or an iterable of pairs."""
     with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed from the global state
@@ -64,7 +77,10 @@ def _is_pair(data: object) -> bool:
 
 def _pair(batch: object) -> tuple[Tensor, Tensor]:
     if not _is_pair(batch):
-        raise FlatlibError(f"a batch must be (inputs, targets), two tensors; got {type(batch).__name__}")
+        raise FlatlibError(
+            f"a batch must be (inputs, targets), two tensors; got {type(batch).__name__} (flatlib.curvature.pairs "
+            "takes them from dictionaries)"
+        )
     x, y = (part.detach() for part in batch)
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
         raise FlatlibError(f"inputs of shape {tuple(x.shape)} and targets of shape {tuple(y.shape)} are not N pairs")
