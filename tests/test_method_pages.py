@@ -5,6 +5,7 @@ import statistics
 
 import nbformat
 import pytest
+from notebook_text import code, lines_of, prose
 
 from flatlib import execute
 from flatlib.checkout import find_root, method_pages
@@ -19,26 +20,14 @@ def page(request):
     return nbformat.read(PAGES[request.param], 4)
 
 
-def code(page) -> list:
-    return [cell for cell in page.cells if cell.cell_type == "code"]
-
-
 def source(page) -> str:
     return "\n".join(cell.source for cell in code(page))
-
-
-def prose(page) -> str:
-    return "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
 
 
 def plain(text: str) -> str:
     for pattern in MARKUP:
         text = re.sub(pattern, " ", text, flags=re.DOTALL)
     return text
-
-
-def lines_of(cell) -> int:
-    return sum(bool(line.strip()) for line in cell.source.splitlines())
 
 
 def test_there_are_pages():

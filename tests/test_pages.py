@@ -5,6 +5,7 @@ import statistics
 
 import nbformat
 import pytest
+from notebook_text import code, lines_of, prose
 
 from flatlib.checkout import find_root, notebooks
 from flatlib.claims import CLAIMS
@@ -30,18 +31,6 @@ MARKUP = [
 def page(request):
     """Every committed chapter."""
     return nbformat.read(CHAPTERS[request.param], 4)
-
-
-def code(page) -> list:
-    return [cell for cell in page.cells if cell.cell_type == "code"]
-
-
-def lines_of(cell) -> int:
-    return sum(bool(line.strip()) for line in cell.source.splitlines())
-
-
-def prose(page) -> str:
-    return "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
 
 
 def plain(text: str) -> str:

@@ -1,0 +1,16 @@
+"""What a notebook says and how much code it shows, for the tests of chapters and of method pages."""
+
+
+def code(page) -> list:
+    """The code cells."""
+    return [cell for cell in page.cells if cell.cell_type == "code"]
+
+
+def lines_of(cell) -> int:
+    """Lines that are not empty."""
+    return sum(bool(line.strip()) for line in cell.source.splitlines())
+
+
+def prose(page) -> str:
+    """All Markdown."""
+    return "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
