@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.frozen import frozen_copy, measuring, set_modes
-from flatlib.errors import FlatlibError, NotFinite
+from flatlib.curvature.frozen import frozen_copy, logits, measuring, set_modes
+from flatlib.errors import FlatlibError
 
 
 def jacobian_norm(model: nn.Module, x: Tensor, *, softmax: bool = False, chunk_size: int = 100) -> Tensor:
@@ -51,11 +51,7 @@ def _chunk_norms(model: nn.Module, x: Tensor, softmax: bool) -> Tensor:
 def _rows(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs (N, C) and Jacobians (N, C, d), both float64."""
     x = x.clone().requires_grad_()
-    output = model(x)
-    if output.ndim != 2 or len(output) != len(x):
-        raise FlatlibError(f"a Jacobian needs outputs (N, C), got the shape {tuple(output.shape)} for {len(x)} inputs")
-    if not torch.isfinite(output).all():
-        raise NotFinite("the outputs are not finite: they have no Jacobian")
+    output = logits(model, x)
     if not output.requires_grad:
         return output.double(), torch.zeros(*output.shape, x[0].numel(), dtype=torch.float64, device=x.device)
     rows = [

@@ -20,8 +20,10 @@ def large():
 class Matrix:
     """A matrix with the interface of an operator."""
 
+    noise = 0.0
+
     def __init__(self, matrix):
-        self.matrix, self.shape, self.dtype, self.device = matrix, matrix.shape, matrix.dtype, matrix.device
+        self.matrix, self.shape, self.torch_dtype, self.device = matrix, matrix.shape, matrix.dtype, matrix.device
 
     def matmat(self, V):
         return self.matrix @ V

@@ -23,7 +23,7 @@ def test_gradient_and_shapes(case):
     whole = HessianOperator(case.model, case.loss, case.data)
     n = sum(p.numel() for p in case.model.parameters())
     assert operator.shape == (n, n)
-    assert (operator.dtype, operator.device.type) == (torch.float64, "cpu")
+    assert (operator.torch_dtype, operator.device.type) == (torch.float64, "cpu")
     torch.testing.assert_close(operator.gradient(), whole.gradient())
     case.model.eval()
     output = case.model(case.data[0])
@@ -139,53 +139,8 @@ def test_unused_frozen_and_linear_parameters_have_no_curvature(small_case):
 
 def test_scipy_uses_it(small_case):
     operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
-    value = scipy.sparse.linalg.eigsh(operator.as_scipy(), k=1, which="LA", return_eigenvectors=False)[0]
+    value = scipy.sparse.linalg.eigsh(operator, k=1, which="LA", return_eigenvectors=False)[0]
     assert value == pytest.approx(float(torch.linalg.eigvalsh(small_case.dense())[-1]), rel=1e-9)
-
-
-class Noisy(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(8, 3)
-
-    def forward(self, x):
-        return F.dropout(self.layer(x))
-
-
-X, Y = torch.ones(6, 8), torch.zeros(6, dtype=torch.long)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"data": []}, "empty"),
-        ({"data": (X[:0], Y[:0])}, "empty"),
-        ({"data": [{"x": X}]}, "two tensors"),
-        ({"data": (X, Y[:4])}, "not N pairs"),
-        ({"data": [(X, Y), (X[:, :2], Y)]}, "do not fit together"),
-        ({"data": (X.byte(), Y)}, "uint8 do not suit"),
-        ({"loss": "hinge"}, '"hinge" is unknown'),
-        ({"loss": 3}, "a name or a callable"),
-        ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "weights examples alike"),
-        ({"loss": "mse", "data": (X, X[:, :2])}, "mse: targets of shape"),
-        ({"loss": lambda output, target: output}, "a mean over examples"),
-        ({"loss": lambda output, target: output.mean() * torch.inf}, "the loss is"),
-        ({"loss": lambda output, target: (output - output.detach()).sqrt().mean()}, "gradient is not finite"),
-        ({"batch_norm": "running"}, "choose one of eval, train, recalibrated"),
-        ({"chunk_size": 0}, "not a positive number"),
-        ({"model": nn.Flatten()}, "no parameter"),
-        ({"model": nn.Linear(8, 3).requires_grad_(False)}, "no trainable parameter"),
-        ({"model": Noisy()}, "draws random numbers"),
-        ({"model": nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3).double())}, "more than one dtype"),
-    ],
-)
-def test_says_what_is_wrong_in_one_line(arguments, message):
-    arguments = {"model": nn.Linear(8, 3), "loss": "cross_entropy", "data": (X, Y)} | arguments
-    state = torch.get_rng_state()
-    with pytest.raises(FlatlibError, match=message) as error:
-        HessianOperator(**arguments).gradient()
-    assert "\n" not in str(error.value)
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_bytes_per_example_are_known_in_train_mode_too():

@@ -108,7 +108,7 @@ def test_data_come_as_a_pair_a_loader_or_a_data_set(mine, function):
         (["nowhere.py:load"], "nowhere.py: no such file"),
         (["{}:nothing"], "has no function nothing"),
         (["{}:alone"], "must return (model, data)"),
-        (["{}:number"], "the data cannot be read: TypeError"),
+        (["{}:number"], "the data must be (inputs, targets) or batches of these, got int"),
         (["{}:broken"], "failed with KeyError: 'weights'"),
         (["{}:load", "--measures", "flatness"], "unknown name 'flatness'; allowed: train_loss, lambda_max"),
         (["{}:load", "--loss", "hinge"], 'loss "hinge" is unknown'),

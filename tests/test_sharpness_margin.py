@@ -85,7 +85,7 @@ class Constant(nn.Linear):
         (planes(), (X, Y), {"chunk_size": 0}, "chunk_size=0"),
         (planes(), (X, X), {}, "one class per sample"),
         (planes(), (X, Y + 1), {}, "classes from 1 to 3"),
-        (nn.Linear(2, 1), (X, Y), {}, "C > 1"),
+        (nn.Linear(2, 1), (X, Y), {}, "more than one class"),
         (planes(), (X * torch.inf, Y), {}, "not finite"),
         (Constant(2, 3), (X, Y), {}, "do not depend on the inputs"),
         (nn.Sequential(nn.Threshold(10.0, 0.0), nn.Linear(2, 3)), (X, Y), {}, "4 samples"),

@@ -9,6 +9,7 @@ from torch import Tensor
 from flatlib.curvature.estimate import rademacher
 from flatlib.curvature.lanczos import Lanczos
 from flatlib.curvature.operator import CurvatureOperator
+from flatlib.curvature.symmetry import require_symmetry
 from flatlib.errors import FlatlibError
 
 GRID = 1000
@@ -81,10 +82,11 @@ def density(operator: CurvatureOperator, steps: int = 100, probes: int = 1, seed
     generator = torch.Generator().manual_seed(seed)
     nodes, weights, products = [], [], 0
     for _ in range(probes):
-        start = rademacher(n, 1, generator)[:, 0].to(operator.device, operator.dtype)
+        start = rademacher(n, 1, generator)[:, 0].to(operator.device, operator.torch_dtype)
         lanczos = Lanczos(operator.matvec, start, generator)
         while lanczos.steps < min(steps, n) and not lanczos.exhausted:
             lanczos.step()
+        require_symmetry(lanczos.asymmetry, lanczos.size, operator.noise)
         values, _, vectors = lanczos.ritz()
         nodes.append(torch.as_tensor(values))
         weights.append(torch.as_tensor(vectors[0] ** 2) / probes)

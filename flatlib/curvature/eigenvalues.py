@@ -9,6 +9,7 @@ from torch import Tensor
 from flatlib.curvature.lanczos import Lanczos
 from flatlib.curvature.operator import HessianOperator
 from flatlib.curvature.power import PyHessianProducts, power_iteration
+from flatlib.curvature.symmetry import require_symmetry
 from flatlib.errors import FlatlibError
 
 ENDS = {"largest": ("largest",), "smallest": ("smallest",), "both": ("largest", "smallest")}
@@ -131,6 +132,7 @@ def _by_lanczos(
         wanted = [i if end == "smallest" else lanczos.steps - 1 - i for end in ends for i in range(k)]
         bound = np.maximum(tol * np.abs(values[wanted]), lanczos.rounding)
         converged = bool(np.all(residuals[wanted] <= bound))
+    require_symmetry(lanczos.asymmetry, lanczos.size, operator.noise)
     columns = lanczos.basis.T @ torch.as_tensor(vectors[:, wanted]).to(lanczos.basis)
     return Eigenvalues(
         torch.as_tensor(values[wanted]),
@@ -179,7 +181,7 @@ def subsample_start(
     """The sum of the wanted eigenvectors, roughly, of the Hessian of `SUBSAMPLE` of the examples; None where that would
     cost as much as it saves, because a product is then spent on vectors of length n rather than on examples."""
     n, examples = operator.shape[0], int(SUBSAMPLE * getattr(operator, "examples", 0))
-    if examples < FEWEST or examples * operator.bytes_per_example < WORTH * n * operator.dtype.itemsize:
+    if examples < FEWEST or examples * operator.bytes_per_example < WORTH * n * operator.torch_dtype.itemsize:
         return None
     part = operator.subsampled(examples, generator)
     vector = _start_vector(part, None, generator)
@@ -196,10 +198,10 @@ def _start_vector(operator: HessianOperator, start: Tensor | None, generator: to
     noise = torch.randn(n, generator=generator, dtype=torch.float64)
     noise /= noise.norm()
     if start is None:
-        return noise.to(operator.device, operator.dtype)
+        return noise.to(operator.device, operator.torch_dtype)
     if start.shape != (n,) or not torch.isfinite(start).all():
         raise FlatlibError(f"start must be {n} finite numbers, got the shape {tuple(start.shape)}")
     warm = start.detach().to("cpu", torch.float64)
     length = warm.norm()
     warm = warm / length if length > 0 else warm
-    return (warm + RANDOM_PART * noise).to(operator.device, operator.dtype)
+    return (warm + RANDOM_PART * noise).to(operator.device, operator.torch_dtype)

@@ -51,7 +51,7 @@ def mean_over_probes(
     samples = []
     for first in range(0, probes, PROBES_AT_ONCE):
         z = rademacher(n, min(PROBES_AT_ONCE, probes - first), generator)
-        samples.append(sample(z.to(operator.device, operator.dtype)).double().cpu())
+        samples.append(sample(z.to(operator.device, operator.torch_dtype)).double().cpu())
     values = torch.cat(samples)
     if not torch.isfinite(values).all():
         raise NotFinite("a Hessian-vector product is not finite: the curvature is not defined")

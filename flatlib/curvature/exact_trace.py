@@ -13,7 +13,7 @@ from flatlib.curvature.layer_gradients import gradient_lengths, is_known, patch_
 from flatlib.curvature.linearity import anatomy
 from flatlib.curvature.loss_hessian import is_mean_of_examples, loss_squares
 from flatlib.curvature.operator import CurvatureOperator
-from flatlib.errors import NotFinite
+from flatlib.errors import FlatlibError, NotFinite
 
 PART_MEMORY = 2**27
 """Bytes of unfolded images held at a time; tuned on a CPU, where parts of 4 and 16 MiB were slower."""
@@ -48,7 +48,7 @@ def exact_traces(operator: CurvatureOperator) -> dict[str, float] | None:
         if per_example is None:
             return None
         totals = dict.fromkeys(operator.parameters, 0.0)
-        part_size = max(1, int(PART_MEMORY / (operator.dtype.itemsize * per_example)))
+        part_size = max(1, int(PART_MEMORY / (operator.torch_dtype.itemsize * per_example)))
         for x, y in _pieces(operator, part_size):
             traces = _mean_traces(operator, owners, x, y, part_size)
             if traces is None:
@@ -81,7 +81,7 @@ def _record(operator: CurvatureOperator, owners: dict[str, nn.Module], x: Tensor
 
     handles = [owner.register_forward_hook(note, prepend=True) for owner in calls]
     try:
-        return Recording(operator.model(x), calls)
+        return Recording(operator.output(x), calls)
     finally:
         for handle in handles:
             handle.remove()
@@ -101,7 +101,7 @@ def _mean_traces(
     parts = x.split(part_size)
     recording = _record(operator, owners, parts[0]) if len(parts) == 1 else None
     with torch.no_grad():
-        output = recording.output.detach() if recording else torch.cat([operator.model(part) for part in parts])
+        output = recording.output.detach() if recording else torch.cat([operator.output(part) for part in parts])
     operator._checked_loss(output, y)
     squares = loss_squares(operator.loss, output, y)
     if squares is None:
@@ -167,15 +167,15 @@ def _spot_check(operator: CurvatureOperator, owners: dict[str, nn.Module]) -> in
     one, other = x[:1], x[len(x) // 2 :][:1]
     try:
         recording = _record(operator, owners, torch.cat([other, one, other]))
-        alone = operator.model(one)
-    except (RuntimeError, ValueError):  # a model made for one batch size, or batch statistics of one example
+        alone = operator.output(one)
+    except FlatlibError:  # a model made for one batch size, or batch statistics of one example
         return None
     output = recording.output
     if not isinstance(output, Tensor):  # an object, which the loss takes apart
         return None
     if len(output) != 3 or not _well_formed(recording, 3) or not _proved(operator, owners, recording):
         return None
-    tolerance = torch.finfo(operator.dtype).eps ** 0.5
+    tolerance = torch.finfo(operator.torch_dtype).eps ** 0.5
     if not ((output[1] - alone[0]).abs() <= tolerance * output.abs().max()).all():
         return None
     if not output.requires_grad:

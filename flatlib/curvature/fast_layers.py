@@ -1,8 +1,8 @@
-"""Convolution and batch norm whose second derivatives run on the same fast kernels as their first.
+"""Layers whose second derivatives are better than PyTorch's: convolution and batch norm faster, weight norm right.
 
 PyTorch differentiates a convolution's backward pass through convolutions with kernels as large as the image, and batch
-norm's through two dozen elementwise passes. Written out by hand, a Hessian-vector product of VGG-11 takes 0.7 of the
-time, with batch norm in train mode 0.4 (`flatlib bench curvature` prints it).
+norm's through two dozen elementwise passes. Written out by hand, on the fast kernels of the first derivatives, a
+Hessian-vector product of VGG-11 takes 0.7 of the time, with batch norm in train mode 0.4.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ DIMENSIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3}
 
 
 class FastLayers(TorchFunctionMode):
-    """Inside, convolutions and batch norms are `Convolution` and `BatchNorm`, whoever calls them.
+    """Inside, convolutions, batch norms and weight norms are those of this file, whoever calls them.
 
     What these do not cover (padding by name, a single image without a batch) is left to PyTorch.
     """
@@ -29,6 +29,8 @@ class FastLayers(TorchFunctionMode):
             return _convolution(function, *arguments, **named)
         if function is F.batch_norm:
             return _batch_norm(*arguments, **named)
+        if function is torch._weight_norm:
+            return _weight_norm(*arguments, **named)
         return function(*arguments, **named)
 
 
@@ -38,6 +40,12 @@ def _convolution(function, input, weight, bias=None, stride=1, padding=0, dilati
         return function(input, weight, bias, stride, padding, dilation, groups)
     sides = [[side] * dimensions if isinstance(side, int) else list(side) for side in (stride, padding, dilation)]
     return Convolution.apply(input, weight, bias, (*sides, False, [0] * dimensions, groups))
+
+
+def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    r"""$g v / \|v\|$ (Salimans and Kingma 2016). PyTorch's fused one has a wrong second derivative, which made the
+    Hessian of a small net wrong by 30 %."""
+    return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
 def _batch_norm(

@@ -9,6 +9,7 @@ from torch import Tensor
 from flatlib.curvature.estimate import Estimate, mean_over_probes, rademacher
 from flatlib.curvature.lanczos import Lanczos
 from flatlib.curvature.operator import CurvatureOperator
+from flatlib.curvature.symmetry import require_symmetric, require_symmetry
 from flatlib.errors import FlatlibError, NotFinite
 
 PROBES = 70
@@ -76,19 +77,22 @@ def frobenius(
 
 
 def _from_lanczos(operator: CurvatureOperator, generator: torch.Generator) -> tuple[Tensor, float]:
-    start = rademacher(operator.shape[0], 1, generator)[:, 0].to(operator.device, operator.dtype)
+    start = rademacher(operator.shape[0], 1, generator)[:, 0].to(operator.device, operator.torch_dtype)
     lanczos = Lanczos(operator.matvec, start, generator)
     for _ in range(DEFLATION):
         lanczos.step()
+    require_symmetry(lanczos.asymmetry, lanczos.size, operator.noise)
     values, residuals, _ = lanczos.ritz()
     # The eigenvectors of T have unit last rows, so that the squared residuals sum to beta^2.
     return lanczos.basis.T, float((values**2).sum() + 2 * (residuals**2).sum())
 
 
 def _from_basis(operator: CurvatureOperator, basis: Tensor) -> tuple[Tensor, float]:
-    Q, _ = torch.linalg.qr(basis.detach().to(operator.device, operator.dtype))
+    Q, _ = torch.linalg.qr(basis.detach().to(operator.device, operator.torch_dtype))
     CQ = operator.matmat(Q)
-    return Q, 2 * _square(CQ) - _square(Q.T @ CQ)
+    projected = Q.T @ CQ
+    require_symmetric(projected, operator.noise)
+    return Q, 2 * _square(CQ) - _square(projected)
 
 
 def _square(matrix: Tensor) -> float:

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parameter import UninitializedParameter
 
-from flatlib.errors import FlatlibError
+from flatlib.errors import FlatlibError, NotFinite, explained
 
 BATCH_NORM = ("eval", "train", "recalibrated")
 PRECISION_SWITCHES = (
@@ -28,17 +29,26 @@ def frozen_copy(model: nn.Module, *, dtype: torch.dtype | None = None) -> nn.Mod
     Modes, buffers, `.grad`, `requires_grad` and dtype of the model itself cannot change, not even when a measurement
     is interrupted, and a measurement cannot change when the model is trained further.
 
-    Raises `FlatlibError` if the model cannot be copied, has no parameter, lies on several devices, or is neither
-    float32 nor float64 after the cast to `dtype`.
+    What wraps a model to run it elsewhere or faster (`torch.compile`, DataParallel) is taken off: its parts have no
+    second derivative, or other names.
+
+    Raises `FlatlibError` if the model cannot be copied, has no parameter or one without values, lies on several
+    devices, or is neither float32 nor float64 after the cast to `dtype`.
     """
+    model = unwrapped(model)
     if not any(True for _ in model.parameters()):
         raise FlatlibError(f"{type(model).__name__} has no parameter: there is nothing to measure")
+    if any(p.is_meta or isinstance(p, UninitializedParameter) for p in model.parameters()):
+        raise FlatlibError(f"{type(model).__name__} has a parameter without values: initialise it first")
     # Seeding the memo copies parameters by value only: a `.grad` that still carries a graph cannot be deep-copied.
     memo = {id(p): nn.Parameter(p.detach().clone(), p.requires_grad) for p in model.parameters()}
     try:
         frozen = copy.deepcopy(model, memo)
     except (RuntimeError, TypeError) as error:
         raise FlatlibError(f"{type(model).__name__} cannot be copied for measuring: {error}") from error
+    for module in frozen.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            module.sparse = False  # the same gradient, as a tensor that can be multiplied
     if dtype is not None:
         _require_measurable(dtype)
         frozen = frozen.to(dtype)
@@ -50,11 +60,61 @@ def frozen_copy(model: nn.Module, *, dtype: torch.dtype | None = None) -> nn.Mod
     return frozen
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside `torch.compile`, DataParallel and DistributedDataParallel."""
+    while True:
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif type(model).__name__ == "OptimizedModule":  # its class comes with the compiler, which takes a second
+            model = model._orig_mod
+        else:
+            return model
+
+
 def _require_measurable(dtype: torch.dtype) -> None:
     if dtype not in (torch.float32, torch.float64):
         raise FlatlibError(
-            f"curvature in {dtype} is wrong by several percent: pass dtype=torch.float32 or torch.float64"
+            f"curvature is measured in float32 or float64, not {dtype!r}, which is wrong by several percent if it is "
+            "shorter: pass dtype=torch.float32"
         )
+
+
+def run(model: nn.Module, x: Tensor) -> Tensor:
+    """The model's output, or a `FlatlibError` if it fails or changes itself."""
+    with explained(f"{type(model).__name__} fails on inputs of shape {tuple(x.shape)}"), _unchanged_buffers(model):
+        return model(x)
+
+
+def logits(model: nn.Module, x: Tensor) -> Tensor:
+    """The model's output, (N, C) and finite, or a `FlatlibError`."""
+    output = run(model, x)
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(x):
+        raise FlatlibError(f"the outputs must be (N, C), got {shape} for {len(x)} inputs")
+    if not torch.isfinite(output).all():
+        raise NotFinite("the outputs are not finite: there is nothing to measure")
+    return output
+
+
+@contextmanager
+def _unchanged_buffers(model: nn.Module) -> Iterator[None]:
+    """Raise a `FlatlibError` if the model writes to its buffers when it is run: its outputs then depend on how often it
+    was run. Batch norm's running statistics, which its outputs in train mode do not use, may change."""
+    before = _buffers(model)
+    yield
+    after = _buffers(model)
+    for name, (tensor, version) in before.items():
+        if after.get(name, (None, 0))[0] is not tensor or after[name][1] != version:
+            raise FlatlibError(f'{type(model).__name__} changes its buffer "{name}" whenever it is run')
+
+
+def _buffers(model: nn.Module) -> dict[str, tuple[Tensor, int]]:
+    return {
+        f"{path}.{name}".lstrip("."): (buffer, 0 if buffer.is_inference() else buffer._version)
+        for path, module in model.named_modules()
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for name, buffer in module.named_buffers(recurse=False)
+    }
 
 
 def set_modes(model: nn.Module, batch_norm: str) -> None:

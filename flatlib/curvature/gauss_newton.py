@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from flatlib.curvature.fast_layers import FastLayers
 from flatlib.curvature.operator import CurvatureOperator, flatten
-from flatlib.errors import NotFinite
+from flatlib.curvature.symmetry import require_second_derivatives
+from flatlib.errors import NotFinite, explained
 
 
 class Linearised(NamedTuple):
@@ -32,16 +32,18 @@ class GaussNewtonOperator(CurvatureOperator):
     """
 
     def _build(self, x: Tensor, y: Tensor) -> Linearised | None:
-        with FastLayers():
-            output = self.model(x)
+        output = self._chunk_output(x)
         detached = output.detach().requires_grad_()
         value = self._checked_loss(detached, y)
         if not (output.requires_grad and value.requires_grad):
             return None
-        slope = torch.autograd.grad(value, detached, create_graph=True, materialize_grads=True)[0]
+        with explained("the loss's gradient fails"):
+            slope = torch.autograd.grad(value, detached, create_graph=True, materialize_grads=True)[0]
         u = torch.zeros_like(output, requires_grad=True)
         inputs = list(self.parameters.values())
-        pulled_back = torch.autograd.grad(output, inputs, u, create_graph=True, materialize_grads=True)
+        with explained("the gradient fails"):
+            pulled_back = torch.autograd.grad(output, inputs, u, create_graph=True, materialize_grads=True)
+        require_second_derivatives((*pulled_back, slope))
         built = Linearised(output, u, pulled_back, detached, slope)
         if not torch.isfinite(self._chunk_gradient(built)).all():
             raise NotFinite("the gradient is not finite: the curvature is not defined")
@@ -55,15 +57,16 @@ class GaussNewtonOperator(CurvatureOperator):
         if not pieces:
             return torch.zeros_like(v)
         outputs, weights = zip(*pieces, strict=True)
-        tangent = torch.autograd.grad(outputs, built.u, weights, retain_graph=True, materialize_grads=True)[0]
-        bent = torch.autograd.grad(
-            built.slope, built.detached_output, tangent, retain_graph=True, materialize_grads=True
-        )[0]
+        with explained("the second derivative fails"):
+            tangent = torch.autograd.grad(outputs, built.u, weights, retain_graph=True, materialize_grads=True)[0]
+            bent = torch.autograd.grad(
+                built.slope, built.detached_output, tangent, retain_graph=True, materialize_grads=True
+            )[0]
         return self._pull_back(built, bent)
 
     def _chunk_gradient(self, built: Linearised | None) -> Tensor:
         if built is None:
-            return torch.zeros(self.shape[0], dtype=self.dtype, device=self.device)
+            return torch.zeros(self.shape[0], dtype=self.torch_dtype, device=self.device)
         return self._pull_back(built, built.slope.detach())
 
     def _pull_back(self, built: Linearised, u: Tensor) -> Tensor:

@@ -26,7 +26,8 @@ class Lanczos:
     r"""$H Q_m = Q_m T_m + \beta_m q_{m+1} e_m^\top$: one product a step, $Q_m$ orthonormal, $T_m$ tridiagonal.
 
     Every new vector is orthogonalised against all earlier ones, and once more if that took much of it (Parlett 1998,
-    "twice is enough"): without that, copies of converged eigenvalues appear. The basis is kept in the operator's dtype,
+    "twice is enough"): without that, copies of converged eigenvalues appear. What it takes away of a product itself
+    is zero for a symmetric matrix (`asymmetry`, the largest so far). The basis is kept in the operator's dtype,
     $T$ in float64. Lengths neither vanish nor overflow, so that Hessians of any scale behave alike.
 
     matvec: (n,) -> (n,), symmetric.
@@ -41,6 +42,7 @@ class Lanczos:
         self._next: Tensor | None = start / _norm(start)
         self._alphas: list[float] = []
         self._betas: list[float] = []
+        self.asymmetry = 0.0
 
     @property
     def steps(self) -> int:
@@ -60,8 +62,12 @@ class Lanczos:
     @property
     def rounding(self) -> float:
         """What is indistinguishable from zero beside $\\|T\\|$."""
-        scale = max((abs(a) + b for a, b in zip(self._alphas, self._betas, strict=True)), default=0.0)
-        return ROUNDING * torch.finfo(self._vectors.dtype).eps * scale
+        return ROUNDING * torch.finfo(self._vectors.dtype).eps * self.size
+
+    @property
+    def size(self) -> float:
+        """$\\|T\\|$, or a little more."""
+        return max((abs(a) + b for a, b in zip(self._alphas, self._betas, strict=False)), default=0.0)
 
     def step(self) -> None:
         """One product, one more row of $T$. An exhausted space is continued from a random vector orthogonal to it."""
@@ -77,7 +83,8 @@ class Lanczos:
         w = torch.add(w, q, alpha=-alpha)  # from here on in place: a new vector costs more than a sum
         if self.steps > 1 and self._betas[-1] > 0:
             w.add_(self._vectors[self.steps - 2], alpha=-self._betas[-1])
-        beta = self._orthogonalise(w)
+        beta, overlap = self._orthogonalise(w)
+        self.asymmetry = max(self.asymmetry, overlap)
         self._betas.append(beta)
         if beta <= self.rounding or self.steps == len(w):
             self._betas[-1] = 0.0
@@ -101,18 +108,20 @@ class Lanczos:
             self._vectors = grown
         self._vectors[self.steps] = q
 
-    def _orthogonalise(self, w: Tensor) -> float:
-        """Orthogonalise w against the basis, in place; the length that is left."""
-        before, after = _norm(w), 0.0
-        for _ in range(2):
-            if after <= KEPT * before:
-                w.addmv_(self.basis.T, self.basis @ w, alpha=-1)
-                after = _norm(w)
-        return after
+    def _orthogonalise(self, w: Tensor) -> tuple[float, float]:
+        """Orthogonalise w against the basis, in place; the length that is left, and that of the part taken away."""
+        before = _norm(w)
+        overlap = self.basis @ w
+        w.addmv_(self.basis.T, overlap, alpha=-1)
+        after = _norm(w)
+        if after <= KEPT * before:
+            w.addmv_(self.basis.T, self.basis @ w, alpha=-1)
+            after = _norm(w)
+        return after, _norm(overlap)
 
     def _fresh(self) -> Tensor:
         q = torch.randn(self._vectors.shape[1], generator=self._generator, dtype=torch.float64).to(self._vectors)
-        return q.div_(self._orthogonalise(q))
+        return q.div_(self._orthogonalise(q)[0])
 
 
 def _norm(v: Tensor) -> float:

@@ -79,5 +79,5 @@ def per_layer(
             "products": top.products + (0 if known else found.products),
         }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("block")
-    table.attrs = {"batch_norm": batch_norm, "examples": whole.examples, "dtype": str(whole.dtype)}
+    table.attrs = {"batch_norm": batch_norm, "examples": whole.examples, "dtype": str(whole.torch_dtype)}
     return table

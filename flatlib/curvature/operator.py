@@ -4,17 +4,34 @@ import copy
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-import scipy.sparse.linalg
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from flatlib.curvature.fast_layers import FastLayers
-from flatlib.curvature.frozen import frozen_copy, measuring, set_modes
-from flatlib.curvature.problem import Data, Loss, materialise, require_inputs, resolve_loss, select
+from flatlib.curvature.frozen import frozen_copy, measuring, run, set_modes
+from flatlib.curvature.problem import (
+    LOSSES,
+    Data,
+    Loss,
+    materialise,
+    require_additive,
+    require_independent,
+    require_inputs,
+    require_mean,
+    resolve_loss,
+    select,
+)
 from flatlib.curvature.recalibrated import recalibrate
-from flatlib.errors import FlatlibError, NotFinite
+from flatlib.curvature.symmetry import require_second_derivatives, require_symmetric
+from flatlib.errors import FlatlibError, NotFinite, explained
+
+NOISE = 100.0
+"""Units in the last place; the bias under a batch norm in train mode has no curvature, and shows up to 10 of them."""
+
+Vectors = TypeVar("Vectors", Tensor, np.ndarray)
 
 GRAPH_MEMORY_CPU = 4 * 2**30
 """Bytes that one chunk's graph may be predicted to take on a CPU; tuned, a few workers fit a laptop."""
@@ -30,6 +47,8 @@ class CurvatureOperator(ABC):
     What a product needs of a chunk of examples (`_build`) is kept and reused between products when all examples fit one
     chunk; otherwise it is rebuilt, chunk by chunk, in every product.
     The operator is of the model as it was when the operator was made: it works on a copy (see `frozen_copy`).
+    It multiplies tensors and NumPy arrays, and `scipy.sparse.linalg` takes it as it is: `dtype` is NumPy's name of
+    `torch_dtype`, in which it computes.
 
     Parameters
     ----------
@@ -64,13 +83,14 @@ class CurvatureOperator(ABC):
         self.loss = resolve_loss(loss)
         self.parameters = select(self.model, parameters)
         first = next(iter(self.parameters.values()))
-        self.dtype, self.device = first.dtype, first.device
+        self.torch_dtype, self.device = first.dtype, first.device
+        self.dtype = np.dtype(str(first.dtype).removeprefix("torch."))
         self._sizes = [p.numel() for p in self.parameters.values()]
         self.shape = (sum(self._sizes), sum(self._sizes))
         self._inputs, self._targets, batches = materialise(data)
         require_inputs(self.model, self._inputs)
         self.examples = len(self._inputs)
-        if chunk_size is not None and chunk_size < 1:
+        if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
             raise FlatlibError(f"chunk_size={chunk_size} is not a positive number of examples")
         if batch_norm == "train":
             if batches > 1 or (chunk_size or self.examples) < self.examples:
@@ -80,8 +100,10 @@ class CurvatureOperator(ABC):
             chunk_size = self.examples
         self.chunk_size = min(chunk_size or self._predicted_chunk_size(), self.examples)
         self._kept: Any = None
+        self._is_checked = False
+        self._loss_size = 0.0
         if batch_norm == "recalibrated":
-            with measuring(self.device):
+            with measuring(self.device), explained(f"{type(self.model).__name__} fails on the inputs"):
                 recalibrate(self.model, lambda: (x for x, _ in self.chunks()))
 
     @abstractmethod
@@ -96,15 +118,17 @@ class CurvatureOperator(ABC):
     def _chunk_gradient(self, built: Any) -> Tensor:
         """The gradient of one chunk's loss, (n,)."""
 
-    def matvec(self, v: Tensor) -> Tensor:
-        """$Cv$ for v of shape (n,), flat in the order of `parameters`."""
-        return self.matmat(v.reshape(-1, 1)).squeeze(1)
+    def matvec(self, v: Vectors) -> Vectors:
+        """$Cv$ for v of shape (n,), flat in the order of `parameters`; a tensor or an array, as v is."""
+        return self.matmat(v.reshape(-1, 1)).reshape(-1)
 
-    def matmat(self, V: Tensor) -> Tensor:
+    def matmat(self, V: Vectors) -> Vectors:
         """$CV$ for V of shape (n, k); each chunk's graph is built once for all k columns."""
+        if isinstance(V, np.ndarray):
+            return self.matmat(torch.as_tensor(V)).cpu().numpy()
         if V.ndim != 2 or len(V) != self.shape[0]:
             raise FlatlibError(f"a product needs vectors of length {self.shape[0]}, got the shape {tuple(V.shape)}")
-        columns = V.detach().to(self.device, self.dtype).T.contiguous()
+        columns = V.detach().to(self.device, self.torch_dtype).T.contiguous()
 
         def products(built: Any) -> Tensor:
             return torch.stack([self._product(built, column) for column in columns])
@@ -117,21 +141,15 @@ class CurvatureOperator(ABC):
 
     def to_dense(self) -> Tensor:
         """$C$ as an (n, n) matrix, for small n: n products."""
-        return self.matmat(torch.eye(self.shape[0], dtype=self.dtype, device=self.device))
+        dense = self.matmat(torch.eye(self.shape[0], dtype=self.torch_dtype, device=self.device))
+        require_symmetric(dense, self.noise)
+        return dense
 
-    def as_scipy(self) -> scipy.sparse.linalg.LinearOperator:
-        """This operator on NumPy arrays, for `scipy.sparse.linalg.eigsh` and its kin."""
-
-        def matmat(V):
-            return self.matmat(torch.as_tensor(V)).cpu().numpy()
-
-        def matvec(v):
-            return matmat(v.reshape(-1, 1)).ravel()
-
-        dtype = str(self.dtype).removeprefix("torch.")
-        return scipy.sparse.linalg.LinearOperator(
-            self.shape, matvec=matvec, rmatvec=matvec, matmat=matmat, rmatmat=matmat, dtype=dtype
-        )
+    @property
+    def noise(self) -> float:
+        """Roughly the length that rounding gives to a product which is zero, with a unit vector: some units in the last
+        place of the loss. Known once there was a product."""
+        return NOISE * torch.finfo(self.torch_dtype).eps * self._loss_size
 
     @property
     def data(self) -> tuple[Tensor, Tensor]:
@@ -144,7 +162,20 @@ class CurvatureOperator(ABC):
             yield self._cast(x), self._cast(y)
 
     def _cast(self, data: Tensor) -> Tensor:
-        return data.to(self.device, self.dtype if data.is_floating_point() else None)
+        return data.to(self.device, self.torch_dtype if data.is_floating_point() else None)
+
+    def output(self, x: Tensor) -> Tensor:
+        """The model's output for inputs as `chunks` gives them, a `FlatlibError` if it fails."""
+        return run(self.model, x)
+
+    def _chunk_output(self, x: Tensor) -> Tensor:
+        """The same for a product; on the first of several chunks, whether these can be measured one by one."""
+        with FastLayers():
+            output = self.output(x)
+            if not self._is_checked and self.chunk_size < self.examples and isinstance(output, Tensor):
+                with torch.no_grad():
+                    require_independent(output, self.output(x[len(x) // 3 :]))
+        return output
 
     def _mean(self, evaluate: Callable[[Any], Tensor]) -> Tensor:
         """The mean over all examples of what is evaluated from what each chunk builds."""
@@ -158,14 +189,26 @@ class CurvatureOperator(ABC):
 
     def _checked_loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss of one chunk: a finite scalar, or a `FlatlibError`."""
-        value = self.loss(output, target)
-        if value.ndim != 0:
-            raise FlatlibError(
-                f"the loss has the shape {tuple(value.shape)}: it must be a mean over examples, a scalar"
-            )
-        if not torch.isfinite(value):
-            raise NotFinite(f"the loss is {value.item()}: its curvature is not defined")
+        kind = f"outputs of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+        with explained(f"the loss fails on {kind} and targets of shape {tuple(target.shape)}"):
+            value = self.loss(output, target)
+            if not isinstance(value, Tensor) or value.ndim != 0:
+                found = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+                raise FlatlibError(f"the loss is {found}: it must be a mean over examples, a scalar tensor")
+            if not torch.isfinite(value):
+                raise NotFinite(f"the loss is {value.item()}: its curvature is not defined")
+            self._loss_size = max(self._loss_size, abs(value.item()))
+            if not self._is_checked and isinstance(output, Tensor) and output.ndim > 0:
+                self._check_average(output, target, value.item())
         return value
+
+    def _check_average(self, output: Tensor, target: Tensor, value: float) -> None:
+        """That the loss is an average, on the first chunk; one that is whole need not add up."""
+        if self.loss not in LOSSES.values():
+            require_mean(self.loss, output, target, value)
+        if self.chunk_size < self.examples:
+            require_additive(self.loss, output, target, value)
+        self._is_checked = True
 
     def subsampled(self, examples: int, generator: torch.Generator) -> Self:
         """The same of a random subset of the examples: another matrix, near this one and cheaper, of the same model."""
@@ -195,7 +238,7 @@ class CurvatureOperator(ABC):
 
         x = self._cast(self._inputs[:2])  # batch norm in train mode refuses one example
         with measuring(self.device), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            output = self.model(x)  # noqa: F841 -- the graph must live until its bytes are counted
+            output = self.output(x)  # noqa: F841 -- the graph must live until its bytes are counted
         return sum(kept.values()) // len(x)
 
 
@@ -210,13 +253,14 @@ class HessianOperator(CurvatureOperator):
         return self._checked_loss(output, target)
 
     def _build(self, x: Tensor, y: Tensor) -> list[Tensor]:
-        with FastLayers():
-            output = self.model(x)
+        output = self._chunk_output(x)
         value = self.checked_loss(output, y)
         if not value.requires_grad:
             return [torch.zeros_like(p) for p in self.parameters.values()]
         inputs = list(self.parameters.values())
-        gradient = torch.autograd.grad(value, inputs, create_graph=True, materialize_grads=True)
+        with explained("the gradient fails"):
+            gradient = torch.autograd.grad(value, inputs, create_graph=True, materialize_grads=True)
+        require_second_derivatives(gradient)
         if not torch.isfinite(flatten(gradient)).all():
             raise NotFinite("the gradient is not finite: the curvature is not defined")
         return list(gradient)
@@ -229,7 +273,8 @@ class HessianOperator(CurvatureOperator):
             return torch.zeros_like(v)
         outputs, weights = zip(*pieces, strict=True)
         inputs = list(self.parameters.values())
-        return flatten(torch.autograd.grad(outputs, inputs, weights, retain_graph=True, materialize_grads=True))
+        with explained("the second derivative fails"):
+            return flatten(torch.autograd.grad(outputs, inputs, weights, retain_graph=True, materialize_grads=True))
 
     def _chunk_gradient(self, built: list[Tensor]) -> Tensor:
         return flatten(built)

@@ -13,6 +13,7 @@ from torch import Tensor
 from flatlib.curvature.frozen import measuring, set_modes
 from flatlib.curvature.lanczos import ROUNDING
 from flatlib.curvature.operator import HessianOperator
+from flatlib.curvature.symmetry import require_symmetry
 from flatlib.errors import FlatlibError
 
 STALLED = 0.9
@@ -51,6 +52,7 @@ class PyHessianProducts:
         self.scale: float | None = None
         self.largest = 0.0
         """Largest ||Hv|| seen for a unit vector, a lower bound of the scaled ||H||."""
+        self._before: tuple[Vector, Vector] | None = None  # the last vector and its product
         self._operator = operator
         self._parameters = list(operator.parameters.values())
         self._sizes = [p.numel() for p in self._parameters]
@@ -63,7 +65,7 @@ class PyHessianProducts:
     @property
     def rounding(self) -> float:
         """What is indistinguishable from zero beside ||H||."""
-        return ROUNDING * torch.finfo(self._operator.dtype).eps * self.largest
+        return ROUNDING * torch.finfo(self._operator.torch_dtype).eps * self.largest
 
     def __call__(self, v: Vector) -> Vector:
         """$Hv$ for a unit vector v, scaled by one over the norm of the first product."""
@@ -79,6 +81,11 @@ class PyHessianProducts:
             product = [piece / length for piece in product]
             self.scale = 1 / (largest_entry * length)
         self.largest = max(self.largest, _length(product))
+        if self._before is not None:
+            v_before, product_before = self._before
+            difference = float(group_product(v_before, product)) - float(group_product(product_before, v))
+            require_symmetry(abs(difference), self.largest, (self.scale or 1.0) * self._operator.noise)
+        self._before = [piece.clone() for piece in v], [piece.clone() for piece in product]
         return product
 
     def pieces(self, v: Tensor) -> Vector:

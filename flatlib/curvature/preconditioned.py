@@ -22,11 +22,16 @@ class PreconditionedOperator:
         n = operator.shape[0]
         if preconditioner.shape != (n,):
             raise FlatlibError(f"the preconditioner must be {n} numbers, got the shape {tuple(preconditioner.shape)}")
-        self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
+        self.shape, self.torch_dtype, self.device = operator.shape, operator.torch_dtype, operator.device
         self._operator = operator
-        self._scale = preconditioner.detach().to(operator.device, torch.float64).rsqrt().to(operator.dtype)
+        self._scale = preconditioner.detach().to(operator.device, torch.float64).rsqrt().to(operator.torch_dtype)
         if not (torch.isfinite(self._scale) & (self._scale > 0)).all():
             raise FlatlibError("the preconditioner must be positive and finite")
+
+    @property
+    def noise(self) -> float:
+        """As `CurvatureOperator.noise`."""
+        return float(self._scale.max()) ** 2 * self._operator.noise
 
     def matvec(self, v: Tensor) -> Tensor:
         """Product with v of shape (n,)."""

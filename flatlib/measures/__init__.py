@@ -7,7 +7,7 @@ comes with its residual, the products it took and whether it converged.
 import functools
 from collections.abc import Callable, Iterable
 
-from flatlib.errors import NotDefined
+from flatlib.errors import NotDefined, explained
 from flatlib.measures.checkpoint import Checkpoint, of_run
 from flatlib.measures.performance import Numbers, evaluate, performance, train_loss
 from flatlib.measures.sharpness import (
@@ -60,7 +60,8 @@ def measure(names: Iterable[str], checkpoint: Checkpoint) -> Numbers:
     numbers: Numbers = {}
     for name in names:
         try:
-            numbers |= REGISTRY[name](checkpoint)
+            with explained(f"{name} of a {type(checkpoint.model).__name__}"):
+                numbers |= REGISTRY[name](checkpoint)
         except NotDefined:
             numbers[name] = None
     return numbers

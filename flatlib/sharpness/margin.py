@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.frozen import frozen_copy, measuring, set_modes
+from flatlib.curvature.frozen import frozen_copy, logits, measuring, set_modes
 from flatlib.curvature.problem import Data, materialise, require_inputs
-from flatlib.errors import FlatlibError, NotDefined, NotFinite
+from flatlib.errors import FlatlibError, NotDefined
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75)
 """The least margin, the 10 % quantile of Jiang et al. 2020 ("Fantastic generalization measures", their inverse-margin
@@ -86,11 +86,9 @@ def margin(
 def _margins(model: nn.Module, x: Tensor, y: Tensor, normalise: str) -> Tensor:
     if normalise == "input":
         x = x.clone().requires_grad_()
-    output = model(x)
-    if output.ndim != 2 or len(output) != len(x) or output.shape[1] < 2:
-        raise FlatlibError(f"margins need outputs (N, C), C > 1, got {tuple(output.shape)} for {len(x)} inputs")
-    if not torch.isfinite(output).all():
-        raise NotFinite("the outputs are not finite: they have no margin")
+    output = logits(model, x)
+    if output.shape[1] < 2:
+        raise FlatlibError("a margin needs more than one class")
     if not 0 <= int(y.min()) <= int(y.max()) < output.shape[1]:
         raise FlatlibError(f"classes from {int(y.min())} to {int(y.max())} for outputs of {output.shape[1]} classes")
     own = torch.nn.functional.one_hot(y, output.shape[1]).bool()
