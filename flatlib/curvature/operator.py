@@ -27,18 +27,23 @@ from flatlib.curvature.problem import (
 from flatlib.curvature.recalibrated import recalibrate
 from flatlib.curvature.symmetry import require_second_derivatives, require_symmetric
 from flatlib.errors import FlatlibError, NotFinite, explained
+from flatlib.memory import free_memory
 
-NOISE = 100.0
-"""Units in the last place; the bias under a batch norm in train mode has no curvature, and shows up to 10 of them."""
+NOISE = 10.0
+"""Units in the last place; the biases under a batch norm in train mode have no curvature, and were seen to show 0.3."""
 
 Vectors = TypeVar("Vectors", Tensor, np.ndarray)
 
+GRAPH_SHARE = 0.25
+"""Part of the free memory that one chunk's graph may be predicted to take; tuned, a few workers share a machine."""
 GRAPH_MEMORY_CPU = 4 * 2**30
-"""Bytes that one chunk's graph may be predicted to take on a CPU; tuned, a few workers fit a laptop."""
-GRAPH_SHARE_CUDA = 0.25
-"""The same on a GPU, as a share of its memory; tuned, a few workers share one."""
+"""Most bytes of it on a CPU, so that what fits is the same on most machines: other chunks are another order of sums."""
 GRAPH_PER_FORWARD = 4.0
-"""Bytes of a product per byte that the forward pass keeps; measured 2.5 (VGG) to 3 (MLP) before its temporaries."""
+GRAPH_PER_LARGEST = 6.0
+VECTORS = 8
+"""Most bytes of a product per byte that the forward pass keeps, per byte of the largest tensor among these, for what is
+in flight, and per byte of a vector of length n. Measured 0.9 (MLP) to 3.4 (ResNet-18) of the first, with 6 vectors, and
+for two wide convolutions 4 of the second on top of it."""
 
 
 class CurvatureOperator(ABC):
@@ -57,7 +62,7 @@ class CurvatureOperator(ABC):
     data: (inputs, targets), or an iterable of such batches, which is read once; batches may be unequal.
     batch_norm: "eval" uses the running statistics, "train" those of the data as one batch, which then depend on the
         parameters, "recalibrated" running statistics estimated again on the data (`recalibrate`). Dropout is off.
-    chunk_size: examples per chunk; by default as many as `GRAPH_PER_FORWARD` predicts to fit `GRAPH_MEMORY_CPU`.
+    chunk_size: examples per chunk; by default as many as are predicted to fit `GRAPH_SHARE` of the free memory.
     parameters: names or shell patterns ("layer.*.weight") of the block to measure; by default all that require grad.
     dtype: torch.float32 or torch.float64 to measure a cast copy; by default the model's own.
 
@@ -218,28 +223,45 @@ class CurvatureOperator(ABC):
         part.examples, part.chunk_size, part._kept = examples, min(self.chunk_size, examples), None
         return part
 
+    @property
+    def product_memory(self) -> int:
+        """Bytes that a product takes at most, of which what one chunk needs stays taken if all examples fit it.
+
+        Lanczos keeps one more vector of length n for every product.
+        """
+        return self.chunk_size * self._product_bytes_per_example + VECTORS * self.shape[0] * self.torch_dtype.itemsize
+
     def _predicted_chunk_size(self) -> int:
         """Examples whose graph is predicted to fit."""
-        memory = GRAPH_MEMORY_CPU
-        if self.device.type == "cuda":
-            memory = GRAPH_SHARE_CUDA * torch.cuda.get_device_properties(self.device).total_memory
-        return max(1, int(memory / (GRAPH_PER_FORWARD * max(1, self.bytes_per_example))))
+        memory = GRAPH_SHARE * free_memory(self.device)
+        if self.device.type == "cpu":
+            memory = min(memory, GRAPH_MEMORY_CPU)
+        return max(1, int(memory / max(1, self._product_bytes_per_example)))
 
-    @functools.cached_property
+    @property
     def bytes_per_example(self) -> int:
         """Bytes that one example's forward pass keeps for the backward pass, parameters aside."""
+        return sum(self._kept_bytes)
+
+    @property
+    def _product_bytes_per_example(self) -> int:
+        return int(GRAPH_PER_FORWARD * self.bytes_per_example + GRAPH_PER_LARGEST * max(self._kept_bytes, default=0))
+
+    @functools.cached_property
+    def _kept_bytes(self) -> list[int]:
+        """Bytes an example of every tensor that the forward pass keeps."""
         parameters = {p.data_ptr() for p in self.model.parameters()}
-        kept: dict[int, int] = {}
-
-        def keep(tensor: Tensor) -> Tensor:
-            if tensor.data_ptr() not in parameters:
-                kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
-            return tensor
-
+        kept: dict[int, Tensor] = {}
         x = self._cast(self._inputs[:2])  # batch norm in train mode refuses one example
-        with measuring(self.device), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            output = self.output(x)  # noqa: F841 -- the graph must live until its bytes are counted
-        return sum(kept.values()) // len(x)
+
+        def keep(tensor: Tensor) -> None:
+            """Detached, and not returned to the graph: a tensor that holds the graph which holds it is never freed."""
+            if tensor.data_ptr() not in parameters:
+                kept[tensor.data_ptr()] = tensor.detach()
+
+        with measuring(self.device), torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing):
+            self.output(x)
+        return [tensor.numel() * tensor.element_size() // len(x) for tensor in kept.values()]
 
 
 class HessianOperator(CurvatureOperator):

@@ -1,0 +1,108 @@
+"""Memory, in processes of their own: within the stated bound, and not growing."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from flatlib.curvature import HessianOperator
+from flatlib.memory import container_memory, free_memory
+
+PEAK = """
+import resource, psutil, torch, torchvision
+from torch import nn
+from flatlib.curvature import HessianOperator
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = {model}
+data = torch.randn({examples}, 3, 32, 32), torch.arange({examples}) % 9
+warm = HessianOperator(nn.Linear(2, 2), "cross_entropy", (torch.randn(4, 2), torch.arange(4) % 2))
+warm.matvec(torch.ones(6))
+operator = HessianOperator(model, "cross_entropy", data, batch_norm="{batch_norm}", chunk_size={chunk_size})
+predicted, v = operator.product_memory, torch.randn(operator.shape[0])
+before = psutil.Process().memory_info().rss
+for _ in range(2):
+    operator.matvec(v)
+print(predicted, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * {unit} - before)
+"""
+STEADY = """
+import gc, psutil, torch
+from torch import nn
+from flatlib.curvature import HessianOperator, density, frobenius, top_eigenvalues, trace
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = nn.Sequential(nn.Unflatten(1, (1, 16, 16)), nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
+model.append(nn.Linear(8 * 196, 5))
+data = torch.randn(20, 256), torch.arange(20) % 5
+for repeat in range(100):
+    operator = HessianOperator(model, "cross_entropy", data, batch_norm=("eval", "train")[repeat % 2])
+    top_eigenvalues(operator, tol=0.1, engine=("lanczos", "pyhessian")[repeat % 10 == 0], max_products=12)
+    trace(operator, probes=2), frobenius(operator, probes=2), density(operator, steps=5)
+    if repeat in (39, 99):
+        gc.collect()
+        print(psutil.Process().memory_info().rss, len(gc.get_objects()))
+"""
+WIDE = """nn.Sequential(
+    nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(25088, 9)
+)"""
+
+
+def run(program: str) -> list[int]:
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
+    return [int(number) for number in result.stdout.split()]
+
+
+@pytest.mark.parametrize(
+    ("model", "examples", "batch_norm", "chunk_size"),
+    [
+        ("torchvision.models.resnet18(num_classes=10)", 100, "train", None),
+        ("torchvision.models.resnet18(num_classes=10)", 100, "eval", 50),
+        (WIDE, 300, "eval", None),
+    ],
+)
+def test_a_product_keeps_within_the_stated_bound(model, examples, batch_norm, chunk_size):
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    arguments = {"model": model, "examples": examples, "batch_norm": batch_norm, "chunk_size": chunk_size, "unit": unit}
+    predicted, taken = run(PEAK.format(**arguments))
+    assert 0.2 * predicted < taken <= predicted
+
+
+def test_a_hundred_measurements_take_no_more_than_forty():
+    rss, objects, later_rss, later_objects = run(STEADY)
+    assert later_rss < rss + 8 * 2**20
+    assert later_objects < objects + 200
+
+
+def operator_with(monkeypatch, free: int) -> HessianOperator:
+    monkeypatch.setattr("flatlib.curvature.operator.free_memory", lambda device: free)
+    data = torch.zeros(1000, 3, 8, 8), torch.zeros(1000, dtype=torch.long)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 2))
+    return HessianOperator(model, "cross_entropy", data)
+
+
+def test_chunks_are_what_the_free_memory_allows(monkeypatch):
+    assert operator_with(monkeypatch, 2**40).chunk_size == 1000
+    little = operator_with(monkeypatch, 4 * 2**20)
+    assert 1 < little.chunk_size < 1000
+    assert little.product_memory < 2**20 + 8 * 4 * little.shape[0]
+    assert operator_with(monkeypatch, 0).chunk_size == 1
+    monkeypatch.setattr("flatlib.curvature.operator.GRAPH_MEMORY_CPU", 2**20)
+    assert operator_with(monkeypatch, 2**40).chunk_size == little.chunk_size
+
+
+def container(folder, limit: str, used: int, cached: int) -> Callable[[], int]:
+    (folder / "memory.max").write_text(f"{limit}\n")
+    (folder / "memory.current").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 5\ninactive_file {cached}\n")
+    return container_memory(folder)
+
+
+def test_free_memory_is_within_the_containers_limit(tmp_path, monkeypatch):
+    assert 0 < free_memory(torch.device("cpu")) <= 2**50
+    assert container_memory(tmp_path) > 2**60
+    assert container(tmp_path, "max", 3000, 100) > 2**60
+    assert container(tmp_path, "5000", 3000, 100) == 2100
+    monkeypatch.setattr("flatlib.memory.container_memory", lambda: 2100)
+    assert free_memory(torch.device("cpu")) == 2100
