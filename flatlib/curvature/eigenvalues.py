@@ -39,7 +39,9 @@ class Eigenvalues:
 
     values: (k,) float64 on the CPU; the largest descending, the smallest ascending; both: the k largest, then the
         k smallest.
-    residuals: (k,) float64, ||Hv - value v|| for the unit vector v: within it of the value lies an eigenvalue.
+    residuals: (k,) float64, ||Hv - value v|| for the unit vector v: within it of the value lies an eigenvalue. With the
+        Lanczos engine not less than the rounding error that the products show, as an asymmetry of H (6e-6 of ||H|| for
+        an MLP in float32, 3e-3 for a ResNet-18 on 5000 images).
     vectors: (n, k) unit columns in the operator's dtype and on its device.
     products: Hessian-vector products used.
     converged: whether every residual is at most tol |value|, or at the rounding error of H.

@@ -61,7 +61,11 @@ class Lanczos:
 
     @property
     def rounding(self) -> float:
-        """What is indistinguishable from zero beside $\\|T\\|$."""
+        """What is indistinguishable from zero beside $\\|T\\|$: as the dtype says, or as the products show."""
+        return max(self._negligible, self.asymmetry)
+
+    @property
+    def _negligible(self) -> float:
         return ROUNDING * torch.finfo(self._vectors.dtype).eps * self.size
 
     @property
@@ -86,7 +90,7 @@ class Lanczos:
         beta, overlap = self._orthogonalise(w)
         self.asymmetry = max(self.asymmetry, overlap)
         self._betas.append(beta)
-        if beta <= self.rounding or self.steps == len(w):
+        if beta <= self._negligible or self.steps == len(w):
             self._betas[-1] = 0.0
             self._next = None
         else:
@@ -98,7 +102,7 @@ class Lanczos:
         A residual is $\|Hv - \theta v\|$ of the Ritz vector $v = Q_m s$; none is stated below the rounding error.
         """
         values, vectors = scipy.linalg.eigh_tridiagonal(np.array(self._alphas), np.array(self._betas[:-1]))
-        residuals = np.maximum(self._betas[-1] * np.abs(vectors[-1]), self.rounding / ROUNDING)
+        residuals = np.maximum(self._betas[-1] * np.abs(vectors[-1]), max(self._negligible / ROUNDING, self.asymmetry))
         return values, residuals, vectors
 
     def _append(self, q: Tensor) -> None:
