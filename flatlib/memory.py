@@ -1,5 +1,6 @@
 """How much memory there is to take."""
 
+import resource
 from pathlib import Path
 
 import psutil
@@ -16,6 +17,18 @@ def free_memory(device: torch.device) -> int:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     return min(psutil.virtual_memory().available, container_memory())
+
+
+def peak_memory() -> int:
+    """Most bytes that this process has held so far."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    except OSError:
+        pass
+    # Elsewhere; on Linux this may be the parent's, whose memory the child started from.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def container_memory(folder: Path = CGROUP) -> int:

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from flatlib.bench.libraries import LIBRARIES, unusable
+from flatlib.bench.memory import peak_memory_of
 from flatlib.bench.problems import Problem
 from flatlib.bench.timing import alternating, geometric_mean, median_ratio
 from flatlib.curvature import HessianOperator, top_eigenvalues
@@ -24,8 +25,9 @@ MOST_STEPS = 200
 def benchmark(problems: Iterable[Problem], repeats: int = 5, threads: int = 1) -> list[dict[str, Any]]:
     """One entry for each problem: the reference, and for each library its tolerance, products, errors and seconds.
 
-    A library's tolerance is the loosest of its own that brings every one of `repeats` starts within `ACCURACY` of the
-    float64 eigenvalue. Each call starts from nothing: it builds its operator.
+    A library's effort is the least of its own (the loosest tolerance, the fewest steps) that brings every one of
+    `repeats` starts within `ACCURACY` of the float64 eigenvalue. Each call starts from nothing: it builds its operator.
+    Memory is that of one such call in a process of its own.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -43,8 +45,9 @@ def _entry(problem: Problem, repeats: int) -> dict[str, Any]:
     for name in LIBRARIES:
         _say(f"{problem.name}: {name}")
         entry[name] = calibrated(name, problem, exact, repeats)
-        if "tolerance" in entry[name]:
-            calls[name] = partial(LIBRARIES[name].solve, problem, entry[name]["tolerance"])
+        if "effort" in entry[name]:
+            calls[name] = partial(LIBRARIES[name].solve, problem, entry[name]["effort"])
+            entry[name]["bytes"] = peak_memory_of(name, problem, entry[name]["effort"])
     entry["oracle"], calls["oracle"] = oracle(problem, exact, repeats)
     for name, seconds in alternating(calls, repeats).items():
         entry[name]["seconds"] = seconds
@@ -52,29 +55,29 @@ def _entry(problem: Problem, repeats: int) -> dict[str, Any]:
 
 
 def calibrated(name: str, problem: Problem, exact: float, repeats: int) -> dict[str, Any]:
-    """The loosest tolerance that is accurate from every start, with the products and errors; or why there is none."""
+    """The least effort that is accurate from every start, with the products and errors; or why there is none."""
     reason = unusable(name, problem)
     if reason is not None:
         return {"missing": reason}
     library = LIBRARIES[name]
     errors: list[float] = []
-    for tolerance in library.tolerances:
+    for effort in library.efforts:
         products, errors = [], []
         for seed in range(repeats):
-            answer = library.solve(problem, tolerance, seed)
+            answer = library.solve(problem, effort, seed)
             products.append(answer.products)
             errors.append(abs(answer.value - exact) / abs(exact))
             if errors[-1] > ACCURACY:
                 break
         else:
-            return {"tolerance": tolerance, "products": products, "errors": errors}
-    return {"missing": f"off by {errors[-1]:.1e} at tolerance {tolerance:g}"}
+            return {"effort": effort, "products": products, "errors": errors}
+    return {"missing": f"off by {errors[-1]:.1e} at {effort:g}"}
 
 
 def oracle(problem: Problem, exact: float, repeats: int) -> tuple[dict[str, Any], Callable[[int], object]]:
     """The products after which a Lanczos iteration's error is below `ACCURACY`, from the same random starts, and a call
     that makes one product with a kept graph: what an iteration costs that is told when to stop, its graph for free."""
-    operator = HessianOperator(problem.model, "cross_entropy", (problem.x, problem.y), batch_norm=problem.batch_norm)
+    operator = HessianOperator(problem.model, problem.loss, problem.batches, batch_norm=problem.batch_norm)
     products = []
     for seed in range(repeats):
         generator = torch.Generator().manual_seed(seed)
@@ -96,11 +99,7 @@ def _say(what: str) -> None:
 def reference(problem: Problem) -> float:
     """The largest eigenvalue in float64, from two starts, the higher one."""
     operator = HessianOperator(
-        problem.model,
-        "cross_entropy",
-        (problem.x, problem.y),
-        batch_norm=problem.batch_norm,
-        dtype=torch.float64,
+        problem.model, problem.loss, problem.batches, batch_norm=problem.batch_norm, dtype=torch.float64
     )
     found = [top_eigenvalues(operator, tol=REFERENCE_TOLERANCE, start="random", seed=seed) for seed in (1001, 1002)]
     return max(float(one.values[0]) for one in found)
@@ -135,10 +134,11 @@ def report(entries: list[dict[str, Any]]) -> str:
                 {
                     "problem": entry["problem"],
                     "library": name,
-                    "tolerance": f"{one['tolerance']:g}" if "tolerance" in one else "",
+                    "effort": f"{one['effort']:g}" if "effort" in one else "",
                     "products": f"{np.median(one['products']):g}" if "products" in one else one["missing"],
                     "error": f"{max(one['errors']):.0e}" if "errors" in one else "",
                     "seconds": f"{np.median(one['seconds']):.3f}" if "seconds" in one else "",
+                    "MiB": f"{one['bytes'] / 2**20:.0f}" if "bytes" in one else "",
                 }
             )
     slower = ratios(entries)

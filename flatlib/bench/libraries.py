@@ -1,105 +1,151 @@
 """The largest eigenvalue of one problem's Hessian as each library's documentation computes it, from scratch."""
 
-import copy
 import importlib.util
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 from unittest import mock
 
 import pyhessian
 import scipy.sparse.linalg
 import torch
-from torch import nn
 
 from flatlib.bench.problems import Problem
 from flatlib.curvature import HessianOperator, top_eigenvalues
 
 MOST_PRODUCTS = 300
 """Limit of the power iteration, which has no certificate and may crawl."""
+MOST_ENTRIES = 5000**2
+"""Of a dense Hessian; the next larger network would fill the memory."""
 
 
 class Answer(NamedTuple):
-    """The eigenvalue and the products it took."""
+    """The eigenvalue, the products it took, and the error that the library states, if it states one."""
 
     value: float
     products: int
+    stated_error: float | None = None
 
 
 class Library(NamedTuple):
-    """How to call a library, and the tolerances to try for a given accuracy, the loosest first."""
+    """How to call a library.
 
-    solve: Callable[[Problem, float, int], Answer]
-    tolerances: tuple[float, ...]
+    solve: (problem, effort, seed) -> answer; an effort of None is the library's default.
+    efforts: tolerances, or numbers of steps, to try for a given accuracy, the cheapest first.
+    package: what must be installed.
+    """
+
+    solve: Callable[[Problem, float | None, int], Answer]
+    efforts: tuple[float, ...]
     package: str
 
 
-def by_flatlib(problem: Problem, tolerance: float, seed: int) -> Answer:
+def by_flatlib(problem: Problem, tolerance: float | None, seed: int, engine: str = "lanczos") -> Answer:
     """Lanczos, started from a subsample's eigenvector, stopped on the residual."""
-    operator = HessianOperator(problem.model, "cross_entropy", (problem.x, problem.y), batch_norm=problem.batch_norm)
-    found = top_eigenvalues(operator, tol=tolerance, seed=seed)
-    return Answer(float(found.values[0]), found.products)
+    operator = HessianOperator(problem.model, problem.loss, problem.batches, batch_norm=problem.batch_norm)
+    found = top_eigenvalues(operator, tol=tolerance or 1e-3, seed=seed, engine=engine)
+    return Answer(float(found.values[0]), found.products, float(found.residuals[0]))
 
 
-def by_pyhessian(problem: Problem, tolerance: float, seed: int) -> Answer:
-    """Power iteration, stopped on the change of the value; all data as one batch, whose gradient's graph it keeps."""
+def by_pyhessian(problem: Problem, tolerance: float | None, seed: int) -> Answer:
+    """Power iteration, stopped on the change of the value; one batch keeps the graph of its gradient."""
     torch.manual_seed(seed)
     module = sys.modules[pyhessian.hessian.__module__]
     counted = mock.patch.object(module, "hessian_vector_product", wraps=module.hessian_vector_product)
+    one = len(problem.batches) == 1
+    data = {"data": problem.batches[0]} if one else {"dataloader": problem.batches}
     with warnings.catch_warnings(), counted as multiply:
         warnings.simplefilter("ignore")
-        hessian = pyhessian.hessian(
-            copy.deepcopy(problem.model),
-            nn.functional.cross_entropy,
-            data=(problem.x, problem.y),
-            cuda=problem.x.device.type == "cuda",
-        )
-        (value,), _ = hessian.eigenvalues(maxIter=MOST_PRODUCTS, tol=tolerance, top_n=1)
+        try:
+            hessian = pyhessian.hessian(problem.model, problem.loss, **data, cuda=problem.device.type == "cuda")
+            options = {} if tolerance is None else {"maxIter": MOST_PRODUCTS, "tol": tolerance}
+            (value,), _ = hessian.eigenvalues(top_n=1, **options)
+        finally:  # what it leaves would be added to the gradients of the next call
+            problem.model.zero_grad()
     return Answer(value, multiply.call_count)
 
 
-def by_curvlinops(problem: Problem, tolerance: float, seed: int) -> Answer:
+def by_curvlinops(problem: Problem, tolerance: float | None, seed: int) -> Answer:
     """curvlinops' operator in ARPACK (`scipy.sparse.linalg.eigsh`)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.func compiles its rules with torch.jit
         from curvlinops import HessianLinearOperator
 
-    model = problem.model.eval()
-    operator = HessianLinearOperator(
-        model,
-        nn.CrossEntropyLoss(),
-        [p for p in model.parameters() if p.requires_grad],
-        [(problem.x, problem.y)],
-        check_deterministic=False,
-    ).to_scipy()
-    products = 0
+        model = problem.model.train(problem.batch_norm == "train")
+        operator = HessianLinearOperator(
+            model,
+            problem.loss,
+            [p for p in model.parameters() if p.requires_grad],
+            problem.batches,
+            check_deterministic=tolerance is None,
+        ).to_scipy()
+        products = 0
 
-    def count(v):
-        nonlocal products
-        products += 1
-        return operator @ v
+        def count(v):
+            nonlocal products
+            products += 1
+            return operator @ v
 
-    counted = scipy.sparse.linalg.LinearOperator(operator.shape, matvec=count, dtype=operator.dtype)
-    start = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(seed)).numpy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch.func compiles its rules with torch.jit
-        (value,) = scipy.sparse.linalg.eigsh(counted, 1, which="LA", tol=tolerance, v0=start, return_eigenvectors=False)
+        counted = scipy.sparse.linalg.LinearOperator(operator.shape, matvec=count, dtype=operator.dtype)
+        start = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(seed)).numpy()
+        (value,) = scipy.sparse.linalg.eigsh(
+            counted, 1, which="LA", tol=tolerance or 0, v0=start, return_eigenvectors=False
+        )
     return Answer(float(value), products)
 
 
+def by_eigenthings(problem: Problem, steps: float | None, seed: int) -> Answer:
+    """hessian-eigenthings' Lanczos, of a fixed number of steps."""
+    import hessian_eigenthings as library
+
+    model = problem.model.train(problem.batch_norm == "train")
+    operator = library.HessianOperator(model, problem.batches, library.supervised_loss(problem.loss))
+    limit = None if steps is None else min(int(steps), operator.size - 1)
+    found = library.lanczos(operator, k=1, max_iter=limit, which="LA", seed=seed)
+    return Answer(float(found.eigenvalues[0]), found.iterations, float(found.residuals[0]))
+
+
+def by_dense(problem: Problem, effort: float | None, seed: int) -> Answer:
+    """All entries from `torch.func.hessian`, and LAPACK; no error but rounding."""
+    model = problem.model.train(problem.batch_norm == "train")
+    named = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    sizes = [p.numel() for p in named.values()]
+    if sum(sizes) ** 2 > MOST_ENTRIES:
+        raise MemoryError(f"{sum(sizes):,} parameters")
+    (x, y) = (torch.cat(parts) for parts in zip(*problem.batches, strict=True))
+
+    def loss(flat):
+        pieces = zip(named.items(), flat.split(sizes), strict=True)
+        parameters = {name: piece.view_as(p) for (name, p), piece in pieces}
+        return problem.loss(torch.func.functional_call(model, parameters, (x,)), y)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        dense = torch.func.hessian(loss)(torch.cat([p.flatten() for p in named.values()]))
+    return Answer(float(torch.linalg.eigvalsh(dense)[-1]), sum(sizes))
+
+
+TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)
 LIBRARIES = {
-    "flatlib": Library(by_flatlib, (1e-1, 3e-2, 1e-2, 3e-3, 1e-3), "flatlib"),
+    "flatlib": Library(by_flatlib, TOLERANCES, "flatlib"),
     "flatlib, certified": Library(by_flatlib, (1e-3,), "flatlib"),
     "PyHessian": Library(by_pyhessian, (1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6), "pyhessian"),
     "curvlinops + eigsh": Library(by_curvlinops, (1e-1, 1e-2, 1e-3), "curvlinops"),
+    "hessian-eigenthings": Library(by_eigenthings, (5, 10, 15, 20, 30, 40, 50), "hessian_eigenthings"),
+    "dense Hessian": Library(by_dense, (1,), "torch"),
 }
+PYHESSIAN_ENGINE = Library(partial(by_flatlib, engine="pyhessian"), TOLERANCES, "flatlib")
+"""PyHessian's products behind flatlib's guards."""
 
 
 def unusable(name: str, problem: Problem) -> str | None:
     """Why this library cannot measure this problem here; None if it can."""
     if importlib.util.find_spec(LIBRARIES[name].package) is None:
         return "not installed"
-    if problem.batch_norm == "train" and LIBRARIES[name].solve is not by_flatlib:
+    if problem.batch_norm == "train" and name in ("PyHessian", "curvlinops + eigsh", "dense Hessian"):
         return "cannot: evaluation mode only"
+    if name == "dense Hessian" and sum(p.numel() for p in problem.model.parameters()) ** 2 > MOST_ENTRIES:
+        return "too large"
     return None

@@ -2,9 +2,10 @@
 
 import fnmatch
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from flatlib.config import RunConfig
@@ -16,8 +17,16 @@ from flatlib.train import train
 
 SEED = 1
 TRAINING = {"learning_rate": 0.05, "batch_size": 50, "max_epochs": 20, "stop_value": 0.99, "seed": SEED}
-WIDTHS = {"mlp": 1.0, "small_cnn": 1.0, "vgg11": 0.125, "vgg11_bn": 0.125}
+NETWORKS = {
+    "mlp/10": ("mlp", 0.1),
+    "mlp": ("mlp", 1.0),
+    "small_cnn": ("small_cnn", 1.0),
+    "vgg11": ("vgg11", 0.125),
+    "vgg11_bn": ("vgg11_bn", 0.125),
+}
+"""Model and width by name."""
 NAMES = (
+    "mlp/10 trained 1000",
     *("mlp init 1000", "mlp init 5000", "mlp trained 1000", "mlp trained 5000"),
     *("small_cnn init 1000", "small_cnn trained 1000", "small_cnn trained 5000"),
     *("vgg11 init 1000", "vgg11 trained 1000", "vgg11 trained 5000"),
@@ -28,13 +37,17 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Problem:
-    """A Hessian to measure, float32: of the mean cross-entropy over all of (x, y)."""
+    """A Hessian to measure: of the mean loss over all batches."""
 
     name: str
     model: nn.Module
-    x: Tensor
-    y: Tensor
+    batches: list[tuple[Tensor, Tensor]]
     batch_norm: str = "eval"
+    loss: nn.Module = field(default_factory=nn.CrossEntropyLoss)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
 
 def chosen(patterns: str) -> list[str]:
@@ -49,8 +62,9 @@ def problems(names: list[str], dataset: str, device: str, data: Path | None = No
     """One problem after another; those that share a trained network train it once."""
     place, trained = resolve(device), {}
     for name in names:
-        model, state, images, *mode = name.split()
-        settings = {"dataset": dataset, "model": model, "width": WIDTHS[model], "train_size": int(images)}
+        network_name, state, images, *mode = name.split()
+        model, width = NETWORKS[network_name]
+        settings = {"dataset": dataset, "model": model, "width": width, "train_size": int(images)}
         config = RunConfig(**settings, **TRAINING, test_size=100, measures=("train_loss",))
         if state == "init":
             split = load(config, place, data)
@@ -59,4 +73,4 @@ def problems(names: list[str], dataset: str, device: str, data: Path | None = No
             if config.run_id not in trained:
                 trained[config.run_id] = train(config, device=device, data=data)
             network, split = trained[config.run_id].model, trained[config.run_id].data
-        yield Problem(name, network, split.x_train, split.y_train, "train" if mode else "eval")
+        yield Problem(name, network, [(split.x_train, split.y_train)], "train" if mode else "eval")

@@ -24,7 +24,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     own.set_defaults(command=measure_own_model)
 
     bench = commands.add_parser("bench", help="time this package against the libraries that measure the same")
-    bench.add_argument("what", choices=["curvature"], help="curvature: the largest eigenvalue of the Hessian")
+    bench.add_argument(
+        "what",
+        choices=["curvature", "traps"],
+        help="curvature: time and memory of the largest eigenvalue; traps: answers where libraries go wrong",
+    )
     bench.add_argument("--cases", default="*", help="shell patterns of cases, with commas between them (default all)")
     bench.add_argument("--dataset", default="cifar10", help="images the networks are trained on (default cifar10)")
     bench.add_argument("--repeats", type=int, default=5, help="starts of each search, and timings (default 5)")
@@ -81,6 +85,18 @@ def run_benchmark(options: argparse.Namespace) -> int:
     """`flatlib bench`: a table on stdout, progress on stderr, everything measured in a JSON file."""
     if options.repeats < 1 or options.threads < 1:
         raise FlatlibError("--repeats and --threads: at least 1")
+    from flatlib.device import resolve
+    from flatlib.provenance import provenance
+
+    about = {"provenance": provenance(resolve(options.device))}
+    found = {"curvature": benchmark_curvature, "traps": ask_about_traps}[options.what](options)
+    if options.output is not None:
+        write_json(options.output, about | found)
+    return 0
+
+
+def benchmark_curvature(options: argparse.Namespace) -> dict[str, Any]:
+    """Every library on every case."""
     from flatlib.bench.curvature import benchmark, report
     from flatlib.bench.problems import chosen as chosen_cases
     from flatlib.bench.problems import problems
@@ -88,6 +104,17 @@ def run_benchmark(options: argparse.Namespace) -> int:
     cases = chosen_cases(options.cases)
     entries = benchmark(problems(cases, options.dataset, options.device), options.repeats, options.threads)
     print(report(entries))
-    if options.output is not None:
-        write_json(options.output, entries)
-    return 0
+    settings = {name: getattr(options, name) for name in ("dataset", "repeats", "threads")}
+    return settings | {"entries": entries}
+
+
+def ask_about_traps(options: argparse.Namespace) -> dict[str, Any]:
+    """Every library on every trap."""
+    import pandas as pd
+
+    from flatlib.bench.traps import answers
+
+    rows = answers()
+    table = pd.DataFrame(rows).set_index("trap")
+    print(table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)[:28]).T.to_string())
+    return {"answers": rows}

@@ -44,7 +44,7 @@ def _convolution(function, input, weight, bias=None, stride=1, padding=0, dilati
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     r"""$g v / \|v\|$ (Salimans and Kingma 2016). PyTorch's fused one has a wrong second derivative, which made the
-    Hessian of a small net wrong by 30 %."""
+    Hessian of a small net wrong by 30 %, its largest eigenvalue by 4 %."""
     return v * (g / torch.norm_except_dim(v, 2, dim))
 
 

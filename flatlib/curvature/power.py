@@ -10,6 +10,7 @@ import torch
 from pyhessian.utils import group_add, group_product, orthnormal
 from torch import Tensor
 
+from flatlib.curvature.fast_layers import FastLayers
 from flatlib.curvature.frozen import measuring, set_modes
 from flatlib.curvature.lanczos import ROUNDING
 from flatlib.curvature.operator import HessianOperator
@@ -70,7 +71,7 @@ class PyHessianProducts:
     def __call__(self, v: Vector) -> Vector:
         """$Hv$ for a unit vector v, scaled by one over the norm of the first product."""
         self.used += 1
-        with measuring(self._operator.device), _cleared(self._operator):
+        with measuring(self._operator.device), _cleared(self._operator), FastLayers():
             _, product = self._hessian.dataloader_hv_product(v)
         largest_entry = max(float(piece.abs().max()) for piece in product)
         if not largest_entry < float("inf"):

@@ -1,0 +1,187 @@
+"""Problems on which libraries fail, with the right answer; and what each of them says at its documented defaults."""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from flatlib.bench.libraries import LIBRARIES, PYHESSIAN_ENGINE, by_eigenthings
+from flatlib.bench.problems import Problem
+
+EXAMPLES = 24
+STEP = 1e-4
+"""Of central differences in float64, extrapolated: good to 1e-8 of the largest entry."""
+
+
+class MeanOutput(nn.Module):
+    """A loss linear in the outputs: their mean."""
+
+    reduction = "mean"
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return output.mean()
+
+
+class Tiny(nn.CrossEntropyLoss):
+    """A billionth of the cross-entropy, as of a network that has fitted its data."""
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return 1e-9 * super().forward(output, target)
+
+
+class Bowl(nn.Module):
+    """Output (N, 1) whose mean has the given Hessian eigenvalues, in a rotated basis."""
+
+    def __init__(self, eigenvalues: list[float]):
+        super().__init__()
+        n = len(eigenvalues)
+        rotation, _ = torch.linalg.qr(torch.randn(n, n, dtype=torch.float64))
+        self.weight = nn.Parameter(torch.ones(n))
+        self.register_buffer("matrix", (rotation * torch.tensor(eigenvalues) @ rotation.T).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (0.5 * self.weight @ self.matrix @ self.weight).expand(len(x), 1)
+
+
+class Attention(nn.Module):
+    """One layer of attention over two tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Linear(4, 12), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.inner(x.unflatten(1, (1, 2, 4))).chunk(3, -1)
+        return self.outer(nn.functional.scaled_dot_product_attention(q, k, v).mean((1, 2)))
+
+
+def _network(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(*(layers or (nn.Linear(8, 5), nn.Tanh())), nn.Linear(5, 3))
+
+
+def _data() -> list[tuple[Tensor, Tensor]]:
+    return [(torch.randn(EXAMPLES, 8), torch.arange(EXAMPLES) % 3)]
+
+
+def _bowl(name: str, eigenvalues: list[float]) -> Problem:
+    return Problem(name, Bowl(eigenvalues), [(torch.zeros(4, 1), torch.zeros(4))], loss=MeanOutput())
+
+
+def _unequal_batches(name: str) -> Problem:
+    ((x, y),) = _data()
+    x = torch.cat([x[:20], 4 * x[20:]])
+    return Problem(name, _network(), [(x[:20], y[:20]), (x[20:], y[20:])])
+
+
+def _unused(name: str) -> Problem:
+    network = _network()
+    network.register_parameter("spare", nn.Parameter(torch.ones(2)))
+    return Problem(name, network, _data())
+
+
+def _second_time(name: str) -> Problem:
+    """The model as PyHessian leaves it: with gradients that hold their graph."""
+    network, data = _network(), _data()
+    gradients = torch.autograd.grad(
+        nn.functional.cross_entropy(network(data[0][0]), data[0][1]), list(network.parameters()), create_graph=True
+    )
+    for p, gradient in zip(network.parameters(), gradients, strict=True):
+        p.grad = gradient
+    return Problem(name, network, data)
+
+
+def _batch_norm(name: str) -> Problem:
+    return Problem(name, _network(nn.Linear(8, 5), nn.BatchNorm1d(5), nn.Tanh()), _data(), "train")
+
+
+def _weight_norm(name: str) -> Problem:
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(8, 5))
+    return Problem(name, _network(normed, nn.Tanh()), _data())
+
+
+CLOSE = [1.0, *torch.linspace(0.5, 0.985, 40).tolist()]
+TRAPS: dict[str, Callable[[str], Problem]] = {
+    "eigenvalues 2, -3, 0.5": lambda name: _bowl(name, [2.0, -3.0, 0.5]),
+    "eigenvalues 1, -1, 0.5": lambda name: _bowl(name, [1.0, -1.0, 0.5]),
+    "many close eigenvalues": lambda name: _bowl(name, CLOSE),
+    "a loss of a billionth": lambda name: Problem(name, _network(), _data(), loss=Tiny()),
+    "gradients left from before": _second_time,
+    "batches of unequal size": _unequal_batches,
+    "a parameter not used": _unused,
+    "batch norm in train mode": _batch_norm,
+    "weight norm": _weight_norm,
+    "attention": lambda name: Problem(name, Attention(), _data()),
+    "no data": lambda name: Problem(name, _network(), []),
+}
+
+
+def made(name: str) -> Problem:
+    """The problem of that name; the same numbers every time, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return TRAPS[name](name)
+
+
+def truth(problem: Problem) -> float | None:
+    """The largest eigenvalue from central differences of the gradient in float64: no second derivative is trusted."""
+    if not problem.batches:
+        return None
+    model = problem.model.double().train(problem.batch_norm == "train")
+    x, y = (torch.cat(parts) for parts in zip(*problem.batches, strict=True))
+    parameters = list(model.parameters())
+    flat = nn.utils.parameters_to_vector(parameters).detach().clone()
+
+    def gradient(at: Tensor) -> Tensor:
+        nn.utils.vector_to_parameters(at, parameters)
+        grads = torch.autograd.grad(problem.loss(model(x.double()), y), parameters, materialize_grads=True)
+        return torch.cat([g.flatten() for g in grads])
+
+    def difference(step: Tensor) -> Tensor:
+        return gradient(flat + step) - gradient(flat - step)
+
+    unit = torch.eye(len(flat), dtype=torch.float64)
+    rows = [(8 * difference(STEP * e) - difference(2 * STEP * e)) / (12 * STEP) for e in unit]
+    dense = torch.stack(rows)
+    return float(torch.linalg.eigvalsh((dense + dense.T) / 2)[-1])
+
+
+class Caller(NamedTuple):
+    """A library's largest eigenvalue of a problem at its defaults."""
+
+    name: str
+    call: Callable[[Problem], float]
+    package: str
+
+
+CALLERS = [
+    Caller(name, lambda problem, library=library: library.solve(problem, None, 0).value, library.package)
+    for name, library in (LIBRARIES | {"flatlib, PyHessian engine": PYHESSIAN_ENGINE}).items()
+    if name not in ("flatlib, certified", "hessian-eigenthings", "dense Hessian")
+]
+# By default its Lanczos makes two steps for one eigenvalue.
+for label, steps in (("hessian-eigenthings", 50), ("hessian-eigenthings, default", None)):
+    CALLERS.append(
+        Caller(label, lambda problem, steps=steps: by_eigenthings(problem, steps, 0).value, "hessian_eigenthings")
+    )
+
+
+def answers() -> list[dict[str, Any]]:
+    """For every trap the truth, and each library's value or the error it raises, if it is installed."""
+    found = []
+    for trap in TRAPS:
+        row: dict[str, Any] = {"trap": trap, "truth": truth(made(trap))}
+        for caller in CALLERS:
+            if importlib.util.find_spec(caller.package) is not None:
+                row[caller.name] = _answer(caller, made(trap))
+        found.append(row)
+    return found
+
+
+def _answer(caller: Caller, problem: Problem) -> float | str:
+    try:
+        value = float(caller.call(problem))
+        return value if value == value else "nan"
+    except Exception as error:
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
