@@ -11,8 +11,10 @@ def jacobian_norm(model: nn.Module, x: Tensor, *, softmax: bool = False, chunk_s
     r"""$\|\partial f(x_i) / \partial x_i\|_2$ for every sample, exactly, in evaluation mode.
 
     $C$ backward passes give all rows $J_c$ of a whole chunk; the norm is the root of the largest eigenvalue of the
-    $C \times C$ Gram matrix $J J^\top$. The softmaxed model's Jacobian is $(\mathrm{diag}(p) - p p^\top) J$, of the
-    same rows. MacDonald et al. 2023 take the softmaxed model and the maximum over training samples.
+    $C \times C$ Gram matrix $J J^\top$. Where the inputs enter through one linear layer with weights $W$ alone, as in
+    an MLP, the passes end at its outputs: their rows $\Delta$ give $J J^\top = \Delta (W W^\top) \Delta^\top$.
+    The softmaxed model's Jacobian is $(\mathrm{diag}(p) - p p^\top) J$.
+    MacDonald et al. 2023 take the softmaxed model and the maximum over training samples.
 
     Parameters
     ----------
@@ -37,28 +39,73 @@ def jacobian_norm(model: nn.Module, x: Tensor, *, softmax: bool = False, chunk_s
     set_modes(frozen, "eval")
     first = next(frozen.parameters())
     with measuring(first.device):
-        return torch.cat([_chunk_norms(frozen, part.to(first), softmax) for part in x.detach().split(chunk_size)])
+        layer = _only_entrance(frozen, x[:2].detach().to(first))
+        metric = None if layer is None else layer.weight.double() @ layer.weight.double().T
+        chunks = [part.to(first) for part in x.detach().split(chunk_size)]
+        return torch.cat([_chunk_norms(frozen, chunk, layer, metric, softmax) for chunk in chunks])
 
 
-def _chunk_norms(model: nn.Module, x: Tensor, softmax: bool) -> Tensor:
-    output, rows = _rows(model, x)
+def _chunk_norms(model: nn.Module, x: Tensor, layer: nn.Linear | None, metric: Tensor | None, softmax: bool) -> Tensor:
+    output, rows = _rows(model, x, layer)
     if softmax:
         rows = _softmax_jacobian(output) @ rows
-    gram = rows @ rows.mT
+    gram = (rows if metric is None else rows @ metric) @ rows.mT
     return torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0).sqrt()
 
 
-def _rows(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs (N, C) and Jacobians (N, C, d), both float64."""
-    x = x.clone().requires_grad_()
-    output = logits(model, x)
+def _rows(model: nn.Module, x: Tensor, layer: nn.Linear | None) -> tuple[Tensor, Tensor]:
+    """Outputs (N, C) and their derivatives in x, or in the outputs of the layer, (N, C, r), both float64."""
+    if layer is None:
+        entrance = x.clone().requires_grad_()
+        output = logits(model, entrance)
+    else:
+        output, (entrance,) = _cut(model, x, [layer])
     if not output.requires_grad:
-        return output.double(), torch.zeros(*output.shape, x[0].numel(), dtype=torch.float64, device=x.device)
+        return output.double(), torch.zeros(*output.shape, entrance[0].numel()).to(output).double()
     rows = [
-        torch.autograd.grad(column.sum(), x, retain_graph=True, materialize_grads=True)[0].flatten(1)
+        torch.autograd.grad(column.sum(), entrance, retain_graph=True, materialize_grads=True)[0].flatten(1)
         for column in output.unbind(1)
     ]
     return output.detach().double(), torch.stack(rows, 1).double()
+
+
+def _only_entrance(model: nn.Module, x: Tensor) -> nn.Linear | None:
+    """The linear layer through which alone the inputs reach the outputs, if there is one."""
+    x = x.clone().requires_grad_()
+    seen: list[nn.Linear] = []
+
+    def see(layer: nn.Linear, arguments: tuple[Tensor, ...]) -> None:
+        a = arguments[0]
+        if a.data_ptr() == x.data_ptr() and a.shape == (len(x), x[0].numel()) and a.is_contiguous():
+            seen.append(layer)
+
+    hooks = [m.register_forward_pre_hook(see) for m in model.modules() if type(m) is nn.Linear]
+    try:
+        logits(model, x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if len(seen) != 1:
+        return None
+    output, cuts = _cut(model, x, seen)
+    around = torch.autograd.grad(output.sum(), [x, *cuts], allow_unused=True)[0] if output.requires_grad else None
+    return seen[0] if len(cuts) == 1 and around is None else None
+
+
+def _cut(model: nn.Module, x: Tensor, layers: list[nn.Linear]) -> tuple[Tensor, list[Tensor]]:
+    """The model's outputs, and those of the layers, which no longer depend on x."""
+    cuts: list[Tensor] = []
+
+    def cut(layer: nn.Linear, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        cuts.append(output.detach().requires_grad_())
+        return cuts[-1]
+
+    hooks = [layer.register_forward_hook(cut) for layer in layers]
+    try:
+        return logits(model, x), cuts
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _softmax_jacobian(output: Tensor) -> Tensor:

@@ -91,3 +91,13 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path, capsys, monkeypatc
 
 def test_memory_is_that_of_a_process_of_its_own(problem):
     assert 2**20 < peak_memory_of("flatlib", problem, 1e-2) < 2**28
+
+
+def test_exact_quantities_are_timed_against_torch_func(tmp_path, capsys):
+    output = tmp_path / "exact.json"
+    arguments = ["--cases", "mlp init 1000", "--dataset", "digits", "--repeats", "1", "--device", "cpu"]
+    assert main(["bench", "exact", *arguments, "--output", str(output)]) == 0
+    (entry,) = json.loads(output.read_text())["entries"]
+    assert entry["trace_is_exact"]
+    assert entry["jacobian_error"] < 1e-5
+    assert "trace / gradient" in capsys.readouterr().out

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatlib.errors import FlatlibError
-from flatlib.jacobian import jacobian_norm
+from flatlib.jacobian import _only_entrance, jacobian_norm
 
 
 def dense_norms(model, x, softmax):
@@ -64,3 +64,43 @@ def test_single_precision_input_and_constant_output():
 def test_says_what_is_wrong(model, x, arguments, message):
     with pytest.raises(FlatlibError, match=message):
         jacobian_norm(model, x, **arguments)
+
+
+class Around(nn.Module):
+    """A linear layer, and a way around it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return torch.tanh(self.layer(x)) + x[:, :3] ** 2
+
+
+class Twice(nn.Module):
+    """One layer that takes the inputs, and something else later."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.layer(torch.tanh(self.layer(x)))
+
+
+class Own(nn.Linear):
+    """A linear layer only by name."""
+
+    def forward(self, x):
+        return super().forward(x) ** 2
+
+
+def test_inputs_that_enter_through_one_linear_layer_or_not():
+    torch.manual_seed(0)
+    x = torch.randn(9, 8, dtype=torch.float64)
+    alone = [nn.Linear(8, 3), nn.Sequential(nn.Flatten(), nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 3))]
+    others = [Around(), Twice(), Own(8, 3), nn.Sequential(nn.Unflatten(1, (2, 4)), nn.Linear(4, 2), nn.Flatten())]
+    for model in (*alone, *others):
+        model = model.double()
+        torch.testing.assert_close(jacobian_norm(model, x), dense_norms(model, x, False), rtol=1e-10, atol=1e-12)
+        assert (_only_entrance(model.requires_grad_(False), x) is None) == (model in others)

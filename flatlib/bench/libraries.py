@@ -102,7 +102,7 @@ def by_eigenthings(problem: Problem, steps: float | None, seed: int) -> Answer:
 
     model = problem.model.train(problem.batch_norm == "train")
     operator = library.HessianOperator(model, problem.batches, library.supervised_loss(problem.loss))
-    limit = None if steps is None else min(int(steps), operator.size - 1)
+    limit = None if steps is None else min(int(steps), operator.size)
     found = library.lanczos(operator, k=1, max_iter=limit, which="LA", seed=seed)
     return Answer(float(found.eigenvalues[0]), found.iterations, float(found.residuals[0]))
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     bench = commands.add_parser("bench", help="time this package against the libraries that measure the same")
     bench.add_argument(
         "what",
-        choices=["curvature", "traps"],
-        help="curvature: time and memory of the largest eigenvalue; traps: answers where libraries go wrong",
+        choices=["curvature", "exact", "traps"],
+        help="curvature: time and memory of the largest eigenvalue; exact: time of the exact trace and of Jacobian "
+        "norms; traps: answers where libraries go wrong",
     )
     bench.add_argument("--cases", default="*", help="shell patterns of cases, with commas between them (default all)")
     bench.add_argument("--dataset", default="cifar10", help="images the networks are trained on (default cifar10)")
@@ -89,7 +91,9 @@ def run_benchmark(options: argparse.Namespace) -> int:
     from flatlib.provenance import provenance
 
     about = {"provenance": provenance(resolve(options.device))}
-    found = {"curvature": benchmark_curvature, "traps": ask_about_traps}[options.what](options)
+    found = {"curvature": benchmark_curvature, "exact": benchmark_exact, "traps": ask_about_traps}[options.what](
+        options
+    )
     if options.output is not None:
         write_json(options.output, about | found)
     return 0
@@ -98,14 +102,28 @@ def run_benchmark(options: argparse.Namespace) -> int:
 def benchmark_curvature(options: argparse.Namespace) -> dict[str, Any]:
     """Every library on every case."""
     from flatlib.bench.curvature import benchmark, report
-    from flatlib.bench.problems import chosen as chosen_cases
-    from flatlib.bench.problems import problems
 
-    cases = chosen_cases(options.cases)
-    entries = benchmark(problems(cases, options.dataset, options.device), options.repeats, options.threads)
-    print(report(entries))
+    found = timed(benchmark, options)
+    print(report(found["entries"]))
+    return found
+
+
+def benchmark_exact(options: argparse.Namespace) -> dict[str, Any]:
+    """Exact traces and Jacobian norms on every case."""
+    from flatlib.bench.exact import benchmark, ratios
+
+    found = timed(benchmark, options)
+    print(ratios(found["entries"]).round(2).to_string(na_rep="-"))
+    return found
+
+
+def timed(benchmark: Callable[..., list[dict[str, Any]]], options: argparse.Namespace) -> dict[str, Any]:
+    """The entries of a benchmark on the cases, and how they were taken."""
+    from flatlib.bench.problems import chosen, problems
+
+    cases = problems(chosen(options.cases), options.dataset, options.device)
     settings = {name: getattr(options, name) for name in ("dataset", "repeats", "threads")}
-    return settings | {"entries": entries}
+    return settings | {"entries": benchmark(cases, options.repeats, options.threads)}
 
 
 def ask_about_traps(options: argparse.Namespace) -> dict[str, Any]:

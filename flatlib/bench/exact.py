@@ -1,0 +1,79 @@
+"""The benchmark of what is computed exactly: the trace, in gradients, and Jacobian norms, against torch.func."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from flatlib.bench.problems import Problem
+from flatlib.bench.timing import alternating, median_ratio
+from flatlib.curvature import HessianOperator, trace
+from flatlib.jacobian import jacobian_norm
+
+SAMPLES = 1000
+CHUNK = 100
+"""Samples whose Jacobians are taken, and how many at a time by torch.func; 100 was its fastest on a CPU."""
+
+
+def benchmark(problems: Iterable[Problem], repeats: int, threads: int) -> list[dict[str, Any]]:
+    """One entry for each problem: seconds of a gradient, the exact trace, and Jacobian norms by both."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return [_entry(problem, repeats) for problem in problems]
+    finally:
+        torch.set_num_threads(before)
+
+
+def _entry(problem: Problem, repeats: int) -> dict[str, Any]:
+    model = problem.model.eval()
+    ((x, y),) = problem.batches
+    operator = HessianOperator(model, problem.loss, problem.batches)
+    parameters = list(model.parameters())
+    found = trace(operator)
+    calls: dict[str, Callable[[int], object]] = {
+        "gradient": lambda repeat: torch.autograd.grad(problem.loss(model(x), y), parameters),
+        "trace": lambda repeat: trace(operator),
+        "jacobian_norm": lambda repeat: jacobian_norm(model, x[:SAMPLES]),
+        "vmap(jacrev)": lambda repeat: by_torch_func(problem, x[:SAMPLES]),
+    }
+    ours, theirs = calls["jacobian_norm"](0), calls["vmap(jacrev)"](0)
+    return {
+        "problem": problem.name,
+        "trace": found.value,
+        "trace_is_exact": found.exact,
+        "jacobian_error": float((ours - theirs).abs().max() / ours.max()),
+        "seconds": alternating(calls, repeats),
+    }
+
+
+def by_torch_func(problem: Problem, x: Tensor) -> Tensor:
+    """Spectral norms of the Jacobians that `torch.func` gives, (N,)."""
+    parameters = {name: p.detach() for name, p in problem.model.named_parameters()}
+    buffers = dict(problem.model.named_buffers())
+
+    def output(sample: Tensor) -> Tensor:
+        return torch.func.functional_call(problem.model, (parameters, buffers), (sample[None],))[0]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch.func compiles its rules with torch.jit
+        rows = torch.func.vmap(torch.func.jacrev(output), chunk_size=CHUNK)(x).flatten(2)
+    return torch.linalg.eigvalsh(rows @ rows.mT)[:, -1].clamp_min(0).sqrt()
+
+
+def ratios(entries: list[dict[str, Any]]) -> pd.DataFrame:
+    """The trace in gradients (NaN where it is not exact), and how many times longer torch.func took."""
+    rows = {}
+    for entry in entries:
+        seconds = entry["seconds"]
+        rows[entry["problem"]] = {
+            "trace / gradient": median_ratio(seconds["trace"], seconds["gradient"])
+            if entry["trace_is_exact"]
+            else np.nan,
+            "vmap(jacrev) / jacobian_norm": median_ratio(seconds["vmap(jacrev)"], seconds["jacobian_norm"]),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("problem")
