@@ -124,8 +124,8 @@ def _slower(library: dict[str, Any], ours: list[float] | None) -> float:
     return median_ratio(library["seconds"], ours) if ours and "seconds" in library else np.nan
 
 
-def report(entries: list[dict[str, Any]]) -> str:
-    """What each library needed, and the ratios of the times, as text."""
+def needs(entries: list[dict[str, Any]]) -> pd.DataFrame:
+    """What each library needed for the same accuracy, as texts: effort, products, largest error, time, memory."""
     needed = []
     for entry in entries:
         for name in (*LIBRARIES, "oracle"):
@@ -141,6 +141,11 @@ def report(entries: list[dict[str, Any]]) -> str:
                     "MiB": f"{one['bytes'] / 2**20:.0f}" if "bytes" in one else "",
                 }
             )
+    return pd.DataFrame(needed)
+
+
+def report(entries: list[dict[str, Any]]) -> str:
+    """What each library needed, and the ratios of the times, as text."""
     slower = ratios(entries)
     summary = [
         f"{name}: {slower[name].min():.2f} to {slower[name].max():.2f}, geometric mean "
@@ -148,5 +153,5 @@ def report(entries: list[dict[str, Any]]) -> str:
         for name in slower
         if slower[name].count()
     ]
-    tables = [pd.DataFrame(needed).to_string(index=False), slower.round(2).to_string(na_rep="-"), "\n".join(summary)]
+    tables = [needs(entries).to_string(index=False), slower.round(2).to_string(na_rep="-"), "\n".join(summary)]
     return "\n\n".join(tables)

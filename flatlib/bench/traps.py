@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -185,3 +186,25 @@ def _answer(caller: Caller, problem: Problem) -> float | str:
         return value if value == value else "nan"
     except Exception as error:
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+WRONG = 0.01
+"""Relative error from which an answer counts as wrong; the libraries' own tolerances allow less."""
+
+
+def verdicts(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """One row per trap, one column per library: "right", "refuses" (an error) or the wrong value. Without data, every
+    value is wrong."""
+    table = pd.DataFrame(rows).set_index("trap")
+    truths = table.pop("truth")
+    return table.apply(lambda column: [_verdict(answer, truth) for answer, truth in zip(column, truths, strict=True)])
+
+
+def _verdict(answer: float | str | None, truth: float | None) -> str:
+    if answer is None:
+        return "not asked"
+    if isinstance(answer, str):
+        return "wrong: nan" if answer == "nan" else "refuses"
+    if truth is None or not abs(answer - truth) <= WRONG * abs(truth):
+        return f"wrong: {answer:.3g}"
+    return "right"

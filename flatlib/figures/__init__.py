@@ -10,11 +10,13 @@ slope_trend                  the seeds' mean slope against batch size
 trajectories                 a measure along training, one curve per learning rate
 landscape_lines              the loss along eigenvectors of its Hessian
 landscape_contours           the loss in the plane of two eigenvectors
+ratio_rows                   ratios to a reference, one row per case
 """
 
 from flatlib.figures.axes import AXIS, Axis
 from flatlib.figures.landscape import landscape_contours, landscape_lines
 from flatlib.figures.learning_rate import against_learning_rate
+from flatlib.figures.ratios import ratio_rows
 from flatlib.figures.scatter import scatter
 from flatlib.figures.slopes import slope_trend
 from flatlib.figures.style import ONE_COLUMN, TWO_COLUMNS, use_style
@@ -28,6 +30,7 @@ __all__ = [
     "against_learning_rate",
     "landscape_contours",
     "landscape_lines",
+    "ratio_rows",
     "scatter",
     "slope_trend",
     "trajectories",
