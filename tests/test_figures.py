@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from flatlib.errors import FlatlibError
-from flatlib.figures import against_learning_rate, scatter, slope_trend, trajectories
+from flatlib.figures import against_learning_rate, ratio_rows, scatter, slope_trend, trajectories
 from flatlib.figures.axes import AXIS
 from flatlib.figures.labels import spread
 from flatlib.figures.style import BLUE, INK, VERMILLION, series
@@ -242,7 +242,7 @@ def test_every_axis_label_renders(ax):
 
 def test_ratios_are_drawn_in_rows_beside_their_reference(ax):
     table = pd.DataFrame({"A": [2.0, np.nan], "B": [4.0, 8.0], "C": [np.nan, np.nan]}, index=["one", "two"])
-    figures.ratio_rows(table, ax, reference="ours", label="Time")
+    ratio_rows(table, ax, reference="ours", label="Time")
     reference, *dots = ax.lines
     assert list(reference.get_xdata()) == [1, 1]
     assert [line.get_label() for line in dots] == ["A", "B"]
@@ -253,5 +253,5 @@ def test_ratios_are_drawn_in_rows_beside_their_reference(ax):
 
 
 def test_no_ratio_is_said_not_drawn(ax):
-    figures.ratio_rows(pd.DataFrame({"A": [np.nan]}, index=["one"]), ax, reference="ours", label="Time")
+    ratio_rows(pd.DataFrame({"A": [np.nan]}, index=["one"]), ax, reference="ours", label="Time")
     assert "no ratio" in ax.texts[0].get_text()
