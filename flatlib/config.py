@@ -24,10 +24,15 @@ MEASURES = (
     *("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness", "keskar_sharpness"),
     *("gradient_norm", "weight_norm", "margin", "jacobian_norm", "softmax_jacobian_norm"),
 )
+OPTIMIZERS = ("sgd", "heavy_ball", "nesterov", "adam", "adamw", "adagrad", "adashift", "adabound")
+AUGMENTATIONS = ("flip", "crop")
 CHOICES = {
     "model": MODELS,
+    "optimizer": OPTIMIZERS,
+    "weight_decay_kind": ("l2", "decoupled"),
+    "schedule": ("constant", "granziol"),
     "activation": ("relu", "tanh"),
-    "stop": ("train_accuracy", "train_loss", "epochs"),
+    "stop": ("train_accuracy", "train_loss", "epochs", "updates"),
     "batch_norm": ("eval", "train", "recalibrated"),
     "engine": ("lanczos", "pyhessian"),
 }
@@ -38,13 +43,22 @@ MINIMUM = {  # inclusive where the value makes sense, otherwise `learning_rate` 
     "batch_size": 0,
     "seed": 0,
     "max_epochs": 1,
+    "max_updates": 1,
+    "microbatch": 1,
+    "sam_batch": 1,
     "check_every": 1,
     "track_every": 1,
     "measure_size": 1,
     "version": 1,
 }
 LARGEST_SEED = 2**62  # torch's generators take 63 bits, and the order of the batches has a seed of its own
-POSITIVE = ("learning_rate", "width", "stop_value", "matched_loss", "track_time", "tolerance")
+POSITIVE = (
+    *("learning_rate", "width", "stop_value", "matched_loss", "track_time", "tolerance", "averaging_learning_rate"),
+)
+SHARES = ("momentum", "label_smoothing", "dropout", "averaging_start")
+NOT_NEGATIVE = ("weight_decay", "sam_rho", "mixup")
+WITH_MOMENTUM = ("heavy_ball", "nesterov")
+WITH_DECOUPLED_DECAY = ("sgd", "adam", "adamw", "adabound")
 
 
 def checked(name: str, value: Any, kind: Any) -> Any:
@@ -89,11 +103,24 @@ class RunConfig:
             in use (Kaur et al. 2022, section 3).
         model: a name in `MODELS`; `width` multiplies its channels or hidden units. `depth` (hidden layers) and
             `activation` apply to ``mlp``.
-        learning_rate, batch_size: plain SGD without momentum. A batch size of 0 takes all training images: full-batch
-            gradient descent.
-        seed: initialisation and order of the batches.
+        dropout: probability that a hidden unit of an ``mlp`` is dropped in training (Kaur et al. 2022, section 3.4).
+        optimizer: a name in `OPTIMIZERS`, see `flatlib.optim`; `momentum` goes with ``heavy_ball`` and ``nesterov``.
+        weight_decay, weight_decay_kind: gamma, added to the gradient as gamma w (``l2``) or taken off the weights
+            beside the step (``decoupled``). It is not part of the loss whose curvature is measured (Granziol 2020).
+        sam_rho: radius of SAM around the optimizer, 0 for none; its perturbation is that of the whole batch (Kaur et
+            al. 2022) or, with `sam_batch`, of each group of so many images (m-SAM).
+        learning_rate, schedule: constant, or ``granziol``, set at the start of each epoch (`flatlib.optim.schedule`).
+        averaging_start: from this share of `max_epochs` on, the iterates at the end of each epoch are averaged, at
+            `averaging_learning_rate` if there is one, and the average is what is measured at the end; None for none.
+        batch_size: images a step; 0 takes all training images: full-batch gradient descent. `microbatch` images go
+            through at a time (None: all), for batches whose graph does not fit.
+        label_smoothing: share of the target spread evenly; the loss is then cross-entropy less the entropy of the
+            targets (MacDonald et al. 2023), in every measure as well.
+        augmentation: names in `AUGMENTATIONS`; `mixup`: alpha of its Beta distribution, 0 for none.
+        seed: initialisation, order of the batches, and all that is random in training.
         stop: what ends the run as ``reached``: ``train_accuracy`` >= `stop_value` (0.99 in Kaur et al. 2022),
-            ``train_loss`` <= `stop_value`, or ``epochs`` = `max_epochs`. Past `max_epochs` a run is ``capped``.
+            ``train_loss`` <= `stop_value`, ``epochs`` = `max_epochs` or ``updates`` = `max_updates`. Past either
+            limit a run is ``capped``.
         check_every: updates between two exact evaluations of the stop rule; None checks at the end of each epoch.
         measures: names in `MEASURES`, taken at the end. With `matched_loss` they are taken as well at the first
             check where the training loss is at or below it (names end in ``_at_loss``).
@@ -114,12 +141,27 @@ class RunConfig:
     width: float = 1.0
     depth: int = 2
     activation: str = "relu"
+    dropout: float = 0.0
+    optimizer: str = "sgd"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    weight_decay_kind: str = "l2"
+    sam_rho: float = 0.0
+    sam_batch: int | None = None
     learning_rate: float = 0.1
+    schedule: str = "constant"
+    averaging_start: float | None = None
+    averaging_learning_rate: float | None = None
     batch_size: int = 50
+    microbatch: int | None = None
+    label_smoothing: float = 0.0
+    augmentation: tuple[str, ...] = ()
+    mixup: float = 0.0
     seed: int = 0
     stop: str = "train_accuracy"
     stop_value: float = 0.99
     max_epochs: int = 1000
+    max_updates: int | None = None
     check_every: int | None = None
     measures: tuple[str, ...] = ("performance", "lambda_max")
     matched_loss: float | None = None
@@ -144,7 +186,10 @@ class RunConfig:
         for name in ("measures", "track"):
             for value in getattr(self, name):
                 one_of(name, value, MEASURES)
+        for name in self.augmentation:
+            one_of("augmentation", name, AUGMENTATIONS)
         self._check_ranges()
+        self._check_optimization()
 
     def _check_ranges(self) -> None:
         for name, least in MINIMUM.items():
@@ -157,14 +202,41 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise FlatlibError(f"{name}: must be positive and finite, got {value}")
+        for name in SHARES:
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise FlatlibError(f"{name}: must be at least 0 and below 1, got {value}")
+        for name in NOT_NEGATIVE:
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise FlatlibError(f"{name}: must be finite and not negative, got {getattr(self, name)}")
         if self.stop == "train_accuracy" and self.stop_value > 1:
             raise FlatlibError(f"stop_value: a train accuracy is at most 1, got {self.stop_value}")
         if self.train_size is not None and self.batch_size > self.train_size:
             raise FlatlibError(f"batch_size: {self.batch_size} is more than the {self.train_size} training images")
         if bool(self.track) != ((self.track_every is None) != (self.track_time is None)):
             raise FlatlibError("track: goes with exactly one of track_every and track_time")
-        if self.model != "mlp" and (self.depth, self.activation) != (2, "relu"):
-            raise FlatlibError(f"depth, activation: apply to mlp only, the model is {self.model}")
+        if self.model != "mlp" and (self.depth, self.activation, self.dropout) != (2, "relu", 0.0):
+            raise FlatlibError(f"depth, activation, dropout: apply to mlp only, the model is {self.model}")
+
+    def _check_optimization(self) -> None:
+        if (self.momentum > 0) != (self.optimizer in WITH_MOMENTUM):
+            raise FlatlibError(f"momentum: goes with {' and '.join(WITH_MOMENTUM)}, and with these it must be positive")
+        if self.weight_decay_kind == "decoupled" and self.optimizer not in WITH_DECOUPLED_DECAY:
+            raise FlatlibError(f"weight_decay_kind: decoupled goes with {', '.join(WITH_DECOUPLED_DECAY)}")
+        if self.optimizer == "adamw" and self.weight_decay_kind == "l2" and self.weight_decay > 0:
+            raise FlatlibError("weight_decay_kind: adamw is decoupled; use adam for l2")
+        if self.optimizer == "adashift" and self.weight_decay > 0:
+            raise FlatlibError("weight_decay: adashift has none")
+        if self.sam_batch is not None and not self.sam_rho:
+            raise FlatlibError("sam_batch: goes with a sam_rho")
+        if self.averaging_start is None and self.averaging_learning_rate is not None:
+            raise FlatlibError("averaging_learning_rate: goes with averaging_start")
+        if self.averaging_start is not None and self.stop != "epochs":
+            raise FlatlibError('averaging_start: goes with stop="epochs", which says when the average is complete')
+        if (self.stop == "updates") and self.max_updates is None:
+            raise FlatlibError("max_updates: the stop rule updates needs it")
+        if self.schedule != "constant" and self.max_updates is not None:
+            raise FlatlibError("schedule: runs over max_epochs; leave max_updates at None")
 
     @property
     def run_id(self) -> str:

@@ -29,12 +29,17 @@ def softmax_regression(config: RunConfig, shape: Shape, classes: int) -> nn.Modu
 
 
 def mlp(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """`depth` hidden layers of 200 units times `width`, as in Cohen et al. 2021; PyTorch's default initialisation."""
+    """`depth` hidden layers of 200 units times `width`, as in Cohen et al. 2021; PyTorch's default initialisation.
+
+    Dropout follows every hidden layer (Kaur et al. 2022, section 3.4).
+    """
     activation = {"relu": nn.ReLU, "tanh": nn.Tanh}[config.activation]
     units = scaled(200, config.width)
-    layers: list[nn.Module] = [nn.Flatten(), nn.Linear(math.prod(shape), units), activation()]
-    for _ in range(config.depth - 1):
-        layers += [nn.Linear(units, units), activation()]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs in (math.prod(shape), *[units] * (config.depth - 1)):
+        layers += [nn.Linear(inputs, units), activation()]
+        if config.dropout:
+            layers.append(nn.Dropout(config.dropout))
     return nn.Sequential(*layers, nn.Linear(units, classes))
 
 

@@ -176,10 +176,14 @@ def finite(value: Any) -> Any:
 
 def table(lines: Iterable[Line]) -> pd.DataFrame:
     """One row per run: run_id, status, the configuration's fields, the measures, ``data`` (the fingerprint of the
-    images) and ``trajectory`` (its lists, see `trajectories`). A measure that a run does not have is NaN."""
-    rows = []
+    images) and ``trajectory`` (its lists, see `trajectories`). A measure that a run does not have is NaN, a field that
+    is younger than the record has its default, a list of names is joined by ``+``."""
+    rows, defaults = [], RunConfig().to_json()
     for line in lines:
-        config = {name: value for name, value in line["config"].items() if name not in ("measures", "track")}
+        fields = {
+            name: value for name, value in (defaults | line["config"]).items() if name not in ("measures", "track")
+        }
+        config = {name: "+".join(value) if isinstance(value, list) else value for name, value in fields.items()}
         about = {"run_id": line["run_id"], "status": line["status"], "data": line["provenance"].get("data")}
         rows.append(about | config | line["measures"] | {"trajectory": line["trajectory"]})
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["run_id", "status", "data", *RunConfig().to_json()])

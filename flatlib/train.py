@@ -10,14 +10,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from flatlib.augment import augmented
 from flatlib.config import RunConfig
 from flatlib.data import Data, load
 from flatlib.device import reproducible, resolve
 from flatlib.errors import FlatlibError, NotFinite
+from flatlib.loss import training_loss
 from flatlib.measures import Checkpoint, Numbers, evaluate, measure, of_run
 from flatlib.models import build
+from flatlib.optim import SCHEDULES, Average, batch_gradient, build_optimizer, sam_gradient
+from flatlib.optim.optimizers import set_learning_rate
 
-SHUFFLE = 0x5EED  # separates the order of the batches from the initialisation, which uses the seed itself
+# What is random in a run draws from streams of its own: the initialisation uses the seed itself.
+SHUFFLE, DROPOUT, AUGMENT = 0x5EED, 0xD809, 0xA06
+CHUNK = 1000  # images per pass when batch norm's statistics are estimated again
 
 
 @dataclass
@@ -25,6 +31,8 @@ class Trained:
     """A finished run.
 
     Attributes:
+        model: the network; at the end the average of the iterates, if these are averaged.
+        optimizer: with its state, so that the next step can be taken.
         status: ``reached`` (the stop rule fired), ``capped`` (it did not within `max_epochs`) or ``diverged``
             (the training loss stopped being finite; there are no final measures then).
         updates: gradient steps taken.
@@ -35,6 +43,7 @@ class Trained:
     config: RunConfig
     model: nn.Module
     data: Data
+    optimizer: torch.optim.Optimizer
     status: str = "capped"
     updates: int = 0
     measures: Numbers = field(default_factory=dict)
@@ -50,11 +59,12 @@ def train(config: RunConfig, *, device: str = "auto", data: Path | None = None) 
     Raises:
         FlatlibError: if the data or the device is not there, or the network does not fit the images.
     """
-    with reproducible():
-        place = resolve(device)
+    place = resolve(device)
+    with reproducible(), torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        torch.manual_seed(config.seed + DROPOUT)
         images = load(config, place, data)
         model = build(config, tuple(images.x_train.shape[1:]), images.classes).to(place)
-        run = Trained(config, model, images)
+        run = Trained(config, model, images, build_optimizer(model.parameters(), config))
         descend(run)
         if run.status != "diverged":
             take_final_measures(run)
@@ -75,33 +85,65 @@ def take_final_measures(run: Trained) -> None:
 
 
 def descend(run: Trained) -> None:
-    """Plain SGD until the stop rule fires, the cap is reached or the loss is no longer finite."""
+    """Step until the stop rule fires, a limit is reached or the loss is no longer finite."""
     config, data = run.config, run.data
-    optimizer = optimizer_of(run.model, config)
     tracked = checkpoint(run)
-    per_epoch = math.ceil(len(data.x_train) / (config.batch_size or len(data.x_train)))
+    per_epoch = updates_per_epoch(config, data)
     last = config.max_epochs * per_epoch
+    if config.max_updates is not None:
+        last = min(last, config.max_updates)
     check_every, track_every = config.check_every or per_epoch, tracking_interval(config)
+    average = Average(run.model) if config.averaging_start is not None else None
+    generator = torch.Generator().manual_seed(config.seed + AUGMENT)
     track(run, tracked)
     run.model.train()
     for batch in batches(data, config):
-        step(run.model, optimizer, data, batch)
+        if run.updates % per_epoch == 0:
+            set_learning_rate(run.optimizer, learning_rate_at(config, run.updates // per_epoch))
+        step(run.model, run.optimizer, run, batch, generator)
         run.updates += 1
+        if average is not None and run.updates % per_epoch == 0 and averages(config, run.updates // per_epoch):
+            average.add(run.model)
         if track_every and run.updates % track_every == 0:
             track(run, tracked)
         if (run.updates % check_every == 0 or run.updates == last) and finished(run, last):
-            return
+            break
+    if average is not None and average.count and run.status != "diverged":
+        run.model = average.network(lambda: data.x_train.split(CHUNK))
 
 
-def optimizer_of(model: nn.Module, config: RunConfig) -> torch.optim.Optimizer:
-    """Plain SGD."""
-    return torch.optim.SGD(model.parameters(), lr=config.learning_rate)
+def updates_per_epoch(config: RunConfig, data: Data) -> int:
+    """Batches in one pass over the training images."""
+    return math.ceil(len(data.x_train) / (config.batch_size or len(data.x_train)))
 
 
-def step(model: nn.Module, optimizer: torch.optim.Optimizer, data: Data, batch: Tensor | slice) -> None:
-    """One step on one batch."""
-    optimizer.zero_grad(set_to_none=True)
-    nn.functional.cross_entropy(model(data.x_train[batch]), data.y_train[batch]).backward()
+def learning_rate_at(config: RunConfig, epoch: int) -> float:
+    """The rate in an epoch, counted from 0."""
+    if config.averaging_learning_rate is not None and averages(config, epoch + 1):
+        return config.averaging_learning_rate
+    return config.learning_rate * SCHEDULES[config.schedule](epoch / config.max_epochs)
+
+
+def averages(config: RunConfig, epochs: int) -> bool:
+    """Whether the iterate after so many epochs is part of the average."""
+    return config.averaging_start is not None and epochs > config.averaging_start * config.max_epochs
+
+
+def step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    run: Trained,
+    batch: Tensor | slice,
+    generator: torch.Generator,
+) -> None:
+    """One step of a run's kind on one batch of its images."""
+    config, data = run.config, run.data
+    loss = training_loss(config)
+    examples = augmented(data.x_train[batch], data.y_train[batch], data.classes, config, generator)
+    if config.sam_rho:
+        sam_gradient(model, loss, examples, config.sam_rho, sam_batch=config.sam_batch, microbatch=config.microbatch)
+    else:
+        batch_gradient(model, loss, examples, config.microbatch)
     optimizer.step()
 
 
@@ -111,9 +153,13 @@ def checkpoint(run: Trained) -> Checkpoint:
 
 
 def next_iterate(run: Trained) -> nn.Module:
-    """A copy of the network after one more step, on the first batch of the run's order of images."""
-    model = copy.deepcopy(run.model).train()
-    step(model, optimizer_of(model, run.config), run.data, next(batches(run.data, run.config)))
+    """A copy of the network after one more step of its optimizer, on the first batch of the run's order of images."""
+    with torch.random.fork_rng(devices=[d for d in [run.data.x_train.device] if d.type == "cuda"]):
+        model = copy.deepcopy(run.model)
+        optimizer = build_optimizer(model.parameters(), run.config)
+        optimizer.load_state_dict(copy.deepcopy(run.optimizer.state_dict()))
+        generator = torch.Generator().manual_seed(run.config.seed + AUGMENT)
+        step(model.train(), optimizer, run, next(batches(run.data, run.config)), generator)
     return model
 
 
@@ -140,7 +186,7 @@ def tracking_interval(config: RunConfig) -> int | None:
 def finished(run: Trained, last: int) -> bool:
     """Evaluate exactly, over all training images; set the status and say whether the run is over."""
     config = run.config
-    loss, accuracy = evaluate(run.model, run.data.x_train, run.data.y_train)
+    loss, accuracy = evaluate(run.model, run.data.x_train, run.data.y_train, training_loss(config))
     if not math.isfinite(loss):
         run.status = "diverged"
         return True
@@ -154,7 +200,8 @@ def finished(run: Trained, last: int) -> bool:
     reached = {
         "train_accuracy": accuracy >= config.stop_value,
         "train_loss": loss <= config.stop_value,
-        "epochs": run.updates == last,
+        "epochs": run.updates == config.max_epochs * updates_per_epoch(config, run.data),
+        "updates": run.updates == config.max_updates,
     }[config.stop]
     if reached:
         run.status = "reached"

@@ -95,7 +95,7 @@ def test_a_command_that_is_not_one_exits_with_2(capsys, arguments):
 
 DAMAGE = {
     "not JSON": (b"{oops}\n", "line 3: not JSON"),
-    "another version's field": (None, "line 3: .*unknown name 'momentum'"),
+    "another version's field": (None, "line 3: .*unknown name 'patience'"),
     "not a run": (b"[]\n", "line 3: expected the fields"),
 }
 
@@ -104,7 +104,7 @@ DAMAGE = {
 @pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
 def test_records_refuse_damage(capsys, tmp_path, line, record, action, damage, message):
     foreign = line(CONFIGS[2])
-    foreign["config"] = foreign["config"] | {"momentum": 0.9}
+    foreign["config"] = foreign["config"] | {"patience": 0.9}
     record.write_bytes(record.read_bytes() + (damage or json.dumps(foreign).encode() + b"\n"))
     before = record.read_bytes()
     output = ["--output", tmp_path / "out.jsonl"] * (action == "merge")

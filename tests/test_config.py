@@ -13,6 +13,7 @@ from flatlib import config as module
 from flatlib import data, measures, models
 from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
+from flatlib.optim import SCHEDULES, optimizers
 
 DEFAULTS = {
     "dataset": "digits",
@@ -23,12 +24,27 @@ DEFAULTS = {
     "width": 1.0,
     "depth": 2,
     "activation": "relu",
+    "dropout": 0.0,
+    "optimizer": "sgd",
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "weight_decay_kind": "l2",
+    "sam_rho": 0.0,
+    "sam_batch": None,
     "learning_rate": 0.1,
+    "schedule": "constant",
+    "averaging_start": None,
+    "averaging_learning_rate": None,
     "batch_size": 50,
+    "microbatch": None,
+    "label_smoothing": 0.0,
+    "augmentation": [],
+    "mixup": 0.0,
     "seed": 0,
     "stop": "train_accuracy",
     "stop_value": 0.99,
     "max_epochs": 1000,
+    "max_updates": None,
     "check_every": None,
     "measures": ["performance", "lambda_max"],
     "matched_loss": None,
@@ -57,7 +73,13 @@ WRONG_KIND = [
     *[(name, value) for name in ("measures", "track") for value in ("lambda_max", 3, [1], [["lambda_max"]])],
     ("measures", {"performance", "lambda_max"}),  # a set has no order: the run_id would differ between processes
 ]
-UNKNOWN = [(name, "nonsense") for name in ("dataset", "model", "activation", "stop", "batch_norm", "engine")]
+UNKNOWN = [
+    (name, "nonsense")
+    for name in (
+        *("dataset", "model", "activation", "stop", "batch_norm", "engine"),
+        *("optimizer", "schedule", "weight_decay_kind"),
+    )
+]
 OUT_OF_RANGE = [
     *[(name, 0) for name in ("train_size", "test_size", "depth", "max_epochs", "check_every", "measure_size")],
     *[(name, -1) for name in ("batch_size", "seed")],
@@ -65,6 +87,10 @@ OUT_OF_RANGE = [
     *[("matched_loss", value) for value in (0.0, -0.1, np.nan)],
     *[("stop_value", value) for value in (0, 1.01, 2)],
     ("seed", 2**70),
+    *[(name, value) for name in ("momentum", "label_smoothing", "dropout", "averaging_start") for value in (-0.1, 1.0)],
+    *[(name, value) for name in ("weight_decay", "sam_rho", "mixup") for value in (-0.1, np.inf, np.nan)],
+    *[(name, 0) for name in ("microbatch", "sam_batch", "max_updates", "averaging_learning_rate")],
+    ("augmentation", ("turn",)),
     pytest.param("learning_rate", 10**400, id="learning_rate-10**400"),
 ]
 
@@ -85,6 +111,17 @@ def test_a_bad_value_is_named_when_it_is_set(name, value):
         ({"track_every": 1}, "track"),
         ({"model": "softmax_regression", "depth": 3}, "depth"),
         ({"model": "vgg11", "activation": "tanh"}, "activation"),
+        ({"model": "vgg11", "dropout": 0.5}, "dropout"),
+        ({"optimizer": "adam", "momentum": 0.9}, "momentum"),
+        ({"optimizer": "heavy_ball"}, "momentum"),
+        ({"optimizer": "adagrad", "weight_decay": 0.1, "weight_decay_kind": "decoupled"}, "weight_decay_kind"),
+        ({"optimizer": "adamw", "weight_decay": 0.1}, "weight_decay_kind"),
+        ({"optimizer": "adashift", "weight_decay": 0.1}, "weight_decay"),
+        ({"sam_batch": 10}, "sam_batch"),
+        ({"averaging_learning_rate": 0.1}, "averaging_learning_rate"),
+        ({"averaging_start": 0.5}, "averaging_start"),
+        ({"stop": "updates"}, "max_updates"),
+        ({"schedule": "granziol", "max_updates": 10}, "schedule"),
     ],
 )
 def test_settings_that_do_not_fit_together(settings, field):
@@ -178,8 +215,8 @@ def test_the_name_survives_json_and_the_order_of_fields(values, random):
 
 
 def test_a_field_of_another_version_is_not_guessed():
-    with pytest.raises(FlatlibError, match="unknown name 'momentum'; allowed: dataset"):
-        RunConfig.from_json({"momentum": 0.9})
+    with pytest.raises(FlatlibError, match="unknown name 'patience'; allowed: dataset"):
+        RunConfig.from_json({"patience": 0.9})
 
 
 def test_a_configuration_is_frozen():
@@ -232,6 +269,8 @@ def test_execution_refuses(values):
 
 def test_the_names_are_those_of_the_registries():
     assert set(module.MODELS) == set(models.BUILDERS)
+    assert set(module.OPTIMIZERS) == set(optimizers.BUILDERS)
+    assert set(module.CHOICES["schedule"]) == set(SCHEDULES)
     assert set(module.MEASURES) == set(measures.REGISTRY)
     assert set(data.TORCHVISION) < set(module.DATASETS)
     assert set(module.DATASETS) - set(data.TORCHVISION) == {"digits", "cifar10-jpeg"}

@@ -85,7 +85,7 @@ def test_a_whole_last_line_without_its_newline_is_kept(path, lines):
 @pytest.mark.parametrize("damage", ["unknown field", "contradiction"])
 def test_a_whole_last_line_is_never_called_torn(path, lines, damage):
     bad = {
-        "unknown field": changed(lines[0], config=lines[0]["config"] | {"momentum": 0.9}),
+        "unknown field": changed(lines[0], config=lines[0]["config"] | {"patience": 0.9}),
         "contradiction": changed(lines[0], measures={"lambda_max": 9.0}),
     }[damage]
     path.write_bytes(path.read_bytes() + bad.rstrip())
@@ -128,8 +128,8 @@ DAMAGE = {
     "column a number": (lambda line: changed(line, trajectory={"a": 1}), "line 2: .* lists"),
     "column of texts": (lambda line: changed(line, trajectory={"a": ["1"]}), "line 2: .* not a number"),
     "another version's field": (
-        lambda line: changed(line, config=line["config"] | {"momentum": 0.9}),
-        "line 2: .*unknown name 'momentum'.*another version",
+        lambda line: changed(line, config=line["config"] | {"patience": 0.9}),
+        "line 2: .*unknown name 'patience'.*another version",
     ),
     "another version's value": (
         lambda line: changed(line, config=line["config"] | {"model": "vgg19"}),

@@ -8,9 +8,11 @@ import torch
 from torch import nn
 
 from flatlib.config import RunConfig
+from flatlib.data import load
 from flatlib.measures import evaluate
 from flatlib.models import build
-from flatlib.train import Trained, train
+from flatlib.optim import SCHEDULES, build_optimizer
+from flatlib.train import Trained, batches, next_iterate, train
 
 TINY = RunConfig(width=0.1, train_size=200, test_size=100, max_epochs=3)
 TRACKED = replace(TINY, track=("train_loss", "lambda_max", "softmax_jacobian_norm"), track_every=4)
@@ -189,3 +191,92 @@ def test_results_are_those_of_this_version():
     assert not changed, (
         f"results changed: {changed}. If that was on purpose, raise RunConfig.version and pin the new ones"
     )
+
+
+def by_hand(config: RunConfig, steps: int) -> torch.Tensor:
+    """Plain PyTorch: the same initialisation and batches, SAM around heavy ball, weight decay, the schedule."""
+    place = torch.device("cpu")
+    images = load(config, place)
+    model = build(config, tuple(images.x_train.shape[1:]), images.classes)
+    optimizer = torch.optim.SGD(
+        model.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
+    )
+    loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    for update, batch in zip(range(steps), batches(images, config), strict=False):
+        epoch = update // 4
+        optimizer.param_groups[0]["lr"] = config.learning_rate * SCHEDULES[config.schedule](epoch / config.max_epochs)
+        x, y = images.x_train[batch], images.y_train[batch]
+        optimizer.zero_grad()
+        loss(model(x), y).backward()
+        length = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+        moves = [config.sam_rho * p.grad / length for p in model.parameters()]
+        with torch.no_grad():
+            for p, move in zip(model.parameters(), moves, strict=True):
+                p += move
+        optimizer.zero_grad()
+        loss(model(x), y).backward()
+        with torch.no_grad():
+            for p, move in zip(model.parameters(), moves, strict=True):
+                p -= move
+        optimizer.step()
+    return nn.utils.parameters_to_vector(model.parameters()).detach()
+
+
+def test_everything_at_once_is_the_plain_loop():
+    settings = {"optimizer": "heavy_ball", "momentum": 0.9, "weight_decay": 1e-3, "sam_rho": 0.1}
+    config = replace(TINY, **settings, label_smoothing=0.1, schedule="granziol", stop="epochs", max_epochs=6)
+    found = weights(train(config, device="cpu"))
+    torch.testing.assert_close(found, by_hand(config, 24), rtol=1e-4, atol=1e-5)
+    assert (found - by_hand(replace(config, sam_rho=1e-9), 24)).abs().max() > 1e-2
+
+
+RANDOM = {"dropout": 0.3, "augmentation": ("crop",), "mixup": 0.2, "dataset": "digits"}
+
+
+def test_what_is_random_in_training_comes_from_the_seed_and_stays_inside():
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = run(**RANDOM)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(6)
+    assert same(first, run(**RANDOM))
+    plain = run()
+    for name, value in RANDOM.items():
+        if name != "dataset":
+            assert not torch.equal(weights(run(**{name: value})), weights(plain)), name
+
+
+@pytest.mark.parametrize("optimizer", ["heavy_ball", "adam", "adagrad", "adashift"])
+def test_the_next_iterate_is_where_the_optimizer_goes_next(optimizer):
+    """Measured with the optimizer's state, and without moving the run."""
+    momentum = 0.9 if optimizer == "heavy_ball" else 0.0
+    trained = run(optimizer=optimizer, momentum=momentum, stop="epochs", max_epochs=4, dropout=0.2)
+    before, rng = weights(trained), torch.get_rng_state()
+    after = nn.utils.parameters_to_vector(next_iterate(trained).parameters()).detach()
+    assert torch.equal(weights(trained), before)
+    assert torch.equal(torch.get_rng_state(), rng)
+    fresh = replace(trained, optimizer=build_optimizer(trained.model.parameters(), trained.config))
+    without_state = nn.utils.parameters_to_vector(next_iterate(fresh).parameters()).detach()
+    assert not torch.equal(after, before)
+    assert not torch.equal(after, without_state)
+
+
+def test_averaging_measures_the_mean_of_the_last_iterates():
+    settings = {"stop": "epochs", "model": "mlp", "learning_rate": 0.05}
+    ends = [weights(run(**settings, max_epochs=epochs)) for epochs in (3, 4)]
+    averaged = run(**settings, max_epochs=4, averaging_start=0.5)
+    torch.testing.assert_close(weights(averaged), torch.stack(ends).mean(0), rtol=1e-5, atol=1e-7)
+    assert averaged.measures["train_loss"] == evaluate(averaged.model, averaged.data.x_train, averaged.data.y_train)[0]
+    slow = run(**settings, max_epochs=4, averaging_start=0.5, averaging_learning_rate=1e-9)
+    torch.testing.assert_close(weights(slow), weights(run(**settings, max_epochs=2)), rtol=1e-4, atol=1e-6)
+
+
+def test_a_number_of_updates_ends_a_run():
+    assert (run(stop="updates", max_updates=5).updates, run(stop="updates", max_updates=5).status) == (5, "reached")
+    capped = run(**NEVER, max_updates=3)
+    assert (capped.updates, capped.status) == (3, "capped")
+
+
+def test_images_in_parts_are_the_same_descent():
+    whole, parts = run(batch_size=0), run(batch_size=0, microbatch=64)
+    torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-4, atol=1e-6)

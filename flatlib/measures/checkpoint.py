@@ -10,6 +10,7 @@ from flatlib.curvature import GaussNewtonOperator, HessianOperator
 from flatlib.curvature.problem import Data as Examples
 from flatlib.curvature.problem import Loss
 from flatlib.data import Data
+from flatlib.loss import SmoothedCrossEntropy
 
 Split = tuple[Tensor, Tensor]
 
@@ -60,6 +61,7 @@ def of_run(model: nn.Module, data: Data, config: RunConfig, after: Callable[[], 
     return Checkpoint(
         model=model,
         examples=data.measured(config.measure_size),
+        loss=SmoothedCrossEntropy(config.label_smoothing) if config.label_smoothing else "cross_entropy",
         train=(data.x_train, data.y_train),
         test=(data.x_test, data.y_test),
         after=after,

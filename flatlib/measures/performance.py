@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from flatlib.curvature.problem import Loss
 from flatlib.errors import FlatlibError
+from flatlib.loss import SmoothedCrossEntropy
 from flatlib.measures.checkpoint import Checkpoint, Split
 
 Numbers = dict[str, float | None]
@@ -11,25 +13,32 @@ CHUNK = 1000  # images per forward pass when a whole split is evaluated
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Mean cross-entropy (nats) and accuracy over all of (x, y), in evaluation mode, summed in float64."""
+def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy") -> tuple[float, float]:
+    """Mean cross-entropy (nats) and accuracy over all of (x, y), in evaluation mode, summed in float64.
+
+    loss: what was trained on; where that smooths the labels (`SmoothedCrossEntropy`), the loss is of these.
+    """
+    smoothing = loss.smoothing if isinstance(loss, SmoothedCrossEntropy) else 0.0
     training = model.training
     model.eval()
-    loss = torch.zeros((), dtype=torch.float64, device=x.device)
+    total = torch.zeros((), dtype=torch.float64, device=x.device)
     correct = torch.zeros((), dtype=torch.int64, device=x.device)
     for images, labels in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
         logits = model(images)
-        loss += nn.functional.cross_entropy(logits.double(), labels, reduction="sum")
+        total += nn.functional.cross_entropy(logits.double(), labels, reduction="sum", label_smoothing=smoothing)
         correct += (logits.argmax(dim=1) == labels).sum()
     model.train(training)
-    return float(loss) / len(x), int(correct) / len(x)
+    mean = float(total) / len(x)
+    if smoothing:
+        mean -= loss.entropy(y, logits.shape[1])
+    return mean, int(correct) / len(x)
 
 
 def performance(checkpoint: Checkpoint) -> Numbers:
     """Loss and accuracy on both splits; `generalization_gap` = train minus test accuracy (Bejan et al. 2022),
     `loss_gap` = |train loss - test loss| (MacDonald et al. 2023, section 6)."""
-    train_loss, train_accuracy = evaluate(checkpoint.model, *_given(checkpoint.train, "train"))
-    test_loss, test_accuracy = evaluate(checkpoint.model, *_given(checkpoint.test, "test"))
+    train_loss, train_accuracy = evaluate(checkpoint.model, *_given(checkpoint.train, "train"), checkpoint.loss)
+    test_loss, test_accuracy = evaluate(checkpoint.model, *_given(checkpoint.test, "test"), checkpoint.loss)
     return {
         "train_loss": train_loss,
         "train_accuracy": train_accuracy,
@@ -42,7 +51,7 @@ def performance(checkpoint: Checkpoint) -> Numbers:
 
 def train_loss(checkpoint: Checkpoint) -> Numbers:
     """Loss and accuracy on the training images alone: cheap enough for every point of a trajectory."""
-    loss, accuracy = evaluate(checkpoint.model, *_given(checkpoint.train, "train"))
+    loss, accuracy = evaluate(checkpoint.model, *_given(checkpoint.train, "train"), checkpoint.loss)
     return {"train_loss": loss, "train_accuracy": accuracy}
 
 

@@ -1,0 +1,60 @@
+"""Images and labels changed at random, batch by batch, on the device they are on."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flatlib.config import RunConfig
+
+PADDING = 4
+"""Pixels of shift at most, on 32 x 32 images the usual choice (He et al. 2016, section 4.2)."""
+
+
+def augmented(
+    x: Tensor, y: Tensor, classes: int, config: RunConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """One batch as the configuration trains on it: flipped, shifted, mixed.
+
+    x: (N, C, H, W). y: classes (N,). generator: on the CPU, so that every device draws the same.
+    """
+    if "flip" in config.augmentation:
+        x = flipped(x, generator)
+    if "crop" in config.augmentation:
+        x = cropped(x, generator)
+    if config.mixup:
+        return mixed(x, y, classes, config.mixup, generator)
+    return x, y
+
+
+def flipped(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image mirrored left to right with probability one half."""
+    mirrored = torch.rand(len(x), generator=generator) < 0.5
+    return torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(-1), x)
+
+
+def cropped(x: Tensor, generator: torch.Generator, padding: int = PADDING) -> Tensor:
+    """Each image shifted by up to `padding` pixels either way; what comes in is 0, the mean of standardised images."""
+    n, _, height, width = x.shape
+    down, right = torch.randint(2 * padding + 1, (2, n), generator=generator).to(x.device)
+    padded = F.pad(x, (padding,) * 4)
+    rows = down[:, None] + torch.arange(height, device=x.device)
+    columns = right[:, None] + torch.arange(width, device=x.device)
+    images = torch.arange(n, device=x.device)[:, None, None]
+    cut = padded.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    return cut.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def mixed(x: Tensor, y: Tensor, classes: int, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    r"""$\lambda x + (1 - \lambda) x'$ with another image of the batch, $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$
+    for the whole batch, and the same of the one-hot labels (Zhang et al. 2018)."""
+    share = _beta(alpha, generator)
+    other = torch.randperm(len(x), generator=generator).to(x.device)
+    labels = F.one_hot(y, classes).to(x.dtype)
+    return share * x + (1 - share) * x[other], share * labels + (1 - share) * labels[other]
+
+
+def _beta(alpha: float, generator: torch.Generator) -> float:
+    """PyTorch's Beta distribution takes no generator; its Gamma sampler does."""
+    a, b = torch._standard_gamma(torch.full((2,), alpha, dtype=torch.float64), generator=generator)
+    return float(a / (a + b))

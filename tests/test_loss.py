@@ -1,0 +1,104 @@
+"""The training loss and what is done to its data, against their formulas."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from flatlib.augment import augmented, cropped, flipped, mixed
+from flatlib.config import RunConfig
+from flatlib.curvature import HessianOperator, trace
+from flatlib.loss import SmoothedCrossEntropy, training_loss
+from flatlib.measures import evaluate
+
+LOGITS = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+TARGETS = torch.tensor([0, 1, 2, 3, 0])
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def by_formula(logits, target, smoothing):
+    q = (1 - smoothing) * target + smoothing / target.shape[1]
+    log_p = logits - logits.exp().sum(1, keepdim=True).log()
+    return float((q * (q.log() - log_p)).nansum(1).mean())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.75])
+def test_the_smoothed_loss_is_the_divergence_from_the_smoothed_targets(smoothing):
+    loss = SmoothedCrossEntropy(smoothing)
+    hard = F.one_hot(TARGETS, 4).double()
+    soft = 0.7 * hard + 0.3 * hard.roll(1, 0)
+    for target, as_probabilities in ((TARGETS, hard), (soft, soft)):
+        assert float(loss(LOGITS, target)) == pytest.approx(by_formula(LOGITS, as_probabilities, smoothing), rel=1e-12)
+
+
+def test_it_is_zero_where_the_network_says_the_smoothed_targets():
+    q = 0.8 * F.one_hot(TARGETS, 4).double() + 0.2 / 4
+    assert float(SmoothedCrossEntropy(0.2)(q.log(), TARGETS)) == pytest.approx(0, abs=1e-15)
+    assert SmoothedCrossEntropy(0.2).entropy(TARGETS, 4) == pytest.approx(float(-(q[0] * q[0].log()).sum()))
+
+
+def test_nothing_smoothed_is_pytorchs_own_function():
+    assert training_loss(RunConfig()) is F.cross_entropy
+    assert training_loss(RunConfig(label_smoothing=0.1)).smoothing == 0.1
+
+
+def test_loss_and_curvature_are_of_the_loss_that_is_trained():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(6, 4).double()
+    x = torch.randn(5, 6, dtype=torch.float64)
+    loss = SmoothedCrossEntropy(0.3)
+    assert evaluate(model, x, TARGETS, loss)[0] == pytest.approx(loss(model(x), TARGETS).item(), rel=1e-12)
+    assert evaluate(model, x, TARGETS)[0] == pytest.approx(F.cross_entropy(model(x), TARGETS).item(), rel=1e-12)
+    operator = HessianOperator(model, loss, (x, TARGETS))
+    assert trace(operator).value == pytest.approx(float(operator.to_dense().trace()), rel=1e-10)
+
+
+IMAGES = torch.arange(2 * 3 * 8 * 8.0).reshape(2, 3, 8, 8).repeat(50, 1, 1, 1) + 1
+
+
+def test_flips_mirror_half_of_the_images():
+    found = flipped(IMAGES, generator())
+    is_mirrored = [torch.equal(one, image.flip(-1)) for one, image in zip(found, IMAGES, strict=True)]
+    assert all(m or torch.equal(one, image) for m, one, image in zip(is_mirrored, found, IMAGES, strict=True))
+    assert 30 < sum(is_mirrored) < 70
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_crops_are_windows_of_the_padded_image(layout):
+    found = cropped(IMAGES.to(memory_format=layout), generator())
+    assert found.is_contiguous(memory_format=layout)
+    padded = F.pad(IMAGES, (4,) * 4)
+    offsets = set()
+    for one, image in zip(found, padded, strict=True):
+        windows = {(i, j) for i in range(9) for j in range(9) if torch.equal(image[:, i : i + 8, j : j + 8], one)}
+        assert len(windows) == 1
+        offsets |= windows
+    assert {i for i, _ in offsets} == {j for _, j in offsets} == set(range(9))
+
+
+def test_mixup_mixes_images_and_labels_alike():
+    """With a class of its own for every image, the mixed labels are the weights of the mixed images."""
+    x, shares = torch.randn(9, 1, 2, 2), []
+    for seed in range(400):
+        found, labels = mixed(x, torch.arange(9), 9, 0.4, generator(seed))
+        torch.testing.assert_close(found.flatten(1), labels @ x.flatten(1))
+        torch.testing.assert_close(labels.sum(1), torch.ones(9))
+        shares.append(float(labels.diagonal().min()))
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.06)
+    assert np.var(shares) == pytest.approx(1 / (4 * (2 * 0.4 + 1)), rel=0.15)  # of Beta(0.4, 0.4)
+
+
+def test_what_is_drawn_comes_from_the_generator_alone():
+    config = RunConfig(augmentation=("flip", "crop"), mixup=0.2)
+    labels = torch.arange(100) % 4
+    state = torch.get_rng_state()
+    first, second = (augmented(IMAGES, labels, 4, config, generator(3)) for _ in range(2))
+    other = augmented(IMAGES, labels, 4, config, generator(4))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1], second[1])
+    assert not torch.equal(first[0], other[0])
+    assert torch.equal(torch.get_rng_state(), state)
+    assert augmented(IMAGES, labels, 4, RunConfig(), generator())[0] is IMAGES
