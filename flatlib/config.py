@@ -18,7 +18,10 @@ from typing import Any
 from flatlib.errors import FlatlibError
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "cifar10-jpeg")
-MODELS = ("softmax_regression", "mlp", "small_cnn", "vgg11", "vgg11_bn")
+MODELS = (
+    *("softmax_regression", "mlp", "small_cnn", "vgg11", "vgg11_bn", "vgg16", "vgg16_bn", "resnet18"),
+    *("preresnet164", "wideresnet28x10", "allcnn", "bejan_simple", "bejan_middle", "bejan_complex"),
+)
 MEASURES = (
     *("performance", "train_loss", "lambda_max", "lambda_min", "gauss_newton_lambda_max", "between_iterates"),
     *("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness", "keskar_sharpness"),
@@ -89,9 +92,11 @@ class RunConfig:
             in use (Kaur et al. 2022, section 3).
         model: a name in `MODELS`; `width` multiplies its channels or hidden units. `depth` (hidden layers) and
             `activation` apply to ``mlp``.
+        dropout: probability with which a unit of the fully connected hidden layers is dropped in a training step, for
+            ``mlp`` and the VGGs (Kaur et al. 2022, section 3.4); every measure is taken with dropout off.
         learning_rate, batch_size: plain SGD without momentum. A batch size of 0 takes all training images: full-batch
             gradient descent.
-        seed: initialisation and order of the batches.
+        seed: initialisation, order of the batches and units dropped.
         stop: what ends the run as ``reached``: ``train_accuracy`` >= `stop_value` (0.99 in Kaur et al. 2022),
             ``train_loss`` <= `stop_value`, or ``epochs`` = `max_epochs`. Past `max_epochs` a run is ``capped``.
         check_every: updates between two exact evaluations of the stop rule; None checks at the end of each epoch.
@@ -114,6 +119,7 @@ class RunConfig:
     width: float = 1.0
     depth: int = 2
     activation: str = "relu"
+    dropout: float = 0.0
     learning_rate: float = 0.1
     batch_size: int = 50
     seed: int = 0
@@ -165,6 +171,10 @@ class RunConfig:
             raise FlatlibError("track: goes with exactly one of track_every and track_time")
         if self.model != "mlp" and (self.depth, self.activation) != (2, "relu"):
             raise FlatlibError(f"depth, activation: apply to mlp only, the model is {self.model}")
+        if not 0 <= self.dropout < 1:
+            raise FlatlibError(f"dropout: must be at least 0 and below 1, got {self.dropout}")
+        if self.dropout and not self.model.startswith(("mlp", "vgg")):
+            raise FlatlibError(f"dropout: applies to mlp and the VGGs only, the model is {self.model}")
 
     @property
     def run_id(self) -> str:

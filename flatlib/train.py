@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from flatlib.config import RunConfig
 from flatlib.data import Data, load
-from flatlib.device import reproducible, resolve
+from flatlib.device import reproducible, resolve, seeded
 from flatlib.errors import FlatlibError, NotFinite
 from flatlib.measures import Checkpoint, Numbers, evaluate, measure, of_run
 from flatlib.models import build
 
 SHUFFLE = 0x5EED  # separates the order of the batches from the initialisation, which uses the seed itself
+DROPOUT = 0xD209  # separates the units that dropout drops from both
 
 
 @dataclass
@@ -55,7 +56,8 @@ def train(config: RunConfig, *, device: str = "auto", data: Path | None = None) 
         images = load(config, place, data)
         model = build(config, tuple(images.x_train.shape[1:]), images.classes).to(place)
         run = Trained(config, model, images)
-        descend(run)
+        with seeded(config.seed + DROPOUT, place):
+            descend(run)
         if run.status != "diverged":
             take_final_measures(run)
         run.measures["updates"] = run.updates
@@ -111,9 +113,11 @@ def checkpoint(run: Trained) -> Checkpoint:
 
 
 def next_iterate(run: Trained) -> nn.Module:
-    """A copy of the network after one more step, on the first batch of the run's order of images."""
-    model = copy.deepcopy(run.model).train()
-    step(model, optimizer_of(model, run.config), run.data, next(batches(run.data, run.config)))
+    """A copy of the network after one more step, on the first batch of the run's order of images, with the units
+    dropped that its first step dropped: the run's own random numbers are not used up."""
+    model, config = copy.deepcopy(run.model).train(), run.config
+    with seeded(config.seed + DROPOUT, run.data.x_train.device):
+        step(model, optimizer_of(model, config), run.data, next(batches(run.data, config)))
     return model
 
 

@@ -23,6 +23,7 @@ DEFAULTS = {
     "width": 1.0,
     "depth": 2,
     "activation": "relu",
+    "dropout": 0.0,
     "learning_rate": 0.1,
     "batch_size": 50,
     "seed": 0,
@@ -64,6 +65,7 @@ OUT_OF_RANGE = [
     *[(name, value) for name in ("learning_rate", "width", "tolerance") for value in (0, -1.0, np.nan, np.inf)],
     *[("matched_loss", value) for value in (0.0, -0.1, np.nan)],
     *[("stop_value", value) for value in (0, 1.01, 2)],
+    *[("dropout", value) for value in (-0.1, 1, 1.5, np.nan, "0.1", None, True)],
     ("seed", 2**70),
     pytest.param("learning_rate", 10**400, id="learning_rate-10**400"),
 ]
@@ -85,6 +87,7 @@ def test_a_bad_value_is_named_when_it_is_set(name, value):
         ({"track_every": 1}, "track"),
         ({"model": "softmax_regression", "depth": 3}, "depth"),
         ({"model": "vgg11", "activation": "tanh"}, "activation"),
+        ({"model": "small_cnn", "dropout": 0.1}, "dropout"),
     ],
 )
 def test_settings_that_do_not_fit_together(settings, field):
