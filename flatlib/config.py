@@ -18,7 +18,10 @@ from typing import Any
 from flatlib.errors import FlatlibError
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "cifar10-jpeg")
-MODELS = ("softmax_regression", "mlp", "small_cnn", "vgg11", "vgg11_bn")
+MODELS = (
+    *("softmax_regression", "mlp", "small_cnn", "vgg11", "vgg11_bn", "vgg16", "vgg16_bn", "resnet18"),
+    *("preresnet164", "wideresnet28x10", "allcnn", "bejan_simple", "bejan_middle", "bejan_complex"),
+)
 MEASURES = (
     *("performance", "train_loss", "lambda_max", "lambda_min", "gauss_newton_lambda_max", "between_iterates"),
     *("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness", "keskar_sharpness"),
@@ -103,7 +106,8 @@ class RunConfig:
             in use (Kaur et al. 2022, section 3).
         model: a name in `MODELS`; `width` multiplies its channels or hidden units. `depth` (hidden layers) and
             `activation` apply to ``mlp``.
-        dropout: probability that a hidden unit of an ``mlp`` is dropped in training (Kaur et al. 2022, section 3.4).
+        dropout: probability with which a unit of the fully connected hidden layers is dropped in a training step, for
+            ``mlp`` and the VGGs (Kaur et al. 2022, section 3.4); every measure is taken with dropout off.
         optimizer: a name in `OPTIMIZERS`, see `flatlib.optim`; `momentum` goes with ``heavy_ball`` and ``nesterov``.
         weight_decay, weight_decay_kind: gamma, added to the gradient as gamma w (``l2``) or taken off the weights
             beside the step (``decoupled``). It is not part of the loss whose curvature is measured (Granziol 2020).
@@ -215,8 +219,10 @@ class RunConfig:
             raise FlatlibError(f"batch_size: {self.batch_size} is more than the {self.train_size} training images")
         if bool(self.track) != ((self.track_every is None) != (self.track_time is None)):
             raise FlatlibError("track: goes with exactly one of track_every and track_time")
-        if self.model != "mlp" and (self.depth, self.activation, self.dropout) != (2, "relu", 0.0):
-            raise FlatlibError(f"depth, activation, dropout: apply to mlp only, the model is {self.model}")
+        if self.model != "mlp" and (self.depth, self.activation) != (2, "relu"):
+            raise FlatlibError(f"depth, activation: apply to mlp only, the model is {self.model}")
+        if self.dropout and not self.model.startswith(("mlp", "vgg")):
+            raise FlatlibError(f"dropout: applies to mlp and the VGGs only, the model is {self.model}")
 
     def _check_optimization(self) -> None:
         if (self.momentum > 0) != (self.optimizer in WITH_MOMENTUM):

@@ -38,3 +38,26 @@ def reproducible() -> Iterator[None]:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict)
         torch.backends.cudnn.benchmark = benchmark
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """The global random states of the CPU and of `device` start from the seed, and are put back at the end."""
+    generators = global_generators(device)
+    before = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(seed)
+        yield
+    finally:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
+
+
+def global_generators(device: torch.device) -> list[torch.Generator]:
+    """What dropout and initialisation draw from: the CPU's generator and, on a GPU, the device's as well."""
+    generators = [torch.random.default_generator]
+    if device.type == "cuda":
+        torch.cuda.init()
+        generators.append(torch.cuda.default_generators[device.index or 0])
+    return generators

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from flatlib.augment import augmented
 from flatlib.config import RunConfig
 from flatlib.data import Data, load
-from flatlib.device import reproducible, resolve
+from flatlib.device import reproducible, resolve, seeded
 from flatlib.errors import FlatlibError, NotFinite
 from flatlib.loss import training_loss
 from flatlib.measures import Checkpoint, Numbers, evaluate, measure, of_run
@@ -60,8 +60,7 @@ def train(config: RunConfig, *, device: str = "auto", data: Path | None = None) 
         FlatlibError: if the data or the device is not there, or the network does not fit the images.
     """
     place = resolve(device)
-    with reproducible(), torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-        torch.manual_seed(config.seed + DROPOUT)
+    with reproducible(), seeded(config.seed + DROPOUT, place):
         images = load(config, place, data)
         model = build(config, tuple(images.x_train.shape[1:]), images.classes).to(place)
         run = Trained(config, model, images, build_optimizer(model.parameters(), config))
@@ -153,8 +152,9 @@ def checkpoint(run: Trained) -> Checkpoint:
 
 
 def next_iterate(run: Trained) -> nn.Module:
-    """A copy of the network after one more step of its optimizer, on the first batch of the run's order of images."""
-    with torch.random.fork_rng(devices=[d for d in [run.data.x_train.device] if d.type == "cuda"]):
+    """A copy of the network after one more step of its optimizer, on the first batch of the run's order of images,
+    with what was random in its first step: the run's own random numbers are not used up."""
+    with seeded(run.config.seed + DROPOUT, run.data.x_train.device):
         model = copy.deepcopy(run.model)
         optimizer = build_optimizer(model.parameters(), run.config)
         optimizer.load_state_dict(copy.deepcopy(run.optimizer.state_dict()))

@@ -111,7 +111,7 @@ def test_a_bad_value_is_named_when_it_is_set(name, value):
         ({"track_every": 1}, "track"),
         ({"model": "softmax_regression", "depth": 3}, "depth"),
         ({"model": "vgg11", "activation": "tanh"}, "activation"),
-        ({"model": "vgg11", "dropout": 0.5}, "dropout"),
+        ({"model": "small_cnn", "dropout": 0.1}, "dropout"),
         ({"optimizer": "adam", "momentum": 0.9}, "momentum"),
         ({"optimizer": "heavy_ball"}, "momentum"),
         ({"optimizer": "adagrad", "weight_decay": 0.1, "weight_decay_kind": "decoupled"}, "weight_decay_kind"),

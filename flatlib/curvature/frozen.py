@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedParameter
 
+from flatlib.device import global_generators
 from flatlib.errors import FlatlibError, NotFinite, explained
 
 BATCH_NORM = ("eval", "train", "recalibrated")
@@ -158,10 +159,7 @@ def _full_precision() -> Iterator[None]:
 
 @contextmanager
 def _undrawn_randomness(device: torch.device) -> Iterator[None]:
-    generators = [torch.random.default_generator]
-    if device.type == "cuda":
-        torch.cuda.init()
-        generators.append(torch.cuda.default_generators[device.index or 0])
+    generators = global_generators(device)
     before = [generator.get_state() for generator in generators]
     drawn = False
     try:
