@@ -11,7 +11,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -295,21 +295,25 @@ class Execution:
     Attributes:
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         workers: runs trained at the same time, each in a process of its own with one thread.
-        scheduler: address of a Dask scheduler; None runs on this machine.
+        scheduler: address of a Dask scheduler (``tcp://host:8786``), whose workers train; None runs on this machine.
+        time_limit: seconds after which a sweep ends, with everything that has finished kept; None for none.
         data: folder with ``NAME.npz`` files and downloads; None takes FLATLIB_DATA or the user's cache.
         progress: show a progress bar.
     """
 
     device: str = "auto"
     workers: int = 1
-    scheduler: None = field(default=None)
+    scheduler: str | None = None
+    time_limit: float | None = None
     data: Path | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
         if type(self.workers) is not int or self.workers < 1:
             raise FlatlibError(f"workers: expected a whole number of at least 1, got {self.workers!r}")
-        if self.scheduler is not None:
-            raise FlatlibError("scheduler: only this machine is supported so far; leave it at None")
+        if self.scheduler is not None and not re.fullmatch(r"(tcp|tls|ws|inproc)://\S+", str(self.scheduler)):
+            raise FlatlibError(f"scheduler: expected an address such as tcp://host:8786, got {self.scheduler!r}")
+        if self.time_limit is not None and not 0 < self.time_limit < float("inf"):
+            raise FlatlibError(f"time_limit: must be a positive number of seconds, got {self.time_limit!r}")
         if not isinstance(self.device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise FlatlibError(f"device: unknown name {self.device!r}; allowed: auto, cpu, cuda, cuda:N")

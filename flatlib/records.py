@@ -125,6 +125,10 @@ def check_writable(path: Path) -> None:
 
 def append(path: Path, line: Line) -> None:
     """Add one finished run, flushed and synced before this returns; a torn tail left by a crash is cut off first."""
+    _append(path, line)
+
+
+def _append(path: Path, line: Line) -> None:
     content = json.dumps(finite(line), separators=(",", ":"), allow_nan=False).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,6 +139,17 @@ def append(path: Path, line: Line) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise FlatlibError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def failures(path: Path) -> Path:
+    """Where the runs that failed are written down, beside their record: they are not results, and are tried again."""
+    return path.with_suffix(".failures.jsonl")
+
+
+def append_failure(path: Path, config: RunConfig, error: str) -> None:
+    """Write down that a run of this record failed, and why."""
+    line = {"run_id": config.run_id, "config": config.to_json(), "error": error}
+    _append(failures(path), line)
 
 
 def mend_tail(file: Any) -> None:

@@ -4,10 +4,8 @@ Only the driver writes. A worker sends its line back when a run is done; the dri
 happens, so that an interrupt costs the runs that were under way and no more.
 """
 
-import multiprocessing
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +16,7 @@ from flatlib.config import Execution, RunConfig
 from flatlib.data import load
 from flatlib.device import resolve
 from flatlib.errors import FlatlibError
+from flatlib.executors import outcomes
 from flatlib.provenance import provenance
 from flatlib.records import Line
 from flatlib.train import train
@@ -37,7 +36,8 @@ def run(
         known: further records to read, and only to read (the published ones).
 
     Raises:
-        FlatlibError: bad input, or runs that failed; whatever had finished by then is in the record.
+        FlatlibError: bad input, runs that failed (each with its error in `records.failures`), or a time limit that came
+            first; whatever had finished by then is in the record.
     """
     execution = execution or Execution()
     record = Path(record)
@@ -71,10 +71,11 @@ def train_missing(missing: list[RunConfig], total: int, record: Path, execution:
         bar_format="{desc}: {n_fmt} of {total_fmt} runs done{postfix} |{bar:24}| {elapsed} spent, {remaining} to go",
     ) as bar:
         bar.set_postfix_str(f"{len(missing)} left")
-        for config, outcome in finished_runs(missing, execution):
+        for config, outcome in outcomes(missing, execution, run_one):
             if isinstance(outcome, Exception):
                 reason = (str(outcome).splitlines() or [type(outcome).__name__])[0]
                 failures.append(f"{config.run_id}: {reason}")
+                records.append_failure(record, config, f"{type(outcome).__name__}: {reason}")
             else:
                 records.append(record, outcome)
                 done[config.run_id] = outcome
@@ -82,29 +83,12 @@ def train_missing(missing: list[RunConfig], total: int, record: Path, execution:
             bar.update()
     if failures:
         raise FlatlibError(f"{len(failures)} of {len(missing)} runs failed (the others are recorded); {failures[0]}")
+    if len(done) < len(missing):
+        raise FlatlibError(
+            f"the time limit of {execution.time_limit:g} s is over: {total - len(missing) + len(done)} of {total} runs "
+            "are recorded; the same command goes on from there"
+        )
     return done
-
-
-def finished_runs(missing: list[RunConfig], execution: Execution) -> Iterator[tuple[RunConfig, Line | Exception]]:
-    """Each configuration with its line, or with what went wrong, as they finish."""
-    if execution.workers == 1:
-        for config in missing:
-            try:
-                yield config, run_one(config, execution.device, execution.data)
-            except Exception as error:
-                yield config, error
-        return
-    # Processes, not threads: torch's settings are per process. Spawned, because a forked child of a process that
-    # has used CUDA or started threads may hang.
-    pool = ProcessPoolExecutor(min(execution.workers, len(missing)), multiprocessing.get_context("spawn"))
-    try:
-        futures: dict[Future, RunConfig] = {
-            pool.submit(run_one, config, execution.device, execution.data): config for config in missing
-        }
-        for future in as_completed(futures):
-            yield futures[future], future.exception() or future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def run_one(config: RunConfig, device: str, data: Path | None) -> Line:

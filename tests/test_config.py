@@ -259,7 +259,7 @@ def test_grid_refuses(axes, message):
     "values",
     [{"workers": w} for w in (0, -1, 1.5, "2", True, None)]
     + [{"device": d} for d in ("gpu", "", 3, None, "cude:0")]
-    + [{"scheduler": "tcp://host:8786"}],
+    + [{"scheduler": "host"}, {"scheduler": 8786}, {"time_limit": 0}, {"time_limit": float("nan")}],
     ids=str,
 )
 def test_execution_refuses(values):
