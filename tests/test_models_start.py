@@ -62,15 +62,9 @@ def test_activation_and_depth(activation, kind):
 @pytest.mark.parametrize(
     ("model", "convolutions", "shortcuts"),
     [
-        ("vgg11", 8, 0),
-        ("vgg16", 13, 0),
-        ("allcnn", 9, 0),
-        ("resnet18", 17, 3),
-        ("preresnet164", 163, 3),
-        ("wideresnet28x10", 25, 3),
-        ("bejan_simple", 4, 0),
-        ("bejan_middle", 6, 0),
-        ("bejan_complex", 9, 0),
+        *(("vgg11", 8, 0), ("vgg16", 13, 0), ("allcnn", 9, 0)),
+        *(("resnet18", 17, 3), ("preresnet164", 163, 3), ("wideresnet28x10", 25, 3)),
+        *(("bejan_simple", 4, 0), ("bejan_middle", 6, 0), ("bejan_complex", 9, 0)),
     ],
 )
 def test_number_of_convolutions(model, convolutions, shortcuts):
