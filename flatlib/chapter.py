@@ -64,7 +64,12 @@ class Chapter:
         if REFRESH in os.environ:
             with Path(os.environ[REFRESH]).open("a") as asked:
                 asked.writelines(f"{config.run_id}\n" for config in configs)
-        execution = Execution(device=values.device, workers=values.workers)
+        execution = Execution(
+            device=values.device,
+            workers=values.workers,
+            scheduler=values.scheduler or None,
+            time_limit=values.time_limit or None,
+        )
         runs = sweep.run(configs, self.record, execution, known=list(self.published.values()))
         if (runs["status"] == "diverged").all():
             raise FlatlibError(f"all {len(runs)} runs diverged: there is nothing to show; lower the learning rates")

@@ -8,13 +8,12 @@ import hashlib
 import itertools
 import json
 import re
-import types
-import typing
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from flatlib.checks import check_optimization, checked, one_of
 from flatlib.errors import FlatlibError
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "cifar10-jpeg")
@@ -60,36 +59,6 @@ POSITIVE = (
 )
 SHARES = ("momentum", "label_smoothing", "dropout", "averaging_start")
 NOT_NEGATIVE = ("weight_decay", "sam_rho", "mixup")
-WITH_MOMENTUM = ("heavy_ball", "nesterov")
-WITH_DECOUPLED_DECAY = ("sgd", "adam", "adamw", "adabound")
-
-
-def checked(name: str, value: Any, kind: Any) -> Any:
-    """`value` as the annotated `kind` of field `name`; a whole number may stand for a float, nothing else converts."""
-    value = value.item() if hasattr(value, "item") and getattr(value, "shape", ()) == () else value
-    if isinstance(kind, types.UnionType):
-        return None if value is None else checked(name, value, typing.get_args(kind)[0])
-    if typing.get_origin(kind) is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise FlatlibError(f"{name}: expected a list of names, got {value!r}")
-        names = tuple(checked(name, item, str) for item in value)
-        if len(set(names)) < len(names):
-            raise FlatlibError(f"{name}: a name is listed twice in {list(value)}")
-        return names
-    if kind is float and type(value) is int:
-        try:
-            value = float(value)
-        except OverflowError:
-            raise FlatlibError(f"{name}: {str(value)[:9]}... is too large") from None
-    if type(value) is not kind:
-        raise FlatlibError(f"{name}: expected {kind.__name__}, got {value!r}")
-    return value
-
-
-def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
-    """Raise a `FlatlibError` that names the field and what is allowed, unless `value` is allowed."""
-    if value not in allowed:
-        raise FlatlibError(f"{name}: unknown name {value!r}; allowed: {', '.join(allowed)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +162,7 @@ class RunConfig:
         for name in self.augmentation:
             one_of("augmentation", name, AUGMENTATIONS)
         self._check_ranges()
-        self._check_optimization()
+        check_optimization(self)
 
     def _check_ranges(self) -> None:
         for name, least in MINIMUM.items():
@@ -223,26 +192,6 @@ class RunConfig:
             raise FlatlibError(f"depth, activation: apply to mlp only, the model is {self.model}")
         if self.dropout and not self.model.startswith(("mlp", "vgg")):
             raise FlatlibError(f"dropout: applies to mlp and the VGGs only, the model is {self.model}")
-
-    def _check_optimization(self) -> None:
-        if (self.momentum > 0) != (self.optimizer in WITH_MOMENTUM):
-            raise FlatlibError(f"momentum: goes with {' and '.join(WITH_MOMENTUM)}, and with these it must be positive")
-        if self.weight_decay_kind == "decoupled" and self.optimizer not in WITH_DECOUPLED_DECAY:
-            raise FlatlibError(f"weight_decay_kind: decoupled goes with {', '.join(WITH_DECOUPLED_DECAY)}")
-        if self.optimizer == "adamw" and self.weight_decay_kind == "l2" and self.weight_decay > 0:
-            raise FlatlibError("weight_decay_kind: adamw is decoupled; use adam for l2")
-        if self.optimizer == "adashift" and self.weight_decay > 0:
-            raise FlatlibError("weight_decay: adashift has none")
-        if self.sam_batch is not None and not self.sam_rho:
-            raise FlatlibError("sam_batch: goes with a sam_rho")
-        if self.averaging_start is None and self.averaging_learning_rate is not None:
-            raise FlatlibError("averaging_learning_rate: goes with averaging_start")
-        if self.averaging_start is not None and self.stop != "epochs":
-            raise FlatlibError('averaging_start: goes with stop="epochs", which says when the average is complete')
-        if (self.stop == "updates") and self.max_updates is None:
-            raise FlatlibError("max_updates: the stop rule updates needs it")
-        if self.schedule != "constant" and self.max_updates is not None:
-            raise FlatlibError("schedule: runs over max_epochs; leave max_updates at None")
 
     @property
     def run_id(self) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm import tqdm
 
-from flatlib.config import one_of
+from flatlib.checks import one_of
 from flatlib.curvature.problem import materialise
 from flatlib.errors import FlatlibError
 from flatlib.measures import REGISTRY, Checkpoint, measure

@@ -6,7 +6,8 @@ import pandas as pd
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from flatlib.config import MEASURES, one_of
+from flatlib.checks import one_of
+from flatlib.config import MEASURES
 from flatlib.curvature import HessianOperator, adam_preconditioner, preconditioned_eigenvalue
 from flatlib.curvature.problem import Data, Loss, materialise
 from flatlib.curvature.stability import stability_threshold

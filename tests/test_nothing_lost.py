@@ -17,6 +17,7 @@ import pytest
 import sleepers
 
 from flatlib import records, sweep
+from flatlib.cli import main
 from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.executors import outcomes
@@ -229,3 +230,16 @@ def test_a_run_that_fails_is_written_down_and_tried_again(tmp_path, monkeypatch)
         "error": "ZeroDivisionError: division by zero",
     }
     assert len(sweep.run([BASE], record, Execution(device="cpu", progress=False))) == 1
+
+
+def test_a_chapter_on_a_cluster_and_under_a_time_limit(tmp_path, capsys):
+    """The command line, with a scheduler and two workers started as real processes."""
+    common = ["run", "01_lr_batch", "--device", "cpu", "--records", str(tmp_path), "--output", str(tmp_path / "pages")]
+    seeds = ["-p", "seeds", "[0]"]
+    with cluster(tmp_path) as (address, _):
+        assert main([*common, *seeds, "--scheduler", address, "--time-limit", "10m"]) == 0
+    lines = records.read(tmp_path / "01_lr_batch" / "smoke.jsonl")
+    assert {line["config"]["seed"] for line in lines.values()} == {0}
+    capsys.readouterr()
+    assert main([*common, "--time-limit", "soon"]) == 2
+    assert "expected a time such as 90, 8m or 2h" in capsys.readouterr().err

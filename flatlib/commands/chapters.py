@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,20 @@ def where(command: argparse.ArgumentParser) -> None:
     """The options that say where and how wide the runs are spread."""
     command.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     command.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="runs at the same time")
+    command.add_argument("--scheduler", default="", help="address of a Dask scheduler to train on, tcp://HOST:8786")
+    command.add_argument("--time-limit", default="0", help="end a chapter's training after so long: 90, 8m or 2h")
+
+
+def seconds(text: str) -> float:
+    """A length of time: a number of seconds, or one with s, m or h.
+
+    >>> seconds("90"), seconds("1.5m"), seconds("2h")
+    (90.0, 90.0, 7200.0)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if found is None:
+        raise FlatlibError(f"--time-limit: expected a time such as 90, 8m or 2h, got {text!r}")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def chosen(names: Sequence[str]) -> tuple[Path, list[str]]:
@@ -55,12 +70,19 @@ def prepared(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Path, 
     from flatlib.config import Execution
 
     root, chapters = chosen(options.chapters)
-    execution = Execution(device=options.device, workers=options.workers)
+    limit = seconds(options.time_limit)
+    execution = Execution(
+        device=options.device,
+        workers=options.workers,
+        scheduler=options.scheduler or None,
+        time_limit=limit or None,
+    )
     from flatlib.device import resolve  # torch takes seconds to import: not before the names are right
     from flatlib.execute import settings
 
     resolve(execution.device)
-    given = {"device": options.device, "workers": options.workers} | given
+    where_given = {"scheduler": options.scheduler, "time_limit": limit}
+    given = {"device": options.device, "workers": options.workers} | where_given | given
     return root, {name: settings(root, name, options.preset, {"preset": options.preset} | given) for name in chapters}
 
 

@@ -1,0 +1,64 @@
+"""What a setting may be: its kind, its name, and the settings that it goes with."""
+
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from flatlib.errors import FlatlibError
+
+if typing.TYPE_CHECKING:
+    from flatlib.config import RunConfig
+
+WITH_MOMENTUM = ("heavy_ball", "nesterov")
+WITH_DECOUPLED_DECAY = ("sgd", "adam", "adamw", "adabound")
+
+
+def checked(name: str, value: Any, kind: Any) -> Any:
+    """`value` as the annotated `kind` of field `name`; a whole number may stand for a float, nothing else converts."""
+    value = value.item() if hasattr(value, "item") and getattr(value, "shape", ()) == () else value
+    if isinstance(kind, types.UnionType):
+        return None if value is None else checked(name, value, typing.get_args(kind)[0])
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise FlatlibError(f"{name}: expected a list of names, got {value!r}")
+        names = tuple(checked(name, item, str) for item in value)
+        if len(set(names)) < len(names):
+            raise FlatlibError(f"{name}: a name is listed twice in {list(value)}")
+        return names
+    if kind is float and type(value) is int:
+        try:
+            value = float(value)
+        except OverflowError:
+            raise FlatlibError(f"{name}: {str(value)[:9]}... is too large") from None
+    if type(value) is not kind:
+        raise FlatlibError(f"{name}: expected {kind.__name__}, got {value!r}")
+    return value
+
+
+def one_of(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise a `FlatlibError` that names the field and what is allowed, unless `value` is allowed."""
+    if value not in allowed:
+        raise FlatlibError(f"{name}: unknown name {value!r}; allowed: {', '.join(allowed)}")
+
+
+def check_optimization(config: "RunConfig") -> None:
+    """Raise a `FlatlibError` for settings of how the weights move that do not fit together."""
+    if (config.momentum > 0) != (config.optimizer in WITH_MOMENTUM):
+        raise FlatlibError(f"momentum: goes with {' and '.join(WITH_MOMENTUM)}, and with these it must be positive")
+    if config.weight_decay_kind == "decoupled" and config.optimizer not in WITH_DECOUPLED_DECAY:
+        raise FlatlibError(f"weight_decay_kind: decoupled goes with {', '.join(WITH_DECOUPLED_DECAY)}")
+    if config.optimizer == "adamw" and config.weight_decay_kind == "l2" and config.weight_decay > 0:
+        raise FlatlibError("weight_decay_kind: adamw is decoupled; use adam for l2")
+    if config.optimizer == "adashift" and config.weight_decay > 0:
+        raise FlatlibError("weight_decay: adashift has none")
+    if config.sam_batch is not None and not config.sam_rho:
+        raise FlatlibError("sam_batch: goes with a sam_rho")
+    if config.averaging_start is None and config.averaging_learning_rate is not None:
+        raise FlatlibError("averaging_learning_rate: goes with averaging_start")
+    if config.averaging_start is not None and config.stop != "epochs":
+        raise FlatlibError('averaging_start: goes with stop="epochs", which says when the average is complete')
+    if (config.stop == "updates") and config.max_updates is None:
+        raise FlatlibError("max_updates: the stop rule updates needs it")
+    if config.schedule != "constant" and config.max_updates is not None:
+        raise FlatlibError("schedule: runs over max_epochs; leave max_updates at None")
