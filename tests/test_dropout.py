@@ -9,7 +9,7 @@ from torch import nn
 from flatlib.config import RunConfig
 from flatlib.device import seeded
 from flatlib.models import build
-from flatlib.train import train
+from flatlib.train import DROPOUT, train
 
 CIFAR = (3, 32, 32)
 TINY = RunConfig(width=0.2, dropout=0.3, train_size=200, test_size=100, max_epochs=3, stop="epochs")
@@ -57,7 +57,7 @@ def test_a_plain_loop_gives_the_same_weights():
     data, model = trained.data, build(TINY, (1, 8, 8), 10).train()
     order = torch.Generator().manual_seed(TINY.seed + 0x5EED)
     optimizer = torch.optim.SGD(model.parameters(), lr=TINY.learning_rate)
-    with seeded(TINY.seed + 0xD209, torch.device("cpu")):
+    with seeded(TINY.seed + DROPOUT, torch.device("cpu")):
         for _ in range(TINY.max_epochs):
             for batch in torch.randperm(200, generator=order).split(TINY.batch_size):
                 optimizer.zero_grad()
