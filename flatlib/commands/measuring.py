@@ -27,13 +27,14 @@ def add(commands: argparse._SubParsersAction) -> None:
     bench = commands.add_parser("bench", help="time this package against the libraries that measure the same")
     bench.add_argument(
         "what",
-        choices=["curvature", "exact", "traps"],
+        choices=["curvature", "exact", "traps", "training"],
         help="curvature: time and memory of the largest eigenvalue; exact: time of the exact trace and of Jacobian "
-        "norms; traps: answers where libraries go wrong",
+        "norms; traps: answers where libraries go wrong; training: time of an epoch",
     )
     bench.add_argument("--cases", default="*", help="shell patterns of cases, with commas between them (default all)")
     bench.add_argument("--dataset", default="cifar10", help="images the networks are trained on (default cifar10)")
     bench.add_argument("--repeats", type=int, default=5, help="starts of each search, and timings (default 5)")
+    bench.add_argument("--images", type=int, default=2000, help="of an epoch of training (default 2000)")
     bench.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     bench.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     bench.add_argument("--output", type=Path, help="JSON file to write")
@@ -91,9 +92,13 @@ def run_benchmark(options: argparse.Namespace) -> int:
     from flatlib.provenance import provenance
 
     about = {"provenance": provenance(resolve(options.device))}
-    found = {"curvature": benchmark_curvature, "exact": benchmark_exact, "traps": ask_about_traps}[options.what](
-        options
-    )
+    benchmarks = {
+        "curvature": benchmark_curvature,
+        "exact": benchmark_exact,
+        "traps": ask_about_traps,
+        "training": benchmark_training,
+    }
+    found = benchmarks[options.what](options)
     if options.output is not None:
         write_json(options.output, about | found)
     return 0
@@ -124,6 +129,17 @@ def timed(benchmark: Callable[..., list[dict[str, Any]]], options: argparse.Name
     cases = problems(chosen(options.cases), options.dataset, options.device)
     settings = {name: getattr(options, name) for name in ("dataset", "repeats", "threads")}
     return settings | {"entries": benchmark(cases, options.repeats, options.threads)}
+
+
+def benchmark_training(options: argparse.Namespace) -> dict[str, Any]:
+    """An epoch of each network."""
+    from flatlib.bench.training import benchmark, chosen, report
+
+    if options.images < 1:
+        raise FlatlibError(f"--images: at least 1, got {options.images}")
+    entries = benchmark(chosen(options.cases), options.dataset, options.device, options.images, options.repeats)
+    print(report(entries).to_string(float_format="{:.3g}".format))
+    return {"dataset": options.dataset, "images": options.images, "entries": entries}
 
 
 def ask_about_traps(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,0 +1,139 @@
+"""The benchmark of training: an epoch of `flatlib.train`, against the loop of every tutorial."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
+
+from flatlib.bench.timing import alternating, median_ratio
+from flatlib.config import RunConfig
+from flatlib.data import Data, load
+from flatlib.device import reproducible, resolve
+from flatlib.errors import FlatlibError
+from flatlib.models import build
+from flatlib.optim import build_optimizer
+from flatlib.train import AUGMENT, Trained, batches, step, updates_per_epoch
+
+CASES = {"mlp": ("mlp", 1.0), "small_cnn": ("small_cnn", 1.0), "vgg11/4": ("vgg11", 0.25), "vgg11": ("vgg11", 1.0)}
+"""Model and width by name."""
+BATCH = 100
+MATRIX = 2048
+"""Side of the square matrices whose product is the machine's rate."""
+
+
+class Pictures(Dataset):
+    """Images as a data set on disk gives them, and torchvision's usual transforms."""
+
+    def __init__(self, data: Data):
+        low, high = data.x_train.min(), data.x_train.max()
+        pixels = ((data.x_train - low) / (high - low) * 255).byte().permute(0, 2, 3, 1).cpu().contiguous().numpy()
+        self._images = [Image.fromarray(image.squeeze()) for image in pixels]
+        self._labels = data.y_train.tolist()
+        channels = data.x_train.shape[1]
+        self._transform = transforms.Compose(
+            [transforms.ToTensor(), transforms.Normalize((0.5,) * channels, (0.25,) * channels)]
+        )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self._transform(self._images[index]), self._labels[index]
+
+
+def benchmark(names: Iterable[str], dataset: str, device: str, images: int, repeats: int) -> list[dict[str, Any]]:
+    """One entry for each network: seconds of an epoch by both loops, floating-point operations, and the matrix rate.
+
+    One CPU thread, as sweeps train.
+    """
+    with reproducible():
+        place = resolve(device)
+        return [_entry(name, dataset, place, images, repeats) for name in names]
+
+
+def chosen(patterns: str) -> list[str]:
+    """The cases that are listed, with commas between them; ``*`` is all but the largest."""
+    if patterns == "*":
+        return list(CASES)[:-1]
+    names = [name.strip() for name in patterns.split(",")]
+    for name in names:
+        if name not in CASES:
+            raise FlatlibError(f"--cases: unknown name {name!r}; allowed: {', '.join(CASES)}")
+    return names
+
+
+def _entry(name: str, dataset: str, place: torch.device, images: int, repeats: int) -> dict[str, Any]:
+    model, width = CASES[name]
+    config = RunConfig(
+        dataset=dataset, model=model, width=width, train_size=images, test_size=10, batch_size=min(BATCH, images)
+    )
+    data = load(config, place)
+    shape = tuple(data.x_train.shape[1:])
+    calls = {"flatlib": _our_epoch(config, data, shape), "tutorial": _tutorial_epoch(config, data, shape)}
+    for call in calls.values():
+        call(0)  # the first epoch plans its kernels
+    with FlopCounterMode(display=False) as counter:
+        calls["flatlib"](0)
+    seconds = alternating(calls | {"matrix": _matrix_product(place)}, repeats)
+    return {"network": name, "operations": counter.get_total_flops(), "seconds": seconds}
+
+
+def _our_epoch(config: RunConfig, data: Data, shape: tuple[int, ...]) -> Callable[[int], None]:
+    network = build(config, shape, data.classes).to(data.x_train.device).train()
+    run = Trained(config, network, data, build_optimizer(network.parameters(), config))
+    generator = torch.Generator().manual_seed(config.seed + AUGMENT)
+
+    def epoch(repeat: int) -> None:
+        for batch in itertools.islice(batches(data, config), updates_per_epoch(config, data)):
+            step(network, run.optimizer, run, batch, generator)
+
+    return epoch
+
+
+def _tutorial_epoch(config: RunConfig, data: Data, shape: tuple[int, ...]) -> Callable[[int], None]:
+    """PyTorch's "Training a classifier": a loader in this process, and the loss asked for at every step."""
+    place = data.x_train.device
+    network = build(config, shape, data.classes).to(place).train()
+    loader = DataLoader(Pictures(data), batch_size=config.batch_size, shuffle=True)
+    optimizer = torch.optim.SGD(network.parameters(), lr=config.learning_rate)
+    criterion = nn.CrossEntropyLoss()
+
+    def epoch(repeat: int) -> None:
+        running = 0.0
+        for inputs, labels in loader:
+            inputs, labels = inputs.to(place), labels.to(place)
+            optimizer.zero_grad()
+            loss = criterion(network(inputs), labels)
+            loss.backward()
+            optimizer.step()
+            running += loss.item()
+
+    return epoch
+
+
+def _matrix_product(place: torch.device) -> Callable[[int], None]:
+    a, b = torch.randn(2, MATRIX, MATRIX, device=place)
+    a @ b
+    return lambda repeat: torch.mm(a, b)
+
+
+def report(entries: list[dict[str, Any]]) -> pd.DataFrame:
+    """Seconds of an epoch, how many times longer the tutorial's takes, and the share of the machine's matrix rate."""
+    rows = {}
+    for entry in entries:
+        seconds = {name: sorted(times)[len(times) // 2] for name, times in entry["seconds"].items()}
+        rate = 2 * MATRIX**3 / seconds["matrix"]
+        rows[entry["network"]] = {
+            "seconds": seconds["flatlib"],
+            "tutorial / flatlib": median_ratio(entry["seconds"]["tutorial"], entry["seconds"]["flatlib"]),
+            "share of the matrix rate": entry["operations"] / seconds["flatlib"] / rate,
+            "Gflop/s": entry["operations"] / seconds["flatlib"] / 1e9,
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("network")
