@@ -23,6 +23,7 @@ PAGES = [
     "book/claims/01_lr_batch.html",
     "book/claims/08_progressive_sharpening.html",
     "book/method/curvature.html",
+    "book/method/libraries.html",
     "book/method/toy.html",
     "book/method/rerun.html",
     "book/method/your_model.html",
