@@ -9,7 +9,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +148,10 @@ class RunConfig:
     version: int = 1
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            object.__setattr__(self, item.name, checked(item.name, getattr(self, item.name), item.type))
+        for name, item in self.__dataclass_fields__.items():
+            value = getattr(self, name)
+            if value is not item.default and type(value) is not item.type:
+                object.__setattr__(self, name, checked(name, value, item.type))
         if not self.dataset.endswith(".npz") and self.dataset not in DATASETS:
             raise FlatlibError(
                 f"dataset: unknown name {self.dataset!r}; allowed: {', '.join(DATASETS)}, or a path ending in .npz"
@@ -196,25 +198,26 @@ class RunConfig:
     @property
     def run_id(self) -> str:
         """16 hexadecimal digits that name this configuration."""
-        defaults = {item.name: item.default for item in fields(self)}
-        chosen = {name: value for name, value in asdict(self).items() if value != defaults[name]}
+        items = self.__dataclass_fields__.items()
+        chosen = {name: getattr(self, name) for name, item in items if getattr(self, name) != item.default}
         canonical = json.dumps(chosen | {"version": self.version}, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         """Every field, as plain JSON values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "RunConfig":
         """The configuration a record line holds; a field this version does not know is an error, not a guess."""
-        return replace(cls(), **known_fields(values))
+        return cls(**known_fields(values))
 
 
 def known_fields(names: dict[str, Any]) -> dict[str, Any]:
     """`names`, if each is a field of `RunConfig`."""
     for name in names:
-        one_of("RunConfig field", name, [item.name for item in fields(RunConfig)])
+        one_of("RunConfig field", name, RunConfig.__dataclass_fields__)
     return names
 
 
