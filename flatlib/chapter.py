@@ -15,8 +15,9 @@ import pandas as pd
 from flatlib import parameters, records, sweep
 from flatlib.checkout import find_root, notebook
 from flatlib.claims import CLAIMS, Claim, overall, readable, sentence
-from flatlib.config import Execution, RunConfig
+from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
+from flatlib.execution import Execution
 from flatlib.show import glue_texts
 
 REFRESH = "FLATLIB_REFRESH"  # set by `flatlib refresh`: a file that collects the run_ids a chapter asks for

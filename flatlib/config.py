@@ -1,4 +1,4 @@
-"""What determines a result (`RunConfig`), and what does not (`Execution`).
+"""What determines a result.
 
 A `RunConfig` is checked when it is built, so that a typing error costs a second and not a night. Its `run_id` is a
 hash of its canonical JSON: the same settings have the same name on every machine, and a record finds them again.
@@ -7,10 +7,8 @@ hash of its canonical JSON: the same settings have the same name on every machin
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from flatlib.checks import check_optimization, checked, one_of
@@ -238,34 +236,3 @@ def grid(base: RunConfig, **axes: Iterable[Any]) -> list[RunConfig]:
         if any(value in values[name][:position] for position, value in enumerate(values[name])):
             raise FlatlibError(f"{name}: a value is listed twice in {values[name]}")
     return [replace(base, **dict(zip(values, point, strict=True))) for point in itertools.product(*values.values())]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Execution:
-    """What does not change a result: where and how wide the runs are spread.
-
-    Attributes:
-        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-        workers: runs trained at the same time, each in a process of its own with one thread.
-        scheduler: address of a Dask scheduler (``tcp://host:8786``), whose workers train; None runs on this machine.
-        time_limit: seconds after which a sweep ends, with everything that has finished kept; None for none.
-        data: folder with ``NAME.npz`` files and downloads; None takes FLATLIB_DATA or the user's cache.
-        progress: show a progress bar.
-    """
-
-    device: str = "auto"
-    workers: int = 1
-    scheduler: str | None = None
-    time_limit: float | None = None
-    data: Path | None = None
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        if type(self.workers) is not int or self.workers < 1:
-            raise FlatlibError(f"workers: expected a whole number of at least 1, got {self.workers!r}")
-        if self.scheduler is not None and not re.fullmatch(r"(tcp|tls|ws|inproc)://\S+", str(self.scheduler)):
-            raise FlatlibError(f"scheduler: expected an address such as tcp://host:8786, got {self.scheduler!r}")
-        if self.time_limit is not None and not 0 < self.time_limit < float("inf"):
-            raise FlatlibError(f"time_limit: must be a positive number of seconds, got {self.time_limit!r}")
-        if not isinstance(self.device, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise FlatlibError(f"device: unknown name {self.device!r}; allowed: auto, cpu, cuda, cuda:N")

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import torch
 
-from flatlib.config import Execution
 from flatlib.errors import FlatlibError
+from flatlib.execution import Execution
 
 
 def resolve(name: str) -> torch.device:

@@ -12,8 +12,9 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from flatlib.config import Execution, RunConfig
+from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
+from flatlib.execution import Execution
 
 RunOne = Callable[[RunConfig, str, Path | None], Any]
 Outcome = tuple[RunConfig, Any | Exception]

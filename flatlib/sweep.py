@@ -12,10 +12,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from flatlib import records
-from flatlib.config import Execution, RunConfig
+from flatlib.config import RunConfig
 from flatlib.data import load
 from flatlib.device import resolve
 from flatlib.errors import FlatlibError
+from flatlib.execution import Execution
 from flatlib.executors import outcomes
 from flatlib.provenance import provenance
 from flatlib.records import Line

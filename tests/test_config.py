@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from flatlib import config as module
 from flatlib import data, measures, models
-from flatlib.config import Execution, RunConfig, grid
+from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
+from flatlib.execution import Execution
 from flatlib.optim import SCHEDULES, optimizers
 
 DEFAULTS = {

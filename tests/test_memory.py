@@ -76,7 +76,7 @@ def test_a_hundred_measurements_take_no_more_than_forty():
 
 
 def operator_with(monkeypatch, free: int) -> HessianOperator:
-    monkeypatch.setattr("flatlib.curvature.operator.free_memory", lambda device: free)
+    monkeypatch.setattr("flatlib.curvature.graph_memory.free_memory", lambda device: free)
     data = torch.zeros(1000, 3, 8, 8), torch.zeros(1000, dtype=torch.long)
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 2))
     return HessianOperator(model, "cross_entropy", data)
@@ -88,7 +88,7 @@ def test_chunks_are_what_the_free_memory_allows(monkeypatch):
     assert 1 < little.chunk_size < 1000
     assert little.product_memory < 2**20 + 8 * 4 * little.shape[0]
     assert operator_with(monkeypatch, 0).chunk_size == 1
-    monkeypatch.setattr("flatlib.curvature.operator.GRAPH_MEMORY_CPU", 2**20)
+    monkeypatch.setattr("flatlib.curvature.graph_memory.GRAPH_MEMORY_CPU", 2**20)
     assert operator_with(monkeypatch, 2**40).chunk_size == little.chunk_size
 
 

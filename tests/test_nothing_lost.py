@@ -18,8 +18,9 @@ import sleepers
 
 from flatlib import records, sweep
 from flatlib.cli import main
-from flatlib.config import Execution, RunConfig, grid
+from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
+from flatlib.execution import Execution
 from flatlib.executors import outcomes
 
 BASE = RunConfig(width=0.05, train_size=100, test_size=50, max_epochs=4, track=("train_loss",), track_every=2)

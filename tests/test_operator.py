@@ -102,7 +102,7 @@ def test_the_kept_graph_is_freed_with_the_operator(small_case):
 def test_keeps_the_graph_only_when_all_examples_fit(small_case, monkeypatch):
     operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
     assert operator.chunk_size == operator.examples == 23
-    monkeypatch.setattr("flatlib.curvature.operator.GRAPH_MEMORY_CPU", 4000)
+    monkeypatch.setattr("flatlib.curvature.graph_memory.GRAPH_MEMORY_CPU", 4000)
     chunked = HessianOperator(small_case.model, small_case.loss, small_case.data)
     assert 1 <= chunked.chunk_size < 23
     torch.testing.assert_close(chunked.to_dense(), operator.to_dense())

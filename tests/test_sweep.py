@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from flatlib import records, sweep
-from flatlib.config import Execution, RunConfig, grid
+from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
+from flatlib.execution import Execution
 
 BASE = RunConfig(width=0.05, train_size=100, test_size=50, max_epochs=2, track=("lambda_max",), track_every=2)
 CONFIGS = grid(BASE, learning_rate=[0.1, 0.5], seed=[0, 1])

@@ -12,7 +12,7 @@ import torch
 from flatlib.bench.libraries import LIBRARIES, unusable
 from flatlib.bench.memory import peak_memory_of
 from flatlib.bench.problems import Problem
-from flatlib.bench.timing import alternating, geometric_mean, median_ratio
+from flatlib.bench.timing import alternating, geometric_mean, median_ratio, using_threads
 from flatlib.curvature import HessianOperator, top_eigenvalues
 from flatlib.curvature.lanczos import Lanczos
 
@@ -29,12 +29,8 @@ def benchmark(problems: Iterable[Problem], repeats: int = 5, threads: int = 1) -
     `repeats` starts within `ACCURACY` of the float64 eigenvalue. Each call starts from nothing: it builds its operator.
     Memory is that of one such call in a process of its own.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with using_threads(threads):
         return [_entry(problem, repeats) for problem in problems]
-    finally:
-        torch.set_num_threads(before)
 
 
 def _entry(problem: Problem, repeats: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flatlib.bench.problems import Problem
-from flatlib.bench.timing import alternating, median_ratio
+from flatlib.bench.timing import alternating, median_ratio, using_threads
 from flatlib.curvature import HessianOperator, trace
 from flatlib.jacobian import jacobian_norm
 
@@ -21,12 +21,8 @@ CHUNK = 100
 
 def benchmark(problems: Iterable[Problem], repeats: int, threads: int) -> list[dict[str, Any]]:
     """One entry for each problem: seconds of a gradient, the exact trace, and Jacobian norms by both."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with using_threads(threads):
         return [_entry(problem, repeats) for problem in problems]
-    finally:
-        torch.set_num_threads(before)
 
 
 def _entry(problem: Problem, repeats: int) -> dict[str, Any]:

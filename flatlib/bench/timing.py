@@ -1,7 +1,8 @@
 """Times that can be compared: taken in turn, so that what slows the machine down slows all of them."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -18,6 +19,17 @@ def alternating(calls: Mapping[str, Callable[[int], object]], repeats: int) -> d
             _finish()
             seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+@contextmanager
+def using_threads(count: int) -> Iterator[None]:
+    """This many CPU threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def median_ratio(slow: list[float], fast: list[float]) -> float:

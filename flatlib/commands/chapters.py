@@ -67,7 +67,7 @@ def chosen(names: Sequence[str]) -> tuple[Path, list[str]]:
 
 def prepared(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Path, dict[str, dict[str, Any]]]:
     """The checkout and each chapter's checked parameters; a bad one stops everything before anything trains."""
-    from flatlib.config import Execution
+    from flatlib.execution import Execution
 
     root, chapters = chosen(options.chapters)
     limit = seconds(options.time_limit)

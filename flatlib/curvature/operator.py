@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flatlib.curvature.fast_layers import FastLayers
 from flatlib.curvature.frozen import frozen_copy, measuring, run, set_modes
+from flatlib.curvature.graph_memory import VECTORS, affordable_examples, kept_bytes, product_bytes
 from flatlib.curvature.problem import (
     LOSSES,
     Data,
@@ -27,23 +28,11 @@ from flatlib.curvature.problem import (
 from flatlib.curvature.recalibrated import recalibrate
 from flatlib.curvature.symmetry import require_second_derivatives, require_symmetric
 from flatlib.errors import FlatlibError, NotFinite, explained
-from flatlib.memory import free_memory
 
 NOISE = 10.0
 """Units in the last place; the biases under a batch norm in train mode have no curvature, and were seen to show 0.3."""
 
 Vectors = TypeVar("Vectors", Tensor, np.ndarray)
-
-GRAPH_SHARE = 0.25
-"""Part of the free memory that one chunk's graph may be predicted to take; tuned, a few workers share a machine."""
-GRAPH_MEMORY_CPU = 4 * 2**30
-"""Most bytes of it on a CPU, so that what fits is the same on most machines: other chunks are another order of sums."""
-GRAPH_PER_FORWARD = 4.0
-GRAPH_PER_LARGEST = 6.0
-VECTORS = 8
-"""Most bytes of a product per byte that the forward pass keeps, per byte of the largest tensor among these, for what is
-in flight, and per byte of a vector of length n. Measured 0.9 (MLP) to 3.4 (ResNet-18) of the first, with 6 vectors, and
-for two wide convolutions 4 of the second on top of it."""
 
 
 class CurvatureOperator(ABC):
@@ -103,7 +92,7 @@ class CurvatureOperator(ABC):
                     f'batch_norm="train" needs one batch: pass the {self.examples} examples as one, unchunked'
                 )
             chunk_size = self.examples
-        self.chunk_size = min(chunk_size or self._predicted_chunk_size(), self.examples)
+        self.chunk_size = min(chunk_size or affordable_examples(self._kept_bytes, self.device), self.examples)
         self._kept: Any = None
         self._is_checked = False
         self._loss_size = 0.0
@@ -229,39 +218,18 @@ class CurvatureOperator(ABC):
 
         Lanczos keeps one more vector of length n for every product.
         """
-        return self.chunk_size * self._product_bytes_per_example + VECTORS * self.shape[0] * self.torch_dtype.itemsize
-
-    def _predicted_chunk_size(self) -> int:
-        """Examples whose graph is predicted to fit."""
-        memory = GRAPH_SHARE * free_memory(self.device)
-        if self.device.type == "cpu":
-            memory = min(memory, GRAPH_MEMORY_CPU)
-        return max(1, int(memory / max(1, self._product_bytes_per_example)))
+        vectors = VECTORS * self.shape[0] * self.torch_dtype.itemsize
+        return self.chunk_size * product_bytes(self._kept_bytes) + vectors
 
     @property
     def bytes_per_example(self) -> int:
         """Bytes that one example's forward pass keeps for the backward pass, parameters aside."""
         return sum(self._kept_bytes)
 
-    @property
-    def _product_bytes_per_example(self) -> int:
-        return int(GRAPH_PER_FORWARD * self.bytes_per_example + GRAPH_PER_LARGEST * max(self._kept_bytes, default=0))
-
     @functools.cached_property
     def _kept_bytes(self) -> list[int]:
-        """Bytes an example of every tensor that the forward pass keeps."""
-        parameters = {p.data_ptr() for p in self.model.parameters()}
-        kept: dict[int, Tensor] = {}
-        x = self._cast(self._inputs[:2])  # batch norm in train mode refuses one example
-
-        def keep(tensor: Tensor) -> None:
-            """Detached, and not returned to the graph: a tensor that holds the graph which holds it is never freed."""
-            if tensor.data_ptr() not in parameters:
-                kept[tensor.data_ptr()] = tensor.detach()
-
-        with measuring(self.device), torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing):
-            self.output(x)
-        return [tensor.numel() * tensor.element_size() // len(x) for tensor in kept.values()]
+        with measuring(self.device):
+            return kept_bytes(self.model, self._cast(self._inputs[:2]))  # train-mode batch norm refuses one example
 
 
 class HessianOperator(CurvatureOperator):
