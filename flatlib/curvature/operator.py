@@ -30,7 +30,7 @@ from flatlib.curvature.symmetry import require_second_derivatives, require_symme
 from flatlib.errors import FlatlibError, NotFinite, explained
 
 NOISE = 10.0
-"""Units in the last place; the biases under a batch norm in train mode have no curvature, and were seen to show 0.3."""
+"""Units in the last place; the biases under a batch norm in train mode have no curvature, and were seen to show 0.5."""
 
 Vectors = TypeVar("Vectors", Tensor, np.ndarray)
 
