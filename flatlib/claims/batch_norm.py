@@ -15,6 +15,20 @@ CELL = ["model", "batch_size", "learning_rate"]
 SAME = ["batch_size", "learning_rate"]
 
 
+def compared(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that are measured in train mode; the other modes are there to be laid beside it."""
+    return runs[runs["batch_norm"] == "train"]
+
+
+def by_mode(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with batch norm at the small batch, once for each way that their sharpness was measured: the column
+    `how` names it, `lambda_max` has the value."""
+    kept = runs[normalized(runs) & (runs["batch_size"] == runs["batch_size"].min())]
+    between = compared(kept)
+    along = between.assign(lambda_max=between["between_iterates"], how="between iterates")
+    return pd.concat([kept.assign(how=kept["batch_norm"]), along], ignore_index=True)
+
+
 def normalized(runs: pd.DataFrame) -> pd.Series:
     """Which runs trained the network with batch norm."""
     return runs["model"].str.endswith("_bn")
@@ -33,7 +47,7 @@ def sharpness_distance(runs: pd.DataFrame, which: str) -> pd.Series:
     """Per seed: |doublings of lambda_max| between the network with batch norm and the one without, at the same rate
     (mean over learning rates)."""
     return mean_within(
-        both(at_batch(runs, which, CELL)),
+        both(at_batch(compared(runs), which, CELL)),
         SAME,
         lambda group: seed_doublings(group, "between_iterates", normalized(group), ~normalized(group)).abs(),
     )
@@ -42,7 +56,7 @@ def sharpness_distance(runs: pd.DataFrame, which: str) -> pd.Series:
 def gain(runs: pd.DataFrame, which: str) -> pd.Series:
     """Per seed: points of test accuracy that batch norm adds, at the ``smallest`` or the ``largest`` learning rate that
     counts, as a mean over the batch sizes."""
-    kept = both(complete_cells(runs, CELL))
+    kept = both(complete_cells(compared(runs), CELL))
     rates = kept.groupby("batch_size")["learning_rate"]
     rate = rates.transform({"smallest": "min", "largest": "max"}[which])
     return 100 * mean_within(

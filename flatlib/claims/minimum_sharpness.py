@@ -11,7 +11,13 @@ from flatlib.claims.settings import complete_cells
 from flatlib.contrasts import mean_within, seed_differences, seed_doublings, seed_taus
 from flatlib.errors import FlatlibError
 
-CELL = ["optimizer", "sam_rho"]
+CELL = ["model", "optimizer", "sam_rho"]
+SAME = ["model", "optimizer"]
+
+
+def as_stated(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs trained on the cross-entropy."""
+    return runs[runs["loss"] == "cross_entropy"]
 
 
 def as_coded(runs: pd.DataFrame) -> pd.DataFrame:
@@ -19,15 +25,20 @@ def as_coded(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["loss"] == "batch_softmax"].assign(loss="cross_entropy")
 
 
+def with_names(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with a column `training` for figures: inside SAM, or alone."""
+    return runs.assign(training=(runs["sam_rho"] > 0).map({True: "inside SAM", False: "alone"}))
+
+
 def counted(runs: pd.DataFrame) -> pd.DataFrame:
     """The complete settings among the runs trained as stated."""
-    return complete_cells(runs[runs["loss"] == "cross_entropy"], CELL)
+    return complete_cells(as_stated(runs), CELL)
 
 
 def paired(runs: pd.DataFrame) -> pd.DataFrame:
     """Of these, the optimizers that count with SAM and without."""
     kept = counted(runs)
-    kept = kept[kept.groupby("optimizer")["sam_rho"].transform("nunique") > 1]
+    kept = kept[kept.groupby(SAME)["sam_rho"].transform("nunique") > 1]
     if kept.empty:
         raise FlatlibError("no optimizer counts with SAM and without")
     return kept
@@ -50,7 +61,7 @@ def gain(group: pd.DataFrame) -> pd.Series:
 
 def share(runs: pd.DataFrame, improves) -> pd.Series:
     """Per seed: the share of optimizers for which SAM improves on the base."""
-    return mean_within(paired(runs), ["optimizer"], lambda group: improves(group).astype(float))
+    return mean_within(paired(runs), SAME, lambda group: improves(group).astype(float))
 
 
 def concordance(runs: pd.DataFrame) -> pd.Series:
@@ -69,7 +80,7 @@ CLAIM = Claim(
         Prediction(
             "minimum sharpness",
             "SAM lowers the minimum sharpness.",
-            lambda runs: mean_within(paired(runs), ["optimizer"], doublings),
+            lambda runs: mean_within(paired(runs), SAME, doublings),
             "doublings of the minimum sharpness",
             Rule(high=0),
             "significantly less sharp (Figure 2)",
@@ -85,7 +96,7 @@ CLAIM = Claim(
         Prediction(
             "accuracy",
             "SAM improves the test accuracy.",
-            lambda runs: mean_within(paired(runs), ["optimizer"], gain),
+            lambda runs: mean_within(paired(runs), SAME, gain),
             "points of test accuracy",
             Rule(low=0),
             "better (Figure 1)",

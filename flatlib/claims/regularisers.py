@@ -10,6 +10,7 @@ from flatlib.claims.rules import Claim, Prediction, Rule
 from flatlib.claims.settings import complete_cells
 from flatlib.contrasts import seed_doublings, seed_taus
 from flatlib.errors import FlatlibError
+from flatlib.stats import bootstrap_mean
 
 SETTINGS = {
     "label smoothing": "label_smoothing",
@@ -29,6 +30,24 @@ def named(runs: pd.DataFrame) -> pd.DataFrame:
     kinds = runs["augmentation"].map(lambda value: len(value.split("+")) if value else 0)
     names, strengths = names.mask(kinds > 0, AUGMENTATION), strengths.mask(kinds > 0, kinds.astype(float))
     return runs.assign(regulariser=names, strength=strengths)
+
+
+def labels(runs: pd.DataFrame) -> pd.Series:
+    """A name for each run's setting: the regulariser and its strength."""
+    shown = runs["strength"].map("{:g}".format)
+    return (runs["regulariser"] + " " + shown).where(runs["regulariser"] != NONE, NONE)
+
+
+def trackers(runs: pd.DataFrame) -> pd.DataFrame:
+    """Kendall's tau of every measure with the gap in loss and with the gap in accuracy: mean over seeds, interval."""
+    kept = counted(runs)
+    measures = ("jacobian_norm_mean", "jacobian_norm", "softmax_jacobian_norm_mean", "softmax_jacobian_norm")
+    rows = []
+    for measure in (*measures, "lambda_max", "gradient_norm", "weight_norm"):
+        taus = {gap: seed_taus(kept, measure, gap).dropna() for gap in (GAP, "generalization_gap")}
+        shown = [str(bootstrap_mean(found)) if len(found) else "no seed has an answer" for found in taus.values()]
+        rows.append((measure.replace("_", " "), *shown))
+    return pd.DataFrame(rows, columns=["measure", "τ with the loss gap", "τ with the accuracy gap"])
 
 
 def counted(runs: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 from flatlib.claims.rules import Claim, Prediction, Rule
 from flatlib.claims.settings import complete_cells
 from flatlib.contrasts import mean_within, seed_differences, seed_doublings, seed_taus
+from flatlib.stats import bootstrap_mean
 
 SAME = ["model", "learning_rate", "max_epochs", "standardize"]
 CELL = [*SAME, "weight_decay"]
@@ -43,6 +44,42 @@ def doublings_without(runs: pd.DataFrame, measure: str) -> pd.Series:
             group, measure, group["weight_decay"] == 0, group["weight_decay"] == group["weight_decay"].max()
         ),
     )
+
+
+# test accuracy in percent, gap in points, lambda_max, by network and weight decay (Figures 1 and 2)
+PAPER = {
+    ("softmax_regression", 0.0): ("93.48", "", "12.26"),
+    ("softmax_regression", 1e-4): ("94", "", "14.17"),
+    ("softmax_regression", 5e-4): ("94.08", "", "15.84"),
+    ("mlp", 0.0): ("94.4", ".48", ""),
+    ("mlp", 1e-4): ("96.46", ".51", ""),
+    ("mlp", 5e-4): ("96.7", ".04", ""),
+}
+
+
+def beside_the_paper(scales: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Our numbers on MNIST beside those that the paper gives, for every scale that has the same network and decay."""
+    rows = []
+    for scale, runs in scales.items():
+        for key, group in counted(runs[runs["dataset"] == "mnist"]).groupby(CELL):
+            setting = dict(zip(CELL, key, strict=True))
+            paper = PAPER.get((setting["model"], setting["weight_decay"]))
+            if paper is None:
+                continue
+            columns = (("test_accuracy", 100), ("generalization_gap", 100), ("lambda_max", 1))
+            ours = [str(bootstrap_mean(group[name] * unit)).split(",")[0:2] for name, unit in columns]
+            row = {
+                "scale": scale,
+                "network": setting["model"],
+                "epochs": setting["max_epochs"],
+                "inputs": "standardized" if setting["standardize"] else "in [0, 1]",
+                "γ": f"{setting['weight_decay']:g}",
+                "n": group["seed"].nunique(),
+            }
+            for name, text, reported in zip(("accuracy", "gap", "λ_max"), ours, paper, strict=True):
+                row |= {name: ",".join(text), f"{name} (paper)": reported}
+            rows.append(row)
+    return pd.DataFrame(rows or [{"scale": "no scale here has the paper's networks on MNIST"}])
 
 
 CLAIM = Claim(
