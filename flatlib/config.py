@@ -194,12 +194,16 @@ class RunConfig:
             raise FlatlibError(f"dropout: applies to mlp and the VGGs only, the model is {self.model}")
 
     @property
-    def run_id(self) -> str:
-        """16 hexadecimal digits that name this configuration."""
+    def canonical(self) -> str:
+        """The fields that are not at their default, and the version, as JSON in the order of their names."""
         items = self.__dataclass_fields__.items()
         chosen = {name: getattr(self, name) for name, item in items if getattr(self, name) != item.default}
-        canonical = json.dumps(chosen | {"version": self.version}, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        return json.dumps(chosen | {"version": self.version}, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def run_id(self) -> str:
+        """16 hexadecimal digits that name this configuration."""
+        return run_id_of(self.canonical)
 
     def to_json(self) -> dict[str, Any]:
         """Every field, as plain JSON values."""
@@ -210,6 +214,11 @@ class RunConfig:
     def from_json(cls, values: dict[str, Any]) -> "RunConfig":
         """The configuration a record line holds; a field this version does not know is an error, not a guess."""
         return cls(**known_fields(values))
+
+
+def run_id_of(canonical: str) -> str:
+    """The name of the configuration with this canonical JSON."""
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def known_fields(names: dict[str, Any]) -> dict[str, Any]:
