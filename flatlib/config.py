@@ -35,6 +35,7 @@ CHOICES = {
     "stop": ("train_accuracy", "train_loss", "epochs", "updates"),
     "batch_norm": ("eval", "train", "recalibrated"),
     "engine": ("lanczos", "pyhessian"),
+    "precision": ("float32", "tf32", "bfloat16"),
 }
 MINIMUM = {  # inclusive where the value makes sense, otherwise `learning_rate` and `width` say so themselves
     "train_size": 1,
@@ -100,6 +101,7 @@ class RunConfig:
         measure_size: curvature is that of so many evenly strided training images (1000 in the code of Kaur et al.).
         batch_norm, engine, tolerance: how the curvature is measured, see `flatlib.curvature`; `tolerance` bounds
             the residual of an eigenvalue relative to it.
+        precision: of products in a training step: ``tf32`` (on a GPU) or ``bfloat16`` (autocast); measures are float32.
         version: of the training and measuring code. It is raised on purpose when results change by more than the error
             that they state: another order of the same sums is the same result.
     """
@@ -143,6 +145,7 @@ class RunConfig:
     batch_norm: str = "eval"
     engine: str = "lanczos"
     tolerance: float = 1e-3
+    precision: str = "float32"
     version: int = 1
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from flatlib.measures import Checkpoint, Numbers, evaluate, measure, of_run
 from flatlib.models import build
 from flatlib.optim import SCHEDULES, Average, batch_gradient, build_optimizer, sam_gradient
 from flatlib.optim.optimizers import set_learning_rate
+from flatlib.precision import Bfloat16, step_precision
 
 # What is random in a run draws from streams of its own: the initialisation uses the seed itself.
 SHUFFLE, DROPOUT, AUGMENT = 0x5EED, 0xD209, 0xA06
@@ -139,10 +140,13 @@ def step(
     config, data = run.config, run.data
     loss = training_loss(config)
     examples = augmented(data.x_train[batch], data.y_train[batch], data.classes, config, generator)
-    if config.sam_rho:
-        sam_gradient(model, loss, examples, config.sam_rho, sam_batch=config.sam_batch, microbatch=config.microbatch)
-    else:
-        batch_gradient(model, loss, examples, config.microbatch)
+    network = Bfloat16(model) if config.precision == "bfloat16" else model
+    parts = config.microbatch
+    with step_precision(config.precision):
+        if config.sam_rho:
+            sam_gradient(network, loss, examples, config.sam_rho, sam_batch=config.sam_batch, microbatch=parts)
+        else:
+            batch_gradient(network, loss, examples, parts)
     optimizer.step()
 
 
