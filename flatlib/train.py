@@ -89,9 +89,7 @@ def descend(run: Trained) -> None:
     config, data = run.config, run.data
     tracked = checkpoint(run)
     per_epoch = updates_per_epoch(config, data)
-    last = config.max_epochs * per_epoch
-    if config.max_updates is not None:
-        last = min(last, config.max_updates)
+    last = last_update(config, per_epoch)
     check_every, track_every = config.check_every or per_epoch, tracking_interval(config)
     average = Average(run.model) if config.averaging_start is not None else None
     generator = torch.Generator().manual_seed(config.seed + AUGMENT)
@@ -115,6 +113,23 @@ def descend(run: Trained) -> None:
 def updates_per_epoch(config: RunConfig, data: Data) -> int:
     """Batches in one pass over the training images."""
     return math.ceil(len(data.x_train) / (config.batch_size or len(data.x_train)))
+
+
+def last_update(config: RunConfig, per_epoch: int) -> int:
+    """Updates after which a run ends whatever its stop rule says.
+
+    Raises:
+        FlatlibError: if one limit ends every run before the other, on which its stop rule waits.
+    """
+    epochs, updates = config.max_epochs * per_epoch, config.max_updates
+    if updates is None:
+        return epochs
+    if (config.stop == "updates" and updates > epochs) or (config.stop == "epochs" and updates < epochs):
+        raise FlatlibError(
+            f"stop: {config.stop} can never be reached: max_epochs of {config.max_epochs} are {epochs} updates, and "
+            f"max_updates is {updates}"
+        )
+    return min(epochs, updates)
 
 
 def learning_rate_at(config: RunConfig, epoch: int) -> float:
