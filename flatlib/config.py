@@ -37,6 +37,7 @@ CHOICES = {
     "stop": ("train_accuracy", "train_loss", "epochs", "updates"),
     "batch_norm": ("eval", "train", "recalibrated"),
     "engine": ("lanczos", "pyhessian"),
+    "precision": ("float32", "tf32", "bfloat16"),
 }
 MINIMUM = {  # inclusive where the value makes sense, otherwise `learning_rate` and `width` say so themselves
     "train_size": 1,
@@ -107,6 +108,7 @@ class RunConfig:
         measure_size: curvature is that of so many evenly strided training images (1000 in the code of Kaur et al.).
         batch_norm, engine, tolerance: how the curvature is measured, see `flatlib.curvature`; `tolerance` bounds
             the residual of an eigenvalue relative to it.
+        precision: of products in a training step: ``tf32`` (on a GPU) or ``bfloat16`` (autocast); measures are float32.
         version: of the training and measuring code. It is raised on purpose when results change by more than the error
             that they state: another order of the same sums is the same result.
     """
@@ -152,6 +154,7 @@ class RunConfig:
     batch_norm: str = "eval"
     engine: str = "lanczos"
     tolerance: float = 1e-3
+    precision: str = "float32"
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -203,12 +206,16 @@ class RunConfig:
             raise FlatlibError(f"dropout: applies to mlp and the VGGs only, the model is {self.model}")
 
     @property
-    def run_id(self) -> str:
-        """16 hexadecimal digits that name this configuration."""
+    def canonical(self) -> str:
+        """The fields that are not at their default, and the version, as JSON in the order of their names."""
         items = self.__dataclass_fields__.items()
         chosen = {name: getattr(self, name) for name, item in items if getattr(self, name) != item.default}
-        canonical = json.dumps(chosen | {"version": self.version}, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        return json.dumps(chosen | {"version": self.version}, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def run_id(self) -> str:
+        """16 hexadecimal digits that name this configuration."""
+        return run_id_of(self.canonical)
 
     def to_json(self) -> dict[str, Any]:
         """Every field, as plain JSON values."""
@@ -219,6 +226,11 @@ class RunConfig:
     def from_json(cls, values: dict[str, Any]) -> "RunConfig":
         """The configuration a record line holds; a field this version does not know is an error, not a guess."""
         return cls(**known_fields(values))
+
+
+def run_id_of(canonical: str) -> str:
+    """The name of the configuration with this canonical JSON."""
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def known_fields(names: dict[str, Any]) -> dict[str, Any]:

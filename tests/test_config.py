@@ -58,6 +58,7 @@ DEFAULTS = {
     "batch_norm": "eval",
     "engine": "lanczos",
     "tolerance": 1e-3,
+    "precision": "float32",
     "version": 1,
 }
 PAPER = RunConfig(dataset="cifar10", model="vgg11", learning_rate=0.04, batch_size=5000, seed=103, max_epochs=10000)
@@ -80,7 +81,7 @@ UNKNOWN = [
     (name, "nonsense")
     for name in (
         *("dataset", "model", "activation", "stop", "batch_norm", "engine"),
-        *("optimizer", "schedule", "weight_decay_kind"),
+        *("optimizer", "schedule", "weight_decay_kind", "precision"),
     )
 ]
 OUT_OF_RANGE = [
