@@ -1,4 +1,4 @@
-"""The six optimizers of Bejan et al. 2022, each alone and inside SAM, at the paper's settings: shared by two chapters."""
+"""The six optimizers of Bejan et al. 2022, each alone and inside SAM, for the two chapters that train them."""
 
 from dataclasses import replace
 

@@ -17,7 +17,7 @@ ACCURATE = 0.9  # training accuracy at which runs are compared
 def summarized(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that did not diverge, with the peak of each measure and its value at the first tracked point where the
     training accuracy is at least `ACCURATE` (NaN for a run that never gets there)."""
-    kept = runs[(runs["status"] != "diverged") & [bool(points) for points in runs["trajectory"]]]
+    kept = runs[(runs["status"] != "diverged") & runs["trajectory"].map(bool)]
     if kept.empty:
         raise FlatlibError("no run was tracked")
     points = [pd.DataFrame(trajectory).astype(float) for trajectory in kept["trajectory"]]

@@ -50,7 +50,7 @@ def accuracy_across(runs: pd.DataFrame) -> pd.Series:
 
 def tracked(runs: pd.DataFrame) -> pd.DataFrame:
     """The points along the tracked runs, with the epoch and the alpha of each."""
-    followed = with_alpha(runs[[bool(points) for points in runs["trajectory"]]])
+    followed = with_alpha(runs[runs["trajectory"].map(bool)])
     if followed.empty:
         raise FlatlibError("no run was tracked")
     points = trajectories(followed)
