@@ -11,9 +11,11 @@ trajectories                 a measure along training, one curve per learning ra
 landscape_lines              the loss along eigenvectors of its Hessian
 landscape_contours           the loss in the plane of two eigenvectors
 ratio_rows                   ratios to a reference, one row per case
+interval_rows                estimates with their intervals, one row per case
 """
 
 from flatlib.figures.axes import AXIS, Axis
+from flatlib.figures.intervals import interval_rows
 from flatlib.figures.landscape import landscape_contours, landscape_lines
 from flatlib.figures.learning_rate import against_learning_rate
 from flatlib.figures.ratios import ratio_rows
@@ -28,6 +30,7 @@ __all__ = [
     "TWO_COLUMNS",
     "Axis",
     "against_learning_rate",
+    "interval_rows",
     "landscape_contours",
     "landscape_lines",
     "ratio_rows",
