@@ -37,9 +37,9 @@ def published(root: Path) -> Tables:
     """
     folder = root / "book" / "records"
     tables = {
-        (path.parent.name, path.stem): records.table(records.read(path).values())
-        for path in sorted(folder.glob("*/*.jsonl"))
-        if path.parent.name in CLAIMS
+        (chapter, scale): records.table(records.read(path).values())
+        for chapter in sorted(CLAIMS)
+        for scale, path in records.in_folder(folder / chapter).items()
     }
     if not tables:
         raise FlatlibError(f"{folder}: no record of a chapter")

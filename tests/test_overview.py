@@ -46,6 +46,7 @@ def book(tmp_path, line, monkeypatch):
     write("11_eleven", "small", "softmax_regression", 200)
     write("11_eleven", "paper", "mlp", 100)  # the runs of the other chapter
     records.write(tmp_path / "book" / "records" / "99_no_claim" / "small.jsonl", [])
+    records.append_failure(tmp_path / "book" / "records" / "02_two" / "small.jsonl", RunConfig(), "out of memory")
     return overview.published(tmp_path)
 
 
