@@ -14,7 +14,7 @@ import pandas as pd
 
 from flatlib import parameters, records, sweep
 from flatlib.checkout import find_root, notebook
-from flatlib.claims import CLAIMS, Claim, overall, readable, sentence
+from flatlib.claims import CLAIMS, Claim, exclusions, overall, readable, sentence
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.execution import Execution
@@ -75,6 +75,19 @@ class Chapter:
         if (runs["status"] == "diverged").all():
             raise FlatlibError(f"all {len(runs)} runs diverged: there is nothing to show; lower the learning rates")
         return runs
+
+    def account(self, runs: pd.DataFrame, by: list[str], estimates: Iterable[str] = ("lambda_max",)) -> pd.DataFrame:
+        """How the runs of each setting (combination of `by`) ended. Glues ``n_runs``, ``n_reached``, ``n_capped``,
+        ``n_diverged``; and over all these estimates ``n_unconverged``, how many missed their tolerance, and
+        ``worst_residual``, the largest residual relative to its value."""
+        status = runs["status"].value_counts()
+        endings = {f"n_{name}": status.get(name, 0) for name in ("reached", "capped", "diverged")}
+        measured = [name for name in estimates if name in runs]
+        missed = sum((~runs[f"{name}_converged"].dropna().astype(bool)).sum() for name in measured)
+        relative = [(runs[f"{name}_residual"] / runs[name].abs()).max() for name in measured]
+        worst = f"{max(relative):.1e}" if relative else "none"
+        glue_texts(n_runs=len(runs), **endings, n_unconverged=missed, worst_residual=worst)
+        return exclusions(runs, by)
 
     def scales(self, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """The runs at every scale there is: those of this page under its preset's name, and the committed records of

@@ -52,6 +52,8 @@ def check_optimization(config: "RunConfig") -> None:
         raise FlatlibError("weight_decay_kind: adamw is decoupled; use adam for l2")
     if config.optimizer == "adashift" and config.weight_decay > 0:
         raise FlatlibError("weight_decay: adashift has none")
+    if config.loss != "cross_entropy" and (config.label_smoothing or config.mixup or config.microbatch):
+        raise FlatlibError(f"loss: {config.loss} has hard targets and whole batches: no smoothing, mixup or microbatch")
     if config.sam_batch is not None and not config.sam_rho:
         raise FlatlibError("sam_batch: goes with a sam_rho")
     if config.averaging_start is None and config.averaging_learning_rate is not None:

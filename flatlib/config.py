@@ -16,18 +16,20 @@ from flatlib.errors import FlatlibError
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "cifar10-jpeg")
 MODELS = (
-    *("softmax_regression", "mlp", "small_cnn", "vgg11", "vgg11_bn", "vgg16", "vgg16_bn", "resnet18"),
+    *("softmax_regression", "mlp", "small_cnn", "small_cnn_bn", "vgg11", "vgg11_bn", "vgg16", "vgg16_bn", "resnet18"),
     *("preresnet164", "wideresnet28x10", "allcnn", "bejan_simple", "bejan_middle", "bejan_complex"),
 )
 MEASURES = (
     *("performance", "train_loss", "lambda_max", "lambda_min", "gauss_newton_lambda_max", "between_iterates"),
-    *("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness", "keskar_sharpness"),
+    *("trace", "frobenius", "density", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness", "keskar_sharpness"),
     *("gradient_norm", "weight_norm", "margin", "jacobian_norm", "softmax_jacobian_norm"),
 )
+LOSSES = ("cross_entropy", "batch_softmax")
 OPTIMIZERS = ("sgd", "heavy_ball", "nesterov", "adam", "adamw", "adagrad", "adashift", "adabound")
 AUGMENTATIONS = ("flip", "crop")
 CHOICES = {
     "model": MODELS,
+    "loss": LOSSES,
     "optimizer": OPTIMIZERS,
     "weight_decay_kind": ("l2", "decoupled"),
     "schedule": ("constant", "granziol"),
@@ -35,10 +37,12 @@ CHOICES = {
     "stop": ("train_accuracy", "train_loss", "epochs", "updates"),
     "batch_norm": ("eval", "train", "recalibrated"),
     "engine": ("lanczos", "pyhessian"),
+    "precision": ("float32", "tf32", "bfloat16"),
 }
 MINIMUM = {  # inclusive where the value makes sense, otherwise `learning_rate` and `width` say so themselves
     "train_size": 1,
     "test_size": 1,
+    "validation_size": 1,
     "depth": 1,
     "batch_size": 0,
     "seed": 0,
@@ -69,12 +73,16 @@ class RunConfig:
     Attributes:
         dataset: a name in `DATASETS`, or a path ending in ``.npz`` (x_train, y_train, x_test, y_test).
         train_size, test_size: how many images, class-balanced, in the data set's order; None takes all.
+        validation_size: so many further images of the training set are kept out of training, to choose settings by
+            (`performance` then has ``validation_loss`` and ``validation_accuracy``); None for none.
         standardize: subtract the mean and divide by the standard deviation of each channel of the training images
             in use (Kaur et al. 2022, section 3).
         model: a name in `MODELS`; `width` multiplies its channels or hidden units. `depth` (hidden layers) and
             `activation` apply to ``mlp``.
         dropout: probability with which a unit of the fully connected hidden layers is dropped in a training step, for
             ``mlp`` and the VGGs (Kaur et al. 2022, section 3.4); every measure is taken with dropout off.
+        loss: what is trained on: ``cross_entropy``, or ``batch_softmax``, the loss as Bejan et al. 2022 coded it (see
+            `flatlib.loss`). Every measure is of the cross-entropy.
         optimizer: a name in `OPTIMIZERS`, see `flatlib.optim`; `momentum` goes with ``heavy_ball`` and ``nesterov``.
         weight_decay, weight_decay_kind: gamma, added to the gradient as gamma w (``l2``) or taken off the weights
             beside the step (``decoupled``). It is not part of the loss whose curvature is measured (Granziol 2020).
@@ -100,6 +108,7 @@ class RunConfig:
         measure_size: curvature is that of so many evenly strided training images (1000 in the code of Kaur et al.).
         batch_norm, engine, tolerance: how the curvature is measured, see `flatlib.curvature`; `tolerance` bounds
             the residual of an eigenvalue relative to it.
+        precision: of products in a training step: ``tf32`` (on a GPU) or ``bfloat16`` (autocast); measures are float32.
         version: of the training and measuring code. It is raised on purpose when results change by more than the error
             that they state: another order of the same sums is the same result.
     """
@@ -107,12 +116,14 @@ class RunConfig:
     dataset: str = "digits"
     train_size: int | None = None
     test_size: int | None = None
+    validation_size: int | None = None
     standardize: bool = True
     model: str = "mlp"
     width: float = 1.0
     depth: int = 2
     activation: str = "relu"
     dropout: float = 0.0
+    loss: str = "cross_entropy"
     optimizer: str = "sgd"
     momentum: float = 0.0
     weight_decay: float = 0.0
@@ -143,6 +154,7 @@ class RunConfig:
     batch_norm: str = "eval"
     engine: str = "lanczos"
     tolerance: float = 1e-3
+    precision: str = "float32"
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -194,12 +206,16 @@ class RunConfig:
             raise FlatlibError(f"dropout: applies to mlp and the VGGs only, the model is {self.model}")
 
     @property
-    def run_id(self) -> str:
-        """16 hexadecimal digits that name this configuration."""
+    def canonical(self) -> str:
+        """The fields that are not at their default, and the version, as JSON in the order of their names."""
         items = self.__dataclass_fields__.items()
         chosen = {name: getattr(self, name) for name, item in items if getattr(self, name) != item.default}
-        canonical = json.dumps(chosen | {"version": self.version}, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        return json.dumps(chosen | {"version": self.version}, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def run_id(self) -> str:
+        """16 hexadecimal digits that name this configuration."""
+        return run_id_of(self.canonical)
 
     def to_json(self) -> dict[str, Any]:
         """Every field, as plain JSON values."""
@@ -210,6 +226,11 @@ class RunConfig:
     def from_json(cls, values: dict[str, Any]) -> "RunConfig":
         """The configuration a record line holds; a field this version does not know is an error, not a guess."""
         return cls(**known_fields(values))
+
+
+def run_id_of(canonical: str) -> str:
+    """The name of the configuration with this canonical JSON."""
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def known_fields(names: dict[str, Any]) -> dict[str, Any]:

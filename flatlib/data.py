@@ -27,7 +27,7 @@ class Data:
     """Images (N, C, H, W) in float32 and labels (N,) in int64, on one device.
 
     `fingerprint` hashes the pixels and labels in use before standardisation: two records that share it were
-    trained and tested on the same images.
+    trained and tested on the same images. `validation`: images of the training set that are kept out of training.
     """
 
     x_train: Tensor
@@ -36,6 +36,7 @@ class Data:
     y_test: Tensor
     classes: int
     fingerprint: str
+    validation: tuple[Tensor, Tensor] | None = None
 
     def measured(self, size: int) -> tuple[Tensor, Tensor]:
         """`size` evenly strided training examples (all, if there are fewer): the set curvature is measured on."""
@@ -55,7 +56,8 @@ def load(config: RunConfig, device: torch.device, folder: Path | None = None) ->
     """The data a configuration asks for. Raises a one-line `FlatlibError` that says what to do when it is not there."""
     folder = Path(folder) if folder is not None else data_folder()
     layout = torch.contiguous_format if config.model in ("softmax_regression", "mlp") else torch.channels_last
-    key = (config.dataset, config.train_size, config.test_size, config.standardize, layout)
+    sizes = (config.train_size, config.test_size, config.validation_size)
+    key = (config.dataset, *sizes, config.standardize, layout)
     data = _load(*key, device, folder)
     if config.batch_size > len(data.x_train):
         raise FlatlibError(
@@ -69,6 +71,7 @@ def _load(
     name: str,
     train_size: int | None,
     test_size: int | None,
+    validation_size: int | None,
     standardize: bool,
     layout: torch.memory_format,  # convolutions run 1.3 times faster on a CPU when the channels come last
     device: torch.device,
@@ -83,14 +86,19 @@ def _load(
     digest = hashlib.sha256()
     for key in KEYS:
         digest.update(f"{key}{kept[key].shape}{kept[key].dtype}".encode() + kept[key].tobytes())
-    images = {split: to_images(kept[f"x_{split}"]) for split in ("train", "test")}
+    if validation_size is not None:
+        chosen = kept_out(arrays["y_train"], train_size, validation_size, classes)
+        kept |= {"x_validation": arrays["x_train"][chosen], "y_validation": arrays["y_train"][chosen]}
+    splits = [key.removeprefix("x_") for key in kept if key.startswith("x_")]
+    images = {split: to_images(kept[f"x_{split}"]) for split in splits}
     if standardize:
         mean = images["train"].double().mean(dim=(0, 2, 3), keepdim=True)
         scale = images["train"].double().std(dim=(0, 2, 3), keepdim=True).clamp_min(1e-12)
         images = {split: ((x.double() - mean) / scale).float() for split, x in images.items()}
-    labels = {split: torch.from_numpy(kept[f"y_{split}"]).long().to(device) for split in ("train", "test")}
-    x_train, x_test = (images[split].to(device, memory_format=layout) for split in ("train", "test"))
-    return Data(x_train, labels["train"], x_test, labels["test"], classes, digest.hexdigest()[:16])
+    labels = {split: torch.from_numpy(kept[f"y_{split}"]).long().to(device) for split in splits}
+    pairs = {split: (images[split].to(device, memory_format=layout), labels[split]) for split in splits}
+    fingerprint = digest.hexdigest()[:16]
+    return Data(*pairs["train"], *pairs["test"], classes, fingerprint, pairs.get("validation"))
 
 
 def raw(name: str, folder: Path) -> Arrays:
@@ -188,6 +196,17 @@ def balanced(labels: np.ndarray, size: int | None, classes: int, field: str) -> 
     # Sorting by (rank within the class, position) takes one image of each class per round, so that a size that
     # the number of classes does not divide, or a class that runs out, stays as balanced as it can be.
     return np.sort(np.lexsort((np.arange(len(labels)), rank))[:size])
+
+
+def kept_out(labels: np.ndarray, train_size: int | None, validation_size: int, classes: int) -> np.ndarray:
+    """Indices of a class-balanced validation set: what a training set larger by so many images would have more."""
+    if train_size is None or train_size + validation_size > len(labels):
+        used = "all" if train_size is None else train_size
+        raise FlatlibError(
+            f"validation_size: {validation_size} asked for, the data set has {len(labels)} to train on, {used} in use"
+        )
+    more = balanced(labels, train_size + validation_size, classes, "validation_size")
+    return np.setdiff1d(more, balanced(labels, train_size, classes, "train_size"))
 
 
 def to_images(x: np.ndarray) -> Tensor:

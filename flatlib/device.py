@@ -7,6 +7,7 @@ import torch
 
 from flatlib.errors import FlatlibError
 from flatlib.execution import Execution
+from flatlib.precision import full_precision
 
 
 def resolve(name: str) -> torch.device:
@@ -22,7 +23,7 @@ def resolve(name: str) -> torch.device:
 
 @contextlib.contextmanager
 def reproducible() -> Iterator[None]:
-    """One CPU thread and deterministic kernels.
+    """One CPU thread, deterministic kernels, and float32 as float32 whatever is set outside: no TF32, no autocast.
 
     A sum split over threads depends on how many there are. With one thread the same configuration gives the same
     bits whatever the number of workers, and the workers do not fight over cores.
@@ -33,7 +34,8 @@ def reproducible() -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     try:
-        yield
+        with full_precision(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict)

@@ -17,6 +17,7 @@ from flatlib import records
 from flatlib.chapter import REFRESH
 from flatlib.checkout import notebook
 from flatlib.errors import FlatlibError
+from flatlib.lock import locked_if_there
 from flatlib.parameters import check, preset
 
 KERNEL = "python3"
@@ -93,10 +94,11 @@ def refresh(root: Path, name: str, scale: str, values: dict[str, Any]) -> str:
             del os.environ[REFRESH]
         wanted = dict.fromkeys(asked.read_text().split())
     record = root / "book" / "records" / name / f"{scale}.jsonl"
-    lines = records.read(record)
-    kept = [run_id for run_id in wanted if run_id in lines]
-    if kept != list(lines):
-        records.write(record, [lines[run_id] for run_id in kept])
+    with locked_if_there(record):
+        lines = records.read(record)
+        kept = [run_id for run_id in wanted if run_id in lines]
+        if kept != list(lines):
+            records.write(record, [lines[run_id] for run_id in kept])
     return verdict_line(publish(notebook(root, name)))
 
 

@@ -1,4 +1,4 @@
-"""The training loss: cross-entropy, of hard, smoothed or mixed targets."""
+"""The training loss: cross-entropy of hard, smoothed or mixed targets, and one that a paper used by mistake."""
 
 from collections.abc import Callable
 
@@ -38,6 +38,20 @@ class SmoothedCrossEntropy:
         return float(torch.special.entr(q).sum())
 
 
+def batch_softmax_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+    r"""Cross-entropy of $z_{nc} - \log \sum_m e^{z_{mc}}$: a log-softmax over the batch, where classes were meant,
+    comes before the one over classes that the cross-entropy has itself.
+
+    The public code of Bejan et al. 2022 trains on this. The loss of an example depends on the others of its batch,
+    and a constant added to a class's output changes nothing: that class's bias is not trained.
+
+    output: (N, C). target: classes (N,). The mean, in nats.
+    """
+    return F.cross_entropy(F.log_softmax(output, dim=0), target)
+
+
 def training_loss(config: RunConfig) -> Loss:
     """What a configuration trains on; PyTorch's own function where nothing is smoothed."""
+    if config.loss == "batch_softmax":
+        return batch_softmax_cross_entropy
     return SmoothedCrossEntropy(config.label_smoothing) if config.label_smoothing else F.cross_entropy

@@ -7,8 +7,10 @@ other damage is an error that names the line, because a record that silently shr
 """
 
 import contextlib
+import itertools
 import json
 import math
+import operator
 import os
 import warnings
 from collections.abc import Iterable
@@ -19,10 +21,12 @@ import pandas as pd
 
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
+from flatlib.recorded import recorded_run_id
 
 FIELDS = ("run_id", "config", "status", "measures", "trajectory", "provenance")
 FAILURES = ".failures.jsonl"
 STATUSES = ("reached", "capped", "diverged")
+NUMBERS = frozenset((int, float, bool, type(None)))  # what JSON's numbers, truth values and null are read as
 Line = dict[str, Any]
 Lines = dict[str, Line]  # by run_id, in the order of the record
 
@@ -63,7 +67,7 @@ def torn(tail: bytes) -> bool:
 def add(lines: Lines, line: Line, where: str) -> None:
     """Add one line to `lines`; the same run twice must agree, or the record cannot be trusted."""
     known = lines.setdefault(line["run_id"], line)
-    difference = disagreement(known, line)
+    difference = known is not line and disagreement(known, line)
     if difference:
         raise FlatlibError(f"{where}: run {line['run_id']} is recorded twice with different results ({difference})")
 
@@ -82,10 +86,10 @@ def parse(content: bytes, where: str) -> Line:
     if not all(isinstance(line[name], dict) for name in ("config", "measures", "trajectory", "provenance")):
         raise FlatlibError(f"{where}: config, measures, trajectory and provenance must be objects")
     try:
-        config = RunConfig.from_json(line["config"])
+        run_id = recorded_run_id(line["config"])
     except FlatlibError as error:
         raise FlatlibError(f"{where}: {error} (written by another version of flatlib?)") from None
-    if config.run_id != line["run_id"]:
+    if run_id != line["run_id"]:
         raise FlatlibError(f"{where}: the configuration does not hash to run_id {line['run_id']!r}")
     check_numbers(line, where)
     return line
@@ -93,14 +97,13 @@ def parse(content: bytes, where: str) -> Line:
 
 def check_numbers(line: Line, where: str) -> None:
     """Measures are numbers (or null), trajectories lists of them, all as long as each other."""
-    number = (int, float, type(None))
     for name, value in line["measures"].items():
-        if not isinstance(value, number):
+        if type(value) not in NUMBERS:
             raise FlatlibError(f"{where}: measure {name} is not a number")
     columns = line["trajectory"].values()
     if not all(isinstance(column, list) for column in columns) or len({len(column) for column in columns}) > 1:
         raise FlatlibError(f"{where}: the trajectory's columns must be lists of one length")
-    if not all(isinstance(value, number) for column in columns for value in column):
+    if not all(NUMBERS.issuperset(map(type, column)) for column in columns):
         raise FlatlibError(f"{where}: the trajectory holds something that is not a number")
 
 
@@ -199,15 +202,21 @@ def table(lines: Iterable[Line]) -> pd.DataFrame:
     """One row per run: run_id, status, the configuration's fields, the measures, ``data`` (the fingerprint of the
     images) and ``trajectory`` (its lists, see `trajectories`). A measure that a run does not have is NaN, a field that
     is younger than the record has its default, a list of names is joined by ``+``."""
-    rows, defaults = [], RunConfig().to_json()
-    for line in lines:
-        fields = {
-            name: value for name, value in (defaults | line["config"]).items() if name not in ("measures", "track")
-        }
-        config = {name: "+".join(value) if isinstance(value, list) else value for name, value in fields.items()}
-        about = {"run_id": line["run_id"], "status": line["status"], "data": line["provenance"].get("data")}
-        rows.append(about | config | line["measures"] | {"trajectory": line["trajectory"]})
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["run_id", "status", "data", *RunConfig().to_json()])
+    lines, defaults = list(lines), RunConfig().to_json()
+    if not lines:
+        return pd.DataFrame(columns=["run_id", "status", "data", *defaults])
+    settings = {name: value for name, value in defaults.items() if name not in ("measures", "track")}
+    measures = dict.fromkeys(itertools.chain.from_iterable(line["measures"] for line in lines), math.nan)
+    blank = dict.fromkeys(("run_id", "status", "data")) | settings | measures | {"trajectory": None}
+    row = operator.itemgetter(*blank)
+    # A run at a time, as they lie in memory, then turned: pandas takes columns far faster than rows.
+    rows = [
+        row(blank | line["config"] | line["measures"] | line | {"data": line["provenance"].get("data")})
+        for line in lines
+    ]
+    columns = dict(zip(blank, map(list, zip(*rows, strict=True)), strict=True))
+    columns |= {name: ["+".join(names) for names in columns[name]] for name, value in settings.items() if value == []}
+    return pd.DataFrame(columns)
 
 
 def trajectories(runs: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,7 @@ happens, so that an interrupt costs the runs that were under way and no more.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +18,7 @@ from flatlib.device import resolve
 from flatlib.errors import FlatlibError
 from flatlib.execution import Execution
 from flatlib.executors import outcomes
+from flatlib.lock import locked
 from flatlib.provenance import provenance
 from flatlib.records import Line
 from flatlib.train import train
@@ -37,30 +38,39 @@ def run(
         known: further records to read, and only to read (the published ones).
 
     Raises:
-        FlatlibError: bad input, runs that failed (each with its error in `records.failures`), or a time limit that came
-            first; whatever had finished by then is in the record.
+        FlatlibError: bad input, a record that another process is writing to, runs that failed (each with its error in
+            `records.failures`), or a time limit that came first; whatever had finished by then is in the record.
     """
     execution = execution or Execution()
     record = Path(record)
     wanted = {config.run_id: config for config in configs}
     if not wanted:
         raise FlatlibError("nothing to run: the list of configurations is empty")
+    lines = recorded((*map(Path, known), record), wanted)
+    if len(lines) < len(wanted):
+        resolve(execution.device)
+        first = next(config for run_id, config in wanted.items() if run_id not in lines)
+        load(first, resolve("cpu"), execution.data)  # an absent data set is one clear error, before any worker starts
+        with locked(record):
+            lines = recorded([record], wanted) | lines  # whoever had the record until now may have added to it
+            missing = [config for run_id, config in wanted.items() if run_id not in lines]
+            if missing:
+                lines |= train_missing(missing, len(wanted), record, execution)
+    return records.table(lines[run_id] for run_id in wanted)
+
+
+def recorded(paths: Iterable[Path], wanted: Container[str]) -> records.Lines:
+    """The lines with the wanted run_ids; where several records have one, that of the first."""
     lines: records.Lines = {}
-    for path in (*map(Path, known), record):
+    for path in paths:
         for run_id, line in records.read(path).items():
             if run_id in wanted:
                 lines.setdefault(run_id, line)
-    missing = [config for run_id, config in wanted.items() if run_id not in lines]
-    if missing:
-        lines |= train_missing(missing, len(wanted), record, execution)
-    return records.table(lines[run_id] for run_id in wanted)
+    return lines
 
 
 def train_missing(missing: list[RunConfig], total: int, record: Path, execution: Execution) -> records.Lines:
     """Train `missing`, append each line as it comes, show progress, and report failures once all are through."""
-    resolve(execution.device)
-    load(missing[0], resolve("cpu"), execution.data)  # an absent data set is one clear error, before any worker starts
-    records.check_writable(record)
     done: records.Lines = {}
     failures: list[str] = []
     with tqdm(

@@ -20,6 +20,7 @@ from flatlib.measures import Checkpoint, Numbers, evaluate, measure, of_run
 from flatlib.models import build
 from flatlib.optim import SCHEDULES, Average, batch_gradient, build_optimizer, sam_gradient
 from flatlib.optim.optimizers import set_learning_rate
+from flatlib.precision import Bfloat16, step_precision
 
 # What is random in a run draws from streams of its own: the initialisation uses the seed itself.
 SHUFFLE, DROPOUT, AUGMENT = 0x5EED, 0xD209, 0xA06
@@ -88,9 +89,7 @@ def descend(run: Trained) -> None:
     config, data = run.config, run.data
     tracked = checkpoint(run)
     per_epoch = updates_per_epoch(config, data)
-    last = config.max_epochs * per_epoch
-    if config.max_updates is not None:
-        last = min(last, config.max_updates)
+    last = last_update(config, per_epoch)
     check_every, track_every = config.check_every or per_epoch, tracking_interval(config)
     average = Average(run.model) if config.averaging_start is not None else None
     generator = torch.Generator().manual_seed(config.seed + AUGMENT)
@@ -116,6 +115,23 @@ def updates_per_epoch(config: RunConfig, data: Data) -> int:
     return math.ceil(len(data.x_train) / (config.batch_size or len(data.x_train)))
 
 
+def last_update(config: RunConfig, per_epoch: int) -> int:
+    """Updates after which a run ends whatever its stop rule says.
+
+    Raises:
+        FlatlibError: if one limit ends every run before the other, on which its stop rule waits.
+    """
+    epochs, updates = config.max_epochs * per_epoch, config.max_updates
+    if updates is None:
+        return epochs
+    if (config.stop == "updates" and updates > epochs) or (config.stop == "epochs" and updates < epochs):
+        raise FlatlibError(
+            f"stop: {config.stop} can never be reached: max_epochs of {config.max_epochs} are {epochs} updates, and "
+            f"max_updates is {updates}"
+        )
+    return min(epochs, updates)
+
+
 def learning_rate_at(config: RunConfig, epoch: int) -> float:
     """The rate in an epoch, counted from 0."""
     if config.averaging_learning_rate is not None and averages(config, epoch + 1):
@@ -139,10 +155,13 @@ def step(
     config, data = run.config, run.data
     loss = training_loss(config)
     examples = augmented(data.x_train[batch], data.y_train[batch], data.classes, config, generator)
-    if config.sam_rho:
-        sam_gradient(model, loss, examples, config.sam_rho, sam_batch=config.sam_batch, microbatch=config.microbatch)
-    else:
-        batch_gradient(model, loss, examples, config.microbatch)
+    network = Bfloat16(model) if config.precision == "bfloat16" else model
+    parts = config.microbatch
+    with step_precision(config.precision):
+        if config.sam_rho:
+            sam_gradient(network, loss, examples, config.sam_rho, sam_batch=config.sam_batch, microbatch=parts)
+        else:
+            batch_gradient(network, loss, examples, parts)
     optimizer.step()
 
 

@@ -20,12 +20,14 @@ DEFAULTS = {
     "dataset": "digits",
     "train_size": None,
     "test_size": None,
+    "validation_size": None,
     "standardize": True,
     "model": "mlp",
     "width": 1.0,
     "depth": 2,
     "activation": "relu",
     "dropout": 0.0,
+    "loss": "cross_entropy",
     "optimizer": "sgd",
     "momentum": 0.0,
     "weight_decay": 0.0,
@@ -56,6 +58,7 @@ DEFAULTS = {
     "batch_norm": "eval",
     "engine": "lanczos",
     "tolerance": 1e-3,
+    "precision": "float32",
     "version": 1,
 }
 PAPER = RunConfig(dataset="cifar10", model="vgg11", learning_rate=0.04, batch_size=5000, seed=103, max_epochs=10000)
@@ -78,7 +81,7 @@ UNKNOWN = [
     (name, "nonsense")
     for name in (
         *("dataset", "model", "activation", "stop", "batch_norm", "engine"),
-        *("optimizer", "schedule", "weight_decay_kind"),
+        *("optimizer", "schedule", "weight_decay_kind", "precision"),
     )
 ]
 OUT_OF_RANGE = [

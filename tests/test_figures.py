@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from flatlib.errors import FlatlibError
-from flatlib.figures import against_learning_rate, scatter, slope_trend, trajectories
+from flatlib.figures import against, scatter, slope_trend, trajectories
 from flatlib.figures.axes import AXIS
 from flatlib.figures.labels import spread
 from flatlib.figures.style import BLUE, INK, VERMILLION, series
@@ -49,7 +49,7 @@ def long_of(rates=(0.05, 0.1), seeds=(0, 1)):
 
 
 DRAW = {
-    "against_learning_rate": lambda table, ax: against_learning_rate(table, "lambda_max", ax, theory="2/eta"),
+    "against": lambda table, ax: against(table, "learning_rate", "lambda_max", ax, theory="2/eta"),
     "scatter": lambda table, ax: scatter(table, "lambda_max", "test_accuracy", ax),
     "slope_trend": slope_trend,
     "trajectories": lambda table, ax: trajectories(table, "lambda_max", ax, theory="2/eta"),
@@ -101,7 +101,7 @@ def test_one_seed_is_enough(kind, ax):
 
 def test_learning_rate_draws_means_seeds_and_band(ax):
     table = table_of()
-    against_learning_rate(table, "test_accuracy", ax)
+    against(table, "learning_rate", "test_accuracy", ax)
     small = table[table["batch_size"] == 32]
     mean = bold(ax)[VERMILLION]
     assert mean.get_xdata() == pytest.approx(RATES)
@@ -113,7 +113,7 @@ def test_learning_rate_draws_means_seeds_and_band(ax):
 
 
 def test_learning_rate_names_axes_curves_and_theory(ax):
-    against_learning_rate(table_of(), "lambda_max", ax, theory="2/eta")
+    against(table_of(), "learning_rate", "lambda_max", ax, theory="2/eta")
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     assert ax.get_xlabel() == r"Learning rate $\eta$"
     assert ax.get_ylabel() == r"Sharpness $\lambda_{\max}$"
@@ -125,7 +125,7 @@ def test_learning_rate_names_axes_curves_and_theory(ax):
 
 def test_an_unknown_theory_is_refused(ax):
     with pytest.raises(FlatlibError, match="known are 2/eta"):
-        against_learning_rate(table_of(), "lambda_max", ax, theory="1/eta")
+        against(table_of(), "learning_rate", "lambda_max", ax, theory="1/eta")
     with pytest.raises(FlatlibError, match="needs by='learning_rate'"):
         trajectories(long_of().assign(batch_size=32), "lambda_max", ax, by="batch_size", theory="2/eta")
 
@@ -134,7 +134,7 @@ def test_capped_runs_are_open_and_leave_their_learning_rate_without_a_mean(ax):
     table = table_of()
     capped = (table["seed"] == 2) & (table["learning_rate"] == 0.01) & (table["batch_size"] == 512)
     table.loc[capped, "status"] = "capped"
-    against_learning_rate(table, "test_accuracy", ax)
+    against(table, "learning_rate", "test_accuracy", ax)
     opened = [line.get_xydata() for line in ax.lines if line.get_markerfacecolor() == "none"]
     assert np.concatenate(opened).ravel() == pytest.approx([0.01, 78.0])
     assert bold(ax)[BLUE].get_xdata() == pytest.approx(RATES[1:])
@@ -144,14 +144,14 @@ def test_capped_runs_are_open_and_leave_their_learning_rate_without_a_mean(ax):
 def test_a_series_without_a_mean_is_still_named(ax):
     table = table_of()
     table.loc[table["batch_size"] == 512, "status"] = "capped"
-    against_learning_rate(table, "test_accuracy", ax)
+    against(table, "learning_rate", "test_accuracy", ax)
     assert texts(ax) == {"batch 32", "batch 512"}
 
 
 def test_diverged_runs_leave_their_learning_rate_without_a_mean(ax):
     table = table_of()
     table.loc[(table["learning_rate"] == 1.0) & (table["seed"] == 0), ["status", "lambda_max"]] = ["diverged", np.nan]
-    against_learning_rate(table, "lambda_max", ax)
+    against(table, "learning_rate", "lambda_max", ax)
     assert bold(ax)[BLUE].get_xdata() == pytest.approx(RATES[:2])
     scatter(table.assign(status="diverged"), "learning_rate", "test_accuracy", ax)
     assert "nothing to draw: every run diverged" in [text.get_text() for text in ax.texts]

@@ -133,7 +133,8 @@ def processes_with(setting: str) -> list[str]:
 def cluster(folder: Path):
     """A scheduler and two workers as processes of their own; the scheduler's address and the workers."""
     file = folder / "scheduler.json"
-    environment = os.environ | {"NOTES": str(folder / "notes"), "PYTHONPATH": str(Path(__file__).parent)}
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"NOTES": str(folder / "notes"), "PYTHONPATH": paths}
     command = [
         sys.executable,
         "-W",

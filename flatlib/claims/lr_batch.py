@@ -6,34 +6,26 @@ the large one, gradient descent stays near the edge of stability: lambda_max is 
 
 import pandas as pd
 
-from flatlib.claims.rules import Claim, Prediction, Rule, complete_cells
-from flatlib.errors import FlatlibError
+from flatlib.claims.rules import Claim, Prediction, Rule
+from flatlib.claims.settings import at_batch
 from flatlib.stats import matched_difference, seed_slopes
 
 CELL = ["batch_size", "learning_rate"]
 
 
-def at_batch(runs: pd.DataFrame, which: str) -> pd.DataFrame:
-    """The complete settings at the smallest or the largest batch; both must differ to be told apart."""
-    sizes = sorted(runs["batch_size"].unique())
-    if len(sizes) < 2:
-        raise FlatlibError("batch_size: the claim compares at least two")
-    return complete_cells(runs[runs["batch_size"] == sizes[{"small": 0, "large": -1}[which]]], CELL)
-
-
 def sharpness_slope(runs: pd.DataFrame, which: str) -> pd.Series:
     """Per seed: decades of lambda_max per decade of learning rate; -1 is lambda_max proportional to 1 / rate."""
-    return seed_slopes(at_batch(runs, which), "learning_rate", "lambda_max", logy=True)
+    return seed_slopes(at_batch(runs, which, CELL), "learning_rate", "lambda_max", logy=True)
 
 
 def accuracy_slope(runs: pd.DataFrame, which: str) -> pd.Series:
     """Per seed: percentage points of test accuracy per decade of learning rate."""
-    return 100 * seed_slopes(at_batch(runs, which), "learning_rate", "test_accuracy")
+    return 100 * seed_slopes(at_batch(runs, which, CELL), "learning_rate", "test_accuracy")
 
 
 def distance_to_edge(runs: pd.DataFrame) -> pd.Series:
     """Per seed: the median over learning rates of lambda_max x learning rate / 2, at the large batch."""
-    large = at_batch(runs, "large")
+    large = at_batch(runs, "large", CELL)
     return (large["lambda_max"] * large["learning_rate"] / 2).groupby(large["seed"]).median()
 
 
@@ -44,7 +36,7 @@ def slope_contrast(runs: pd.DataFrame) -> pd.Series:
 
 def accuracy_at_equal_sharpness(runs: pd.DataFrame) -> pd.Series:
     """Per seed: percentage points by which the small batch is better where both reach the same lambda_max."""
-    both = pd.concat([at_batch(runs, "small"), at_batch(runs, "large")])
+    both = pd.concat([at_batch(runs, "small", CELL), at_batch(runs, "large", CELL)])
     sizes = sorted(runs["batch_size"].unique())
     return 100 * matched_difference(both, "lambda_max", "test_accuracy", "batch_size", high=sizes[0], low=sizes[-1])
 

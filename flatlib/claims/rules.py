@@ -138,21 +138,3 @@ def readable(verdicts: pd.DataFrame) -> pd.DataFrame:
         interval.append(f"{found}{silent}" if row.n else "no seed has an answer")
     shown = verdicts.assign(measured=interval).rename(columns={"threshold": "must be", "reported": "the paper"})
     return shown[[*(["scale"] * ("scale" in shown)), "prediction", "measured", "must be", "the paper", "verdict"]]
-
-
-def complete_cells(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """The runs of those settings (combinations of `by`) that every seed trained to the stop rule.
-
-    A setting that some seeds reached and others did not would bias the rest: it is left out as a whole, and
-    `exclusions` counts it.
-    """
-    reached = runs["status"] == "reached"
-    return runs[reached.groupby([runs[name] for name in by]).transform("all")]
-
-
-def exclusions(runs: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """How the runs of each setting ended: one row per combination of `by`, one column per status, and whether the
-    setting counts."""
-    counts = pd.crosstab([runs[name] for name in by], runs["status"])
-    counts = counts.reindex(columns=["reached", "capped", "diverged"], fill_value=0)
-    return counts.assign(counts=(counts["reached"] == counts.sum(axis=1)).map({True: "yes", False: "no"})).reset_index()

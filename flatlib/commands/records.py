@@ -55,12 +55,14 @@ def check_records(options: argparse.Namespace) -> int:
 def merge_records(options: argparse.Namespace) -> int:
     """`flatlib records merge`: all runs of all records once; a contradiction is reported and nothing is written."""
     from flatlib import records
+    from flatlib.lock import locked_if_there
 
     merged: records.Lines = {}
-    for path in existing(options.paths):
-        for line in records.read(path).values():
-            records.add(merged, line, str(path))
-    records.write(options.output, merged.values())
+    with locked_if_there(options.output):
+        for path in existing(options.paths):
+            for line in records.read(path).values():
+                records.add(merged, line, str(path))
+        records.write(options.output, merged.values())
     print(f"{options.output}: {len(merged)} runs from {len(options.paths)} records")
     return 0
 

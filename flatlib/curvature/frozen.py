@@ -11,16 +11,9 @@ from torch.nn.parameter import UninitializedParameter
 
 from flatlib.device import global_generators
 from flatlib.errors import FlatlibError, NotFinite, explained
+from flatlib.precision import full_precision
 
 BATCH_NORM = ("eval", "train", "recalibrated")
-PRECISION_SWITCHES = (
-    torch.backends.cuda.matmul,
-    torch.backends.cudnn.conv,
-    torch.backends.cudnn.rnn,
-    torch.backends.mkldnn.matmul,
-    torch.backends.mkldnn.conv,
-    torch.backends.mkldnn.rnn,
-)
 
 
 @torch.inference_mode(False)
@@ -140,21 +133,9 @@ def measuring(device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the only kernel with a second derivative
-        stack.enter_context(_full_precision())
+        stack.enter_context(full_precision())
         stack.enter_context(_undrawn_randomness(device))
         yield
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    before = [switch.fp32_precision for switch in PRECISION_SWITCHES]
-    try:
-        for switch in PRECISION_SWITCHES:
-            switch.fp32_precision = "ieee"
-        yield
-    finally:
-        for switch, precision in zip(PRECISION_SWITCHES, before, strict=True):
-            switch.fp32_precision = precision
 
 
 @contextmanager

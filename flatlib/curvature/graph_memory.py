@@ -11,11 +11,12 @@ GRAPH_SHARE = 0.25
 GRAPH_MEMORY_CPU = 4 * 2**30
 """Most bytes of it on a CPU, so that what fits is the same on most machines: other chunks are another order of sums."""
 GRAPH_PER_FORWARD = 4.0
-GRAPH_PER_LARGEST = 6.0
+GRAPH_PER_LARGEST = 10.0
 VECTORS = 8
 """Most bytes of a product per byte that the forward pass keeps, per byte of the largest tensor among these, for what is
 in flight, and per byte of a vector of length n. Measured 0.9 (MLP) to 3.4 (ResNet-18) of the first, with 6 vectors, and
-for two wide convolutions 4 of the second on top of it."""
+for two wide convolutions 4 to 6.6 of the second on top of it: convolutions copy their tensors to other layouts, and how
+many copies there are depends on the processor."""
 
 
 def kept_bytes(model: nn.Module, x: Tensor) -> list[int]:

@@ -79,7 +79,7 @@ class Lanczos:
         self._append(q)
         w = self._matvec(q)
         length = _norm(w)
-        if not np.isfinite(length):
+        if not length <= torch.finfo(w.dtype).max:  # entries may be finite where their length no longer is
             raise NotFinite("a Hessian-vector product is not finite: the curvature is not defined")
         safe = SAFE < length < 1 / SAFE
         alpha = float(torch.dot(w, q)) if safe else length * float(torch.dot(w / (length or 1.0), q))

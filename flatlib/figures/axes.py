@@ -39,16 +39,21 @@ AXIS = {
     "update": Axis("Update", "$t$"),
     "time": Axis("Time", r"$\eta t$"),
     "epoch": Axis("Epoch"),
-    "rho": Axis("SAM radius", r"$\rho$", scale="log"),
+    "alpha": Axis("Batch size / learning rate", r"$\alpha$", scale="log"),
+    "sam_rho": Axis("SAM radius", r"$\rho$", scale="log"),
     "dropout": Axis("Dropout rate", "$p$"),
-    "weight_decay": Axis("Weight decay"),
+    "weight_decay": Axis("Weight decay", r"$\gamma$", scale="log"),
     "label_smoothing": Axis("Label smoothing"),
+    "mixup": Axis("Mixup", r"$\alpha$", scale="log"),
+    "strength": Axis("Strength", scale="log"),
     "train_accuracy": Axis("Training accuracy", unit="%", multiplier=100),
     "test_accuracy": Axis("Test accuracy", unit="%", multiplier=100),
+    "validation_accuracy": Axis("Validation accuracy", unit="%", multiplier=100),
     "generalization_gap": Axis("Generalization gap", unit="points", multiplier=100),
     "loss_gap": Axis("Loss gap", unit="nats"),
     "train_loss": Axis("Training loss", "$L$", scale="log"),
     "test_loss": Axis("Test loss", "$L$", scale="log"),
+    "validation_loss": Axis("Validation loss", "$L$", scale="log"),
     "lambda_max": Axis("Sharpness", r"$\lambda_{\max}$", scale="log"),
     "lambda_min": Axis("Smallest eigenvalue", r"$\lambda_{\min}$"),
     "gauss_newton_lambda_max": Axis("Gauss-Newton sharpness", r"$\lambda_{\max}(G)$", scale="log"),
@@ -115,14 +120,18 @@ def drawable_runs(table: pd.DataFrame, x: str, y: str, *others: str) -> pd.DataF
 
 def name_axes(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
     """Label both axes and set their scales. A log axis falls back to linear when some value is not positive:
-    a figure may look unusual, but it never leaves out a run.
+    a figure may look unusual, but it never leaves out a run. A setting may be zero, which stands for "none".
     """
     ax.set(xlabel=axis_of(x).label, ylabel=axis_of(y).label)
     for column, set_scale, axis in ((x, ax.set_xscale, ax.xaxis), (y, ax.set_yscale, ax.yaxis)):
-        logarithmic = axis_of(column).scale == "log" and (rows[column] > 0).all()
+        values = rows[column]
+        if column == x and axis_of(x).scale == "log" and values.min() == 0 < values.max():
+            name_zero(ax, np.unique(values))
+            continue
+        logarithmic = axis_of(column).scale == "log" and (values > 0).all()
         set_scale("log" if logarithmic else "linear")
         if logarithmic:
-            name_ticks(axis, rows[column].max() / rows[column].min())
+            name_ticks(axis, values.max() / values.min())
 
 
 def name_ticks(axis: XAxis | YAxis, ratio: float) -> None:
@@ -130,3 +139,10 @@ def name_ticks(axis: XAxis | YAxis, ratio: float) -> None:
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 100 else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def name_zero(ax: Axes, values: np.ndarray) -> None:
+    """A logarithmic x axis from the smallest positive value on, with a tick at each value, and zero left of it."""
+    ax.set_xscale("symlog", linthresh=values[1], linscale=0.5)
+    ax.set_xticks(values, [f"{value:g}" for value in values])
+    ax.minorticks_off()

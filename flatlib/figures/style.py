@@ -24,6 +24,13 @@ INNER_MARKERS = "^v<>pX"  # between a circle (first) and a square (last); hollow
 VIRIDIS_END = 0.8  # its last fifth is too pale on white
 
 
+NAMES = {"batch_size": "batch", "learning_rate": r"$\eta$ =", "sam_rho": r"$\rho$ =", "dropout": "$p$ ="} | {
+    "alpha": r"$\alpha$ =",
+    "weight_decay": r"$\gamma$ =",
+    "label_smoothing": "smoothing",
+}
+
+
 class Series(NamedTuple):
     """How one value of the grouping column is drawn: a colour, and a marker that doubles it."""
 
@@ -84,5 +91,4 @@ def series_label(by: str, value: object) -> str:
     """
     if isinstance(value, str):
         return value
-    names = {"batch_size": "batch", "learning_rate": r"$\eta$ =", "rho": r"$\rho$ =", "dropout": "$p$ ="}
-    return f"{names.get(by, by.replace('_', ' '))} {value:g}"
+    return f"{NAMES.get(by, by.replace('_', ' '))} {value:g}"

@@ -23,6 +23,7 @@ from flatlib.measures.sharpness import (
 from flatlib.measures.spectrum import (
     gauss_newton_lambda_max,
     gradient_norm,
+    hessian_density,
     hessian_frobenius,
     hessian_trace,
     lambda_max,
@@ -40,6 +41,7 @@ REGISTRY: dict[str, Callable[[Checkpoint], Numbers]] = {
     "between_iterates": lambda_max_between,
     "trace": hessian_trace,
     "frobenius": hessian_frobenius,
+    "density": hessian_density,
     "minimum_sharpness": least_trace,
     "sam_sharpness": sam_rise,
     "adaptive_sharpness": adaptive_rise,

@@ -24,6 +24,7 @@ class Checkpoint:
         examples: what curvature is that of: (inputs, targets), or batches of such.
         loss: a name or a callable, as for `HessianOperator`.
         train, test: the two splits that loss and accuracy are taken on; None where they are not wanted.
+        validation: a third split, where a run keeps one to choose settings by.
         after: makes the network after one more step of its training; None where there is no training.
         batch_norm, engine, tolerance, seed: how the curvature is measured, see `flatlib.curvature`.
         top_vector: the last top eigenvector found here. Along a trajectory the next search starts from it, which
@@ -35,6 +36,7 @@ class Checkpoint:
     loss: Loss = "cross_entropy"
     train: Split | None = None
     test: Split | None = None
+    validation: Split | None = None
     after: Callable[[], nn.Module] | None = None
     batch_norm: str = "eval"
     engine: str = "lanczos"
@@ -64,6 +66,7 @@ def of_run(model: nn.Module, data: Data, config: RunConfig, after: Callable[[], 
         loss=SmoothedCrossEntropy(config.label_smoothing) if config.label_smoothing else "cross_entropy",
         train=(data.x_train, data.y_train),
         test=(data.x_test, data.y_test),
+        validation=data.validation,
         after=after,
         batch_norm=config.batch_norm,
         engine=config.engine,

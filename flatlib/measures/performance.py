@@ -36,10 +36,11 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy
 
 def performance(checkpoint: Checkpoint) -> Numbers:
     """Loss and accuracy on both splits; `generalization_gap` = train minus test accuracy (Bejan et al. 2022),
-    `loss_gap` = |train loss - test loss| (MacDonald et al. 2023, section 6)."""
+    `loss_gap` = |train loss - test loss| (MacDonald et al. 2023, section 6). Loss and accuracy of the validation split
+    as well, where there is one."""
     train_loss, train_accuracy = evaluate(checkpoint.model, *_given(checkpoint.train, "train"), checkpoint.loss)
     test_loss, test_accuracy = evaluate(checkpoint.model, *_given(checkpoint.test, "test"), checkpoint.loss)
-    return {
+    numbers = {
         "train_loss": train_loss,
         "train_accuracy": train_accuracy,
         "test_loss": test_loss,
@@ -47,6 +48,10 @@ def performance(checkpoint: Checkpoint) -> Numbers:
         "generalization_gap": train_accuracy - test_accuracy,
         "loss_gap": abs(train_loss - test_loss),
     }
+    if checkpoint.validation is not None:
+        loss, accuracy = evaluate(checkpoint.model, *checkpoint.validation, checkpoint.loss)
+        numbers |= {"validation_loss": loss, "validation_accuracy": accuracy}
+    return numbers
 
 
 def train_loss(checkpoint: Checkpoint) -> Numbers:

@@ -1,6 +1,6 @@
 """Measures of the Hessian's spectrum, each with its error."""
 
-from flatlib.curvature import Eigenvalues, frobenius, top_eigenvalues, trace
+from flatlib.curvature import Eigenvalues, density, frobenius, top_eigenvalues, trace
 from flatlib.measures.checkpoint import Checkpoint
 from flatlib.measures.performance import Numbers
 
@@ -59,6 +59,16 @@ def hessian_frobenius(checkpoint: Checkpoint) -> Numbers:
         "frobenius_standard_error": found.standard_error,
         "frobenius_per_parameter": found.per_parameter.value,
     }
+
+
+def hessian_density(checkpoint: Checkpoint) -> Numbers:
+    """The spectral density as 100 weighted nodes from one probe, Granziol 2020's setting (its appendix A): the
+    columns ``density_node_00`` and ``density_weight_00`` to 99, fewer where the matrix has fewer eigenvalues."""
+    found = density(checkpoint.hessian(), seed=checkpoint.seed)
+    named: Numbers = {}
+    for i, (node, weight) in enumerate(zip(found.nodes.tolist(), found.weights.tolist(), strict=True)):
+        named |= {f"density_node_{i:02}": node, f"density_weight_{i:02}": weight}
+    return named
 
 
 def gradient_norm(checkpoint: Checkpoint) -> Numbers:

@@ -11,13 +11,13 @@ from flatlib.models.dense import mlp, softmax_regression
 from flatlib.models.preactivation import preresnet164, wideresnet28x10
 from flatlib.models.resnet import resnet18
 from flatlib.models.sizes import Shape
-from flatlib.models.small_cnn import small_cnn
+from flatlib.models.small_cnn import small_cnn, small_cnn_bn
 from flatlib.models.vgg import vgg11, vgg11_bn, vgg16, vgg16_bn
 
 BUILDERS = {
     builder.__name__: builder
     for builder in (
-        *(softmax_regression, mlp, small_cnn),
+        *(softmax_regression, mlp, small_cnn, small_cnn_bn),
         *(vgg11, vgg11_bn, vgg16, vgg16_bn),
         *(resnet18, preresnet164, wideresnet28x10),
         *(allcnn, bejan_simple, bejan_middle, bejan_complex),

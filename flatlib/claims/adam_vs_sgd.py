@@ -1,0 +1,153 @@
+"""Claim 7: Adam with decoupled weight decay and averaged iterates is sharper than SGD, and as good or better.
+
+Granziol 2020, section 5: SGD is heavy ball with momentum 0.9, "Gadam" is AdamW whose iterates are averaged at a lower
+constant rate. Learning rates are tuned for each method on validation images, neither trained nor tested on, with seeds
+of their own. Bejan et al. 2022, Figure 4: six optimizers, adaptive against not.
+"""
+
+import pandas as pd
+from scipy.stats import ks_2samp
+
+from flatlib.claims.rules import Claim, Prediction, Rule
+from flatlib.claims.settings import complete_cells
+from flatlib.config import RunConfig
+from flatlib.contrasts import seed_differences, seed_doublings
+from flatlib.errors import FlatlibError
+
+SGD, ADAM, AVERAGED = "SGD", "Adam", "Adam, averaged"
+ADAPTIVE = ("adam", "adagrad", "adashift", "adabound")
+CELL = ["optimizer", "learning_rate"]
+
+
+def with_method(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that end after a number of epochs, with the name of their method."""
+    kept = runs[runs["stop"] == "epochs"]
+    names = kept["optimizer"].map({"heavy_ball": SGD, "adamw": ADAM})
+    return kept.assign(method=names.where(kept["averaging_start"].isna(), AVERAGED))
+
+
+def tuning_table(tuning: pd.DataFrame) -> pd.DataFrame:
+    """The mean validation accuracy of each method at each learning rate, and which one was chosen."""
+    by = ["method", "learning_rate"]
+    means = with_method(tuning).groupby(by, sort=False)["validation_accuracy"].mean().reset_index()
+    best = means.groupby("method")["validation_accuracy"].transform("max") == means["validation_accuracy"]
+    percent = (100 * means["validation_accuracy"]).map("{:.1f} %".format)
+    return means.assign(validation_accuracy=percent, chosen=best.map({True: "yes", False: ""})).rename(
+        columns={"learning_rate": "learning rate", "validation_accuracy": "validation accuracy"}
+    )
+
+
+def best_rate(tuning: pd.DataFrame, config: RunConfig) -> float:
+    """The learning rate with the best mean validation accuracy of the method that a configuration belongs to."""
+    same = tuning["averaging_start"].isna() == (config.averaging_start is None)
+    of_method = tuning[same & (tuning["optimizer"] == config.optimizer)]
+    return float(of_method.groupby("learning_rate")["validation_accuracy"].mean().idxmax())
+
+
+def compared(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the main comparison: they keep no validation images, those that tune the learning rates do."""
+    kept = with_method(runs[runs["validation_size"].isna()])
+    kept = complete_cells(kept, ["method", "learning_rate"])
+    if kept.empty:
+        raise FlatlibError("no run of the main comparison counts")
+    return kept
+
+
+def difference(runs: pd.DataFrame, measure: str, statistic=seed_differences) -> pd.Series:
+    """Per seed: averaged Adam's measure minus SGD's (or their doublings), each at its tuned learning rate."""
+    kept = compared(runs)
+    return statistic(kept, measure, kept["method"] == AVERAGED, kept["method"] == SGD)
+
+
+def six(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs of the comparison of six optimizers, which end at a training loss, complete ones only."""
+    kept = complete_cells(runs[runs["stop"] == "train_loss"], CELL)
+    if kept.empty:
+        raise FlatlibError("no run of the six optimizers counts")
+    adaptive = kept["optimizer"].isin(ADAPTIVE)
+    return kept.assign(adaptive=adaptive, kind=adaptive.map({True: "adaptive", False: "not adaptive"}))
+
+
+def adaptive_difference(runs: pd.DataFrame, measure: str, statistic=seed_differences) -> pd.Series:
+    """Per seed: the adaptive optimizers' mean measure minus the others' (or their doublings)."""
+    kept = six(runs)
+    return statistic(kept, measure, kept["adaptive"], ~kept["adaptive"])
+
+
+def kolmogorov_smirnov(runs: pd.DataFrame) -> pd.DataFrame:
+    """The two-sample test that the paper makes: are the adaptive optimizers' values drawn from another distribution?"""
+    kept = six(runs)
+    rows = []
+    for name, column in (("test accuracy", "test_accuracy"), ("minimum sharpness", "minimum_sharpness")):
+        groups = [values.dropna() for _, values in kept.groupby("adaptive")[column]]
+        found = ks_2samp(*groups) if len(groups) == 2 and all(map(len, groups)) else None
+        rows.append(
+            {
+                "measure": name,
+                "not adaptive": len(groups[0]) if groups else 0,
+                "adaptive": len(groups[-1]) if len(groups) == 2 else 0,
+                "largest distance": f"{found.statistic:.2f}" if found else "",
+                "p": f"{found.pvalue:.2g}" if found else "",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+CLAIM = Claim(
+    chapter="07_adam_vs_sgd",
+    sentence=(
+        "Adam with decoupled weight decay and averaged iterates finds much sharper minima than SGD, and generalizes as "
+        "well or better; adaptive optimizers as a class do not differ from the others."
+    ),
+    source="Granziol 2020, section 5, Figures 6 and 7; Bejan et al. 2022, Figure 4",
+    predictions=(
+        Prediction(
+            "sharpness",
+            "Averaged Adam's λ_max is larger than SGD's.",
+            lambda runs: difference(runs, "lambda_max", seed_doublings),
+            "doublings of λ_max from SGD to Adam",
+            Rule(low=0),
+            "10.1 against 387.8 (Figure 6)",
+        ),
+        Prediction(
+            "Frobenius norm",
+            "So is its Frobenius norm.",
+            lambda runs: difference(runs, "frobenius", seed_doublings),
+            "doublings of the Frobenius norm from SGD to Adam",
+            Rule(low=0),
+            "normalised 1.43e-5 against 1.55e-3 (Figure 7)",
+        ),
+        Prediction(
+            "accuracy",
+            "Averaged Adam's test accuracy is not worse by a point or more.",
+            lambda runs: 100 * difference(runs, "test_accuracy"),
+            "points of test accuracy, Adam minus SGD",
+            Rule(low=-1),
+            "73.5 against 75.8 % (Figure 6), 94.3 against 95.1 % (Figure 7)",
+        ),
+        Prediction(
+            "training accuracy",
+            "Both fit the training images equally well, within a point.",
+            lambda runs: 100 * difference(runs, "train_accuracy"),
+            "points of training accuracy, Adam minus SGD",
+            Rule(low=-1, high=1),
+            "99.64 and 99.81 % (Figure 6)",
+        ),
+        Prediction(
+            "adaptive (accuracy)",
+            "Over six optimizers, the adaptive ones' test accuracy is within a point of the others'.",
+            lambda runs: 100 * adaptive_difference(runs, "test_accuracy"),
+            "points of test accuracy, adaptive minus not",
+            Rule(low=-1, high=1),
+            "no difference found, p = .48 (Bejan et al., Figure 4)",
+        ),
+        Prediction(
+            "adaptive (minimum sharpness)",
+            "Their minimum sharpness is within a factor of two of the others'.",
+            lambda runs: adaptive_difference(runs, "minimum_sharpness", seed_doublings),
+            "doublings of the minimum sharpness, adaptive over not",
+            Rule(low=-1, high=1),
+            "no difference found, p = .64 (Bejan et al., Figure 4)",
+        ),
+    ),
+)

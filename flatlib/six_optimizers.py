@@ -1,0 +1,36 @@
+"""The six optimizers of Bejan et al. 2022, each alone and inside SAM, at the paper's settings: shared by two chapters."""
+
+from dataclasses import replace
+
+from flatlib.config import RunConfig
+
+RHO = 0.05  # the default of the SAM implementation that the paper uses; the text gives no radius
+LEARNING_RATES = {  # section III.A: 0.1 for SGD and heavy ball, the defaults of the others; AdaShift's from their code
+    **{"sgd": 0.1, "heavy_ball": 0.1, "adam": 0.001},
+    **{"adagrad": 0.01, "adashift": 0.01, "adabound": 0.001},
+}
+
+
+def six_optimizers(base: RunConfig, loss: str = "cross_entropy") -> list[RunConfig]:
+    """Twelve configurations around `base`: batches of 128 images with pixels in [0, 1], a training loss of 0.01 as the
+    stop rule, momentum 0.8 for heavy ball. `loss`: what is trained on."""
+    settings = {
+        "loss": loss,
+        "standardize": False,
+        "batch_size": min(128, base.train_size or 128),
+        "stop": "train_loss",
+        "stop_value": 0.01,
+        "measures": ("performance", "lambda_max", "minimum_sharpness", "gradient_norm", "weight_norm"),
+    }
+    return [
+        replace(
+            base,
+            **settings,
+            optimizer=name,
+            learning_rate=rate,
+            momentum=0.8 if name == "heavy_ball" else 0.0,
+            sam_rho=rho,
+        )
+        for name, rate in LEARNING_RATES.items()
+        for rho in (0.0, RHO)
+    ]
