@@ -6,8 +6,8 @@ One direction, top to bottom:
     measures -> train, tracking, own_model                                 (settings become a trained run)
     deep_linear                                                            (a model whose Hessian is known)
     records -> sweep                                                       (a run becomes a line)
-    stats -> claims, figures, published                                    (tables become verdicts)
-    parameters, chapter, show, execute, book, bench, cli                   (a page, a command)
+    stats, concordance -> claims, figures, published                       (tables become verdicts)
+    parameters, chapter, overview, show, execute, book, bench, cli         (a page, a command)
 """
 
 __version__ = "0.1.0"

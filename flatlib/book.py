@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TextIO
 
-from flatlib.checkout import find_root
+from flatlib.checkout import CHAPTER, find_root
 from flatlib.errors import FlatlibError
 
 JUPYTER_BOOK = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]  # the package has no __main__
@@ -69,7 +69,7 @@ def copy_source(root: Path, source: Path) -> Path:
 def overlay(chapters: Path, book: Path) -> None:
     """Put the notebooks in `chapters` in the place of the committed ones of the same name."""
     found = sorted(chapters.glob("*.ipynb"))
-    known = {path.name for path in (book / "claims").glob("*.ipynb")}
+    known = {path.name for path in (book / "claims").glob(CHAPTER)}
     drawn = [path for path in found if path.name in known]
     if not drawn:
         raise FlatlibError(f"{chapters}: no chapter in this folder; expected one of {', '.join(sorted(known))}")

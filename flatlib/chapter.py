@@ -45,7 +45,7 @@ class Chapter:
     @property
     def published(self) -> dict[str, Path]:
         """The committed records of this chapter, by preset."""
-        return {path.stem: path for path in sorted((self.root / "book" / "records" / self.name).glob("*.jsonl"))}
+        return records.in_folder(self.root / "book" / "records" / self.name)
 
     @property
     def record(self) -> Path:

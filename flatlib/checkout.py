@@ -4,6 +4,8 @@ from pathlib import Path
 
 from flatlib.errors import FlatlibError
 
+CHAPTER = "[0-9]*_*.ipynb"  # in book/claims; a notebook without a number there is a page about all chapters
+
 
 def find_root(start: Path | None = None) -> Path:
     """The checkout around `start` (the working directory), or around the package: where `_toc.yml` and `book/` are."""
@@ -16,12 +18,13 @@ def find_root(start: Path | None = None) -> Path:
 
 def notebooks(root: Path) -> dict[str, Path]:
     """Every chapter there is, by name."""
-    return {path.stem: path for path in sorted((root / "book" / "claims").glob("*.ipynb"))}
+    return {path.stem: path for path in sorted((root / "book" / "claims").glob(CHAPTER))}
 
 
-def method_pages(root: Path) -> dict[str, Path]:
-    """Every page about the method that is a notebook, by name: it has neither parameters, records nor a verdict."""
-    return {path.stem: path for path in sorted((root / "book" / "method").glob("*.ipynb"))}
+def other_pages(root: Path) -> dict[str, Path]:
+    """Every notebook of the book that is not a chapter, by name: it has no parameters and no runs of its own."""
+    chapters = notebooks(root).values()
+    return {path.stem: path for path in sorted((root / "book").glob("*/*.ipynb")) if path not in chapters}
 
 
 def notebook(root: Path, name: str) -> Path:

@@ -24,6 +24,7 @@ from flatlib.errors import FlatlibError
 from flatlib.recorded import recorded_run_id
 
 FIELDS = ("run_id", "config", "status", "measures", "trajectory", "provenance")
+FAILURES = ".failures.jsonl"
 STATUSES = ("reached", "capped", "diverged")
 NUMBERS = frozenset((int, float, bool, type(None)))  # what JSON's numbers, truth values and null are read as
 Line = dict[str, Any]
@@ -146,7 +147,12 @@ def _append(path: Path, line: Line) -> None:
 
 def failures(path: Path) -> Path:
     """Where the runs that failed are written down, beside their record: they are not results, and are tried again."""
-    return path.with_suffix(".failures.jsonl")
+    return path.with_suffix(FAILURES)
+
+
+def in_folder(folder: Path) -> dict[str, Path]:
+    """The records of a chapter's folder by preset, without the failed runs written down beside them."""
+    return {path.stem: path for path in sorted(folder.glob("*.jsonl")) if not path.name.endswith(FAILURES)}
 
 
 def append_failure(path: Path, config: RunConfig, error: str) -> None:

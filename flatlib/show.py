@@ -22,6 +22,13 @@ def show(table: pd.DataFrame) -> None:
     display({"text/html": page, "text/plain": text}, raw=True)
 
 
+def show_markdown(text: str) -> None:
+    """Display MyST Markdown; the book reads it as its own when the cell's metadata says ``markdown_format: myst``."""
+    from IPython.display import display
+
+    display({"text/markdown": text, "text/plain": text}, raw=True)
+
+
 def glue_texts(**texts: object) -> None:
     """Glue each value as text under its name, for prose on this page and on others."""
     from myst_nb import glue

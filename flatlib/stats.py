@@ -61,8 +61,7 @@ def bootstrap_mean(values: ArrayLike, level: float = 0.95, resamples: int = 10_0
     Args:
         values: shape (n,), one value per seed; their order does not matter.
         level: confidence level in (0, 1).
-        resamples: Monte Carlo draws when n > 6; 10000 is what the source recommends for routine use.
-        seed: of the Monte Carlo draws.
+        resamples, seed: Monte Carlo draws when n > 6 (10000: the source's advice for routine use), and their seed.
 
     Returns:
         The mean with its interval; (-inf, inf) for one value, whose spread nothing is known about.
@@ -83,14 +82,26 @@ def bootstrap_mean(values: ArrayLike, level: float = 0.95, resamples: int = 10_0
         raise FlatlibError(f"bootstrap_mean: level is {level}; allowed is a number between 0 and 1, such as 0.95")
     if n == 1:
         return Interval(float(values[0]), -inf, inf, n, level)
+    counts, weights = seed_resamples(n, resamples, seed)
+    return Interval(float(values.mean()), *expanded_percentile(counts @ values / n, weights, n, level), n, level)
+
+
+def expanded_percentile(resampled: np.ndarray, weights: np.ndarray, n: int, level: float) -> tuple[float, float]:
+    """The interval of `bootstrap_mean` for any statistic of n > 1 seeds: its values on `seed_resamples`, and their
+    weights, both of shape (resamples,)."""
     tail = ndtr(-sqrt(n / (n - 1)) * stdtrit(n - 1, (1 + level) / 2))
-    counts, weights = _every_resample(n) if n <= EXACT_UP_TO else _drawn_resamples(n, resamples, seed)
-    means = counts @ values / n
-    low, high = np.quantile(means, [tail, 1 - tail], weights=weights, method="inverted_cdf")
-    return Interval(float(values.mean()), float(low), float(high), n, level)
+    return tuple(np.quantile(resampled, [tail, 1 - tail], weights=weights, method="inverted_cdf").tolist())
 
 
 @cache
+def seed_resamples(n: int, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How often each of n seeds is drawn, shape (resamples, n), and the weights (resamples,): every resample there is
+    up to `EXACT_UP_TO` seeds, else so many seeded draws."""
+    if n <= EXACT_UP_TO:
+        return _every_resample(n)
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples), np.ones(resamples)
+
+
 def _every_resample(n: int) -> tuple[np.ndarray, np.ndarray]:
     """All ways to draw n of n values with replacement: counts (C(2n-1, n), n) and how many of the n^n each stands for.
 
@@ -101,12 +112,6 @@ def _every_resample(n: int) -> tuple[np.ndarray, np.ndarray]:
     counts = np.diff(edges, axis=1) - 1
     ways = [factorial(n) // prod(factorial(k) for k in row) for row in counts.tolist()]
     return counts, np.array(ways, dtype=float)
-
-
-@cache
-def _drawn_resamples(n: int, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    return counts, np.ones(resamples)
 
 
 def seed_slopes(table: pd.DataFrame, x: str, y: str, *, logx: bool = True, logy: bool = False) -> pd.Series:

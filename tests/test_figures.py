@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from flatlib.errors import FlatlibError
-from flatlib.figures import against, ratio_rows, scatter, slope_trend, trajectories
+from flatlib.figures import against, scatter, slope_trend, trajectories
 from flatlib.figures.axes import AXIS
 from flatlib.figures.labels import spread
 from flatlib.figures.style import BLUE, INK, VERMILLION, series
@@ -238,20 +238,3 @@ def test_every_axis_label_renders(ax):
     for i, axis in enumerate(AXIS.values()):
         ax.text(0, i / len(AXIS), axis.label)
     ax.figure.canvas.draw()
-
-
-def test_ratios_are_drawn_in_rows_beside_their_reference(ax):
-    table = pd.DataFrame({"A": [2.0, np.nan], "B": [4.0, 8.0], "C": [np.nan, np.nan]}, index=["one", "two"])
-    ratio_rows(table, ax, reference="ours", label="Time")
-    reference, *dots = ax.lines
-    assert list(reference.get_xdata()) == [1, 1]
-    assert [line.get_label() for line in dots] == ["A", "B"]
-    np.testing.assert_array_equal(dots[1].get_xdata(), [4.0, 8.0])
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["one", "two"]
-    assert dots[0].get_ydata()[0] > dots[0].get_ydata()[1]
-    assert ax.get_xlabel() == "Time (ours = 1)"
-
-
-def test_no_ratio_is_said_not_drawn(ax):
-    ratio_rows(pd.DataFrame({"A": [np.nan]}, index=["one"]), ax, reference="ours", label="Time")
-    assert "no ratio" in ax.texts[0].get_text()

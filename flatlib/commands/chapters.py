@@ -23,7 +23,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     run.set_defaults(command=run_chapters)
 
     refresh = commands.add_parser("refresh", help="complete the committed records and publish the pages again")
-    refresh.add_argument("chapters", nargs="+", metavar="CHAPTER", help="a chapter or method page, or all chapters")
+    refresh.add_argument(
+        "chapters", nargs="+", metavar="CHAPTER", help="a chapter or another page's name, or all (chapters)"
+    )
     refresh.add_argument("--preset", default="small")
     where(refresh)
     refresh.set_defaults(command=refresh_chapters)
@@ -113,9 +115,9 @@ def run_chapters(options: argparse.Namespace) -> int:
 
 def refresh_chapters(options: argparse.Namespace) -> int:
     """`flatlib refresh`: the only command that writes committed records and notebooks."""
-    from flatlib.checkout import find_root, method_pages
+    from flatlib.checkout import find_root, other_pages
 
-    pages = method_pages(find_root())
+    pages = other_pages(find_root())
     named = [name for name in pages if name in options.chapters]
     options.chapters = [name for name in options.chapters if name not in pages]
     root, chapters = prepared(options, {})

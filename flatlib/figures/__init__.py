@@ -11,12 +11,14 @@ trajectories                 a measure along training, one curve per learning ra
 landscape_lines              the loss along eigenvectors of its Hessian
 landscape_contours           the loss in the plane of two eigenvectors
 ratio_rows                   ratios to a reference, one row per case
+interval_rows                estimates with their intervals, one row per case
 mean_rows                    means with intervals, one row per name and one mark per group
 spectrum                     the spectral density of one run
 """
 
 from flatlib.figures.against import against
 from flatlib.figures.axes import AXIS, Axis
+from flatlib.figures.intervals import interval_rows
 from flatlib.figures.landscape import landscape_contours, landscape_lines
 from flatlib.figures.ratios import ratio_rows
 from flatlib.figures.rows import mean_rows
@@ -32,6 +34,7 @@ __all__ = [
     "TWO_COLUMNS",
     "Axis",
     "against",
+    "interval_rows",
     "landscape_contours",
     "landscape_lines",
     "mean_rows",

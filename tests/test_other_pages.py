@@ -1,4 +1,4 @@
-"""Pages about the method that are notebooks: what holds for chapters and applies here, and their formulas' numbers."""
+"""Notebooks that are not chapters: what holds for chapters and applies here, and their formulas' numbers."""
 
 import re
 import statistics
@@ -8,9 +8,9 @@ import pytest
 from notebook_text import code, lines_of, prose
 
 from flatlib import execute
-from flatlib.checkout import find_root, method_pages
+from flatlib.checkout import find_root, other_pages
 
-PAGES = method_pages(find_root())
+PAGES = other_pages(find_root())
 MARKUP = [r"```.*?```", r"\{[\w:]+\}`[^`]*`", r"`[^`]*`", r"\]\([^)]*\)", r"\$\$.*?\$\$", r"\$[^$]*\$"]
 
 
@@ -31,7 +31,7 @@ def plain(text: str) -> str:
 
 
 def test_there_are_pages():
-    assert {"libraries", "toy", "your_model"} <= set(PAGES)
+    assert {"libraries", "overview", "toy", "your_model"} <= set(PAGES)
 
 
 def test_one_title_comes_first(page):
