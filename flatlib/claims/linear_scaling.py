@@ -54,8 +54,8 @@ def tracked(runs: pd.DataFrame) -> pd.DataFrame:
     if followed.empty:
         raise FlatlibError("no run was tracked")
     points = trajectories(followed)
-    images = points["train_size"].astype(float)
-    return with_alpha(points).assign(epoch=points["update"] * points["batch_size"] / images)
+    per_epoch = np.ceil(points["train_size"].astype(float) / points["batch_size"])
+    return with_alpha(points).assign(epoch=points["update"] / per_epoch)
 
 
 def share_ordered(runs: pd.DataFrame) -> pd.Series:
