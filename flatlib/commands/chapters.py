@@ -15,7 +15,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     """The three commands and their options."""
     run = commands.add_parser("run", help="rerun chapters at a preset, with your own parameters")
     run.add_argument("chapters", nargs="+", metavar="CHAPTER", help="a chapter's name, or all")
-    run.add_argument("--preset", default="smoke", help="smoke (default), small or paper: the scale of the runs")
+    run.add_argument("--preset", default="smoke", help="smoke (default), small, medium, paper, ...: a folder of book/presets")
     run.add_argument("-p", dest="given", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     run.add_argument("--records", type=Path, help="folder to read and append records in (default _build/records)")
     run.add_argument("--output", type=Path, help="folder for the executed notebooks (default _build/run/PRESET)")
@@ -72,6 +72,9 @@ def prepared(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Path, 
     from flatlib.execution import Execution
 
     root, chapters = chosen(options.chapters)
+    if "all" in options.chapters:  # all that have this preset; without any, the first one says which presets there are
+        having = [name for name in chapters if (root / "book" / "presets" / options.preset / f"{name}.yaml").is_file()]
+        chapters = having or chapters[:1]
     limit = seconds(options.time_limit)
     execution = Execution(
         device=options.device,
