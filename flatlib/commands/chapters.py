@@ -15,7 +15,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     """The three commands and their options."""
     run = commands.add_parser("run", help="rerun chapters at a preset, with your own parameters")
     run.add_argument("chapters", nargs="+", metavar="CHAPTER", help="a chapter's name, or all")
-    run.add_argument("--preset", default="smoke", help="smoke (default), small, medium, paper, ...: a folder of book/presets")
+    run.add_argument("--preset", default="smoke", help="smoke (default) or another folder of book/presets")
     run.add_argument("-p", dest="given", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     run.add_argument("--records", type=Path, help="folder to read and append records in (default _build/records)")
     run.add_argument("--output", type=Path, help="folder for the executed notebooks (default _build/run/PRESET)")
