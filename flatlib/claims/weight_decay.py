@@ -40,10 +40,13 @@ def doublings_without(runs: pd.DataFrame, measure: str) -> pd.Series:
     return mean_within(
         counted(runs),
         SAME,
-        lambda group: seed_doublings(
-            group, measure, group["weight_decay"] == 0, group["weight_decay"] == group["weight_decay"].max()
-        ),
+        lambda group: seed_doublings(group, measure, group["weight_decay"] == 0, strongest(group)),
     )
+
+
+def strongest(group: pd.DataFrame) -> pd.Series:
+    """Which runs have the strongest weight decay; none where no run has any."""
+    return (group["weight_decay"] > 0) & (group["weight_decay"] == group["weight_decay"].max())
 
 
 # test accuracy in percent, gap in points, lambda_max, by network and weight decay (Figures 1 and 2)
