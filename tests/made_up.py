@@ -46,22 +46,24 @@ def numbers(claim: Claim, runs: pd.DataFrame) -> dict[str, float]:
     return dict(zip(verdicts["prediction"], verdicts["estimate"], strict=True))
 
 
-def silent(claim: Claim, runs: pd.DataFrame) -> set[str]:
-    """The predictions on which no seed has an answer; each of these is open."""
-    verdicts = claim.verdicts(runs)
-    mute = verdicts[verdicts["n"] == 0]
-    assert set(mute["verdict"]) <= {"inconclusive"}
-    return set(mute["prediction"])
+def check_open(claim: Claim, runs: pd.DataFrame, mute: set[str]) -> None:
+    """On these predictions no seed has an answer, and they are open; the others are supported as if nothing were
+    missing."""
+    verdicts = claim.verdicts(runs).set_index("prediction")
+    assert set(verdicts.index[verdicts["n"] == 0]) == mute
+    assert set(verdicts.loc[list(mute), "verdict"]) <= {"inconclusive"}
+    assert set(verdicts["verdict"].drop(list(mute))) <= {"supported"}
 
 
 def check_both_ways(claim: Claim, make, supporting: dict[str, float], contradicting: dict[str, float]) -> None:
     """`make(True)` supports every prediction and `make(False)` contradicts it, at these estimates, in any order."""
     for holds, word, expected in ((True, "supported", supporting), (False, "contradicted", contradicting)):
         runs = make(holds)
-        verdicts = claim.verdicts(runs)
-        assert words(claim, runs) == {prediction.name: word for prediction in claim.predictions}
+        verdicts = claim.verdicts(runs).set_index("prediction")
+        assert verdicts["verdict"].to_dict() == {prediction.name: word for prediction in claim.predictions}
+        assert verdicts["estimate"].to_dict() == pytest.approx(expected, rel=1e-6, abs=1e-9)
         assert (verdicts["n"] == 5).all()
         assert not verdicts["silent"].any()
         assert overall(verdicts) == word
-        assert numbers(claim, runs) == pytest.approx(expected, rel=1e-6, abs=1e-9)
-        pd.testing.assert_frame_equal(verdicts, claim.verdicts(runs.sample(frac=1, random_state=0)))
+        shuffled = claim.verdicts(runs.sample(frac=1, random_state=0)).set_index("prediction")
+        pd.testing.assert_frame_equal(verdicts, shuffled)
