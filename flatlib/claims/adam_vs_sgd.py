@@ -94,13 +94,13 @@ def kolmogorov_smirnov(runs: pd.DataFrame) -> pd.DataFrame:
     kept = six(runs)
     rows = []
     for name, column in (("test accuracy", "test_accuracy"), ("minimum sharpness", "minimum_sharpness")):
-        groups = [values.dropna() for _, values in kept.groupby("adaptive")[column]]
-        found = ks_2samp(*groups) if len(groups) == 2 and all(map(len, groups)) else None
+        others, adaptive = (kept.loc[kept["adaptive"] == kind, column].dropna() for kind in (False, True))
+        found = ks_2samp(others, adaptive) if len(others) and len(adaptive) else None
         rows.append(
             {
                 "measure": name,
-                "not adaptive": len(groups[0]) if groups else 0,
-                "adaptive": len(groups[-1]) if len(groups) == 2 else 0,
+                "not adaptive": len(others),
+                "adaptive": len(adaptive),
                 "largest distance": f"{found.statistic:.2f}" if found else "",
                 "p": f"{found.pvalue:.2g}" if found else "",
             }
