@@ -67,3 +67,10 @@ def check_both_ways(claim: Claim, make, supporting: dict[str, float], contradict
         assert overall(verdicts) == word
         shuffled = claim.verdicts(runs.sample(frac=1, random_state=0)).set_index("prediction")
         pd.testing.assert_frame_equal(verdicts, shuffled)
+
+
+def check_left_out(claim: Claim, runs: pd.DataFrame, setting: str) -> None:
+    """A setting that one seed did not train to the stop rule is left out, as a whole and alone."""
+    missed = numbers(claim, without(runs, f"{setting} and seed == 2"))
+    assert missed == pytest.approx(numbers(claim, runs.query(f"not ({setting})")), nan_ok=True)
+    assert sum(np.isfinite(number) for number in missed.values()) >= len(missed) - 1

@@ -6,7 +6,7 @@ from math import sqrt
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import MEAN_NOISE, check_both_ways, check_open, numbers, without
+from made_up import MEAN_NOISE, check_both_ways, check_left_out, check_open, numbers, without
 from made_up_others import (
     adam_runs,
     decay_runs,
@@ -126,6 +126,18 @@ OPEN = {  # claim, runs, which predictions then have no answer
 @pytest.mark.parametrize(("claim", "make", "mute"), OPEN.values(), ids=OPEN)
 def test_runs_that_lack_what_is_compared_leave_a_prediction_open_and_the_others_as_they_were(claim, make, mute):
     check_open(claim, make(), {prediction.name for prediction in claim.predictions if re.search(mute, prediction.name)})
+
+
+SETTINGS = {
+    "decay": (DECAY, decay_runs, "max_epochs == 10 and weight_decay == 0.001"),
+    "minimum": (MINIMUM, minimum_runs, "optimizer == 'sgd' and sam_rho > 0"),
+    "regularisers": (REGULARISERS, regulariser_runs, "sam_rho == 0.05"),
+}
+
+
+@pytest.mark.parametrize(("claim", "make", "setting"), SETTINGS.values(), ids=SETTINGS)
+def test_a_setting_that_one_seed_missed_is_left_out_alone(claim, make, setting):
+    check_left_out(claim, make(True), setting)
 
 
 NUMBERS = ("lambda_max", "frobenius", "test_accuracy", "generalization_gap", "softmax_jacobian_norm")
