@@ -30,19 +30,26 @@ def _tau(x: np.ndarray, y: np.ndarray) -> float:
 
 def seed_differences(table: pd.DataFrame, y: str, high: pd.Series, low: pd.Series) -> pd.Series:
     """Each seed's mean of y over the rows `high`, minus that over the rows `low` (two boolean columns)."""
-    means = [table[rows].groupby("seed")[y].mean().reindex(seeds(table)) for rows in (high, low)]
+    values = finite(table, y)
+    means = [values[rows].groupby(table["seed"]).mean().reindex(seeds(table)) for rows in (high, low)]
     return means[0] - means[1]
 
 
 def seed_doublings(table: pd.DataFrame, y: str, high: pd.Series, low: pd.Series) -> pd.Series:
     """Each seed's mean of log2 y over the rows `high`, minus that over the rows `low`: 1 is twice as large.
 
-    A y that is not positive has no logarithm: its seed is NaN.
+    A y that is not positive has no logarithm: its seed is NaN. Rows that are in neither group have no say.
     """
-    positive = table[y].astype(float).where(table[y] > 0)
-    logs = table.assign(doublings=np.log2(positive))
-    known = logs["doublings"].notna().groupby(logs["seed"]).transform("all")
-    return seed_differences(logs[known], "doublings", high[known], low[known]).reindex(seeds(table))
+    values = finite(table, y)
+    lost = ((values <= 0) & (high | low)).groupby(table["seed"]).any()
+    logs = table.assign(doublings=np.log2(values.where(values > 0)))
+    return seed_differences(logs, "doublings", high, low).mask(lost)
+
+
+def finite(table: pd.DataFrame, y: str) -> pd.Series:
+    """The values of a column, NaN where they are not finite."""
+    values = table[y].astype(float)
+    return values.where(np.isfinite(values))
 
 
 def mean_within(table: pd.DataFrame, by: list[str], statistic: Callable[[pd.DataFrame], pd.Series]) -> pd.Series:

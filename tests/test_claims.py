@@ -5,6 +5,7 @@ from math import inf, nan
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import SEEDS, line_of, noise
 
 from flatlib import records
 from flatlib.checkout import find_root, notebooks
@@ -14,7 +15,6 @@ from flatlib.config import RunConfig, grid
 from flatlib.stats import Interval
 
 LR_BATCH, SHARPENING = CLAIMS["01_lr_batch"], CLAIMS["08_progressive_sharpening"]
-SEEDS = range(5)
 RATES = [0.02, 0.05, 0.1]
 
 
@@ -54,11 +54,6 @@ def test_a_rule_reads_as_text(rule, text):
     assert str(rule) == text
 
 
-def noise(seed: int) -> float:
-    """Seeds differ by one percent."""
-    return 1 + 0.01 * np.sin(seed)
-
-
 def lr_runs(holds: bool, seeds=SEEDS) -> pd.DataFrame:
     """Claim 1 as the paper has it, or in every respect the other way round."""
     lines = []
@@ -76,11 +71,6 @@ def lr_runs(holds: bool, seeds=SEEDS) -> pd.DataFrame:
         measures = {"lambda_max": sharpness * noise(config.seed), "test_accuracy": accuracy * noise(config.seed)}
         lines.append(line_of(config, measures))
     return records.table(lines)
-
-
-def line_of(config, measures, trajectory=None, status="reached") -> dict:
-    about = {"provenance": {}, "trajectory": trajectory or {}}
-    return {"run_id": config.run_id, "config": config.to_json(), "status": status, "measures": measures} | about
 
 
 def path_of(start: float, below: float, peak: float, growth: float, seed: int) -> dict:

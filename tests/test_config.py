@@ -80,7 +80,7 @@ WRONG_KIND = [
 UNKNOWN = [
     (name, "nonsense")
     for name in (
-        *("dataset", "model", "activation", "stop", "batch_norm", "engine"),
+        *("dataset", "model", "activation", "loss", "stop", "batch_norm", "engine"),
         *("optimizer", "schedule", "weight_decay_kind", "precision"),
     )
 ]
@@ -93,7 +93,7 @@ OUT_OF_RANGE = [
     ("seed", 2**70),
     *[(name, value) for name in ("momentum", "label_smoothing", "dropout", "averaging_start") for value in (-0.1, 1.0)],
     *[(name, value) for name in ("weight_decay", "sam_rho", "mixup") for value in (-0.1, np.inf, np.nan)],
-    *[(name, 0) for name in ("microbatch", "sam_batch", "max_updates", "averaging_learning_rate")],
+    *[(name, 0) for name in ("microbatch", "sam_batch", "validation_size", "max_updates", "averaging_learning_rate")],
     ("augmentation", ("turn",)),
     pytest.param("learning_rate", 10**400, id="learning_rate-10**400"),
 ]

@@ -1,5 +1,7 @@
 """The training loss and what is done to its data, against their formulas."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,11 @@ import torch.nn.functional as F
 from flatlib.augment import augmented, cropped, flipped, mixed
 from flatlib.config import RunConfig
 from flatlib.curvature import HessianOperator, trace
-from flatlib.loss import SmoothedCrossEntropy, training_loss
+from flatlib.errors import FlatlibError
+from flatlib.loss import SmoothedCrossEntropy, batch_softmax_cross_entropy, training_loss
 from flatlib.measures import evaluate
+from flatlib.models import build
+from flatlib.train import train
 
 LOGITS = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.tensor([0, 1, 2, 3, 0])
@@ -54,6 +59,44 @@ def test_loss_and_curvature_are_of_the_loss_that_is_trained():
     assert evaluate(model, x, TARGETS)[0] == pytest.approx(F.cross_entropy(model(x), TARGETS).item(), rel=1e-12)
     operator = HessianOperator(model, loss, (x, TARGETS))
     assert trace(operator).value == pytest.approx(float(operator.to_dense().trace()), rel=1e-10)
+
+
+def test_the_loss_as_coded_takes_a_softmax_over_the_batch_first():
+    z = LOGITS.numpy()
+    over_batch = z - np.log(np.exp(z).sum(axis=0, keepdims=True))
+    log_p = over_batch - np.log(np.exp(over_batch).sum(axis=1, keepdims=True))
+    expected = -log_p[np.arange(5), TARGETS.numpy()].mean()
+    assert float(batch_softmax_cross_entropy(LOGITS, TARGETS)) == pytest.approx(expected, rel=1e-12)
+    assert float(F.cross_entropy(LOGITS, TARGETS)) != pytest.approx(expected, rel=1e-2)
+
+
+def test_a_constant_of_a_class_changes_nothing_in_the_loss_as_coded():
+    shift = torch.tensor([3.0, -20.0, 0.5, 7.0], dtype=torch.float64)
+    shifted = (LOGITS + shift).requires_grad_()
+    loss = batch_softmax_cross_entropy(shifted, TARGETS)
+    assert loss.item() == pytest.approx(batch_softmax_cross_entropy(LOGITS, TARGETS).item(), rel=1e-12)
+    (gradient,) = torch.autograd.grad(loss, shifted)
+    torch.testing.assert_close(gradient.sum(0), torch.zeros(4, dtype=torch.float64), atol=1e-15, rtol=0)
+    assert gradient.abs().max() > 1e-2
+
+
+def test_what_is_trained_on_is_chosen_by_name_and_what_is_measured_stays_cross_entropy(tiny):
+    config = replace(tiny, loss="batch_softmax")
+    assert training_loss(config) is batch_softmax_cross_entropy
+    plain, coded = train(tiny, device="cpu"), train(config, device="cpu")
+    last = list(coded.model.parameters())[-1]
+    start = list(build(config, (1, 8, 8), 10).parameters())[-1]
+    torch.testing.assert_close(last, start, atol=1e-6, rtol=0)  # the biases of the classes are not trained
+    assert not torch.allclose(list(plain.model.parameters())[-1], start, atol=1e-3)
+    measured = F.cross_entropy(coded.model.eval()(coded.data.x_train), coded.data.y_train).item()
+    assert coded.measures["train_loss"] == pytest.approx(measured, rel=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"label_smoothing": 0.1}, {"mixup": 0.2}, {"microbatch": 10}], ids=str)
+def test_the_loss_as_coded_wants_hard_targets_and_whole_batches(settings):
+    with pytest.raises(FlatlibError, match="loss: batch_softmax has hard targets and whole batches"):
+        RunConfig(loss="batch_softmax", **settings)
+    assert RunConfig(loss="cross_entropy", **settings)
 
 
 IMAGES = torch.arange(2 * 3 * 8 * 8.0).reshape(2, 3, 8, 8).repeat(50, 1, 1, 1) + 1

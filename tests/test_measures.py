@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from flatlib.config import MEASURES, RunConfig
-from flatlib.curvature import HessianOperator
+from flatlib.curvature import HessianOperator, density
 from flatlib.errors import FlatlibError
 from flatlib.figures.axes import axis_of
 from flatlib.measures import REGISTRY, Checkpoint, measure
@@ -15,6 +15,7 @@ from flatlib.sharpness import between_iterates
 from flatlib.train import checkpoint, next_iterate, train
 
 COMPANIONS = ("residual", "products", "converged", "standard_error", "exact", "alignment")
+WITHOUT_A_COLUMN = {"performance", "density"}  # named by their parts instead
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +27,38 @@ def run():
 
 def test_every_measure_is_a_finite_number_at_the_end_of_a_run(run):
     assert all(math.isfinite(value) for value in run.measures.values())
-    assert set(run.measures) > set(MEASURES) - {"performance"}
+    assert set(run.measures) > set(MEASURES) - WITHOUT_A_COLUMN
 
 
 def test_every_measure_has_an_axis(run):
     for name in run.measures:
-        if name != "updates" and not name.endswith(COMPANIONS):
+        if name != "updates" and not name.endswith(COMPANIONS) and not name.startswith("density_"):
             assert axis_of(name).name
-    assert set(REGISTRY) - {"performance"} <= set(run.measures)
+    assert set(REGISTRY) - WITHOUT_A_COLUMN <= set(run.measures)
+
+
+def test_the_density_is_nodes_with_weights_whose_mean_is_the_traces(run):
+    nodes, weights = ([run.measures[f"density_{kind}_{i:02}"] for i in range(100)] for kind in ("node", "weight"))
+    assert sum(name.startswith("density_") for name in run.measures) == 200
+    assert nodes == sorted(nodes)
+    assert min(weights) >= 0
+    assert sum(weights) == pytest.approx(1)
+    operator = HessianOperator(run.model, "cross_entropy", run.data.measured(run.config.measure_size))
+    mean = sum(node * weight for node, weight in zip(nodes, weights, strict=True))
+    # One probe of n signs: the variance of v'Hv is twice the sum of the squares off the diagonal.
+    error = math.sqrt(2) * run.measures["frobenius"]
+    assert mean * operator.shape[0] == pytest.approx(float(operator.to_dense().trace()), abs=3 * error)
+    assert mean == density(operator).moment(1)
+    assert nodes[-1] == pytest.approx(run.measures["lambda_max"], rel=1e-2)
+
+
+def test_a_small_matrix_has_a_density_of_fewer_nodes():
+    torch.manual_seed(0)
+    mine = Checkpoint(model=nn.Linear(2, 2), examples=(torch.randn(9, 2), torch.arange(9) % 2))
+    numbers = measure(["density"], mine)
+    nodes = sum(name.startswith("density_node_") for name in numbers)
+    assert 1 < nodes <= 6
+    assert set(numbers) == {f"density_{kind}_{i:02}" for kind in ("node", "weight") for i in range(nodes)}
 
 
 def test_values_are_those_of_the_dense_hessian(run):

@@ -46,6 +46,7 @@ COMPLEX = [16, 32, 32, 64, 128, 128, 256, 512, 512]
         ({"model": "mlp", "depth": 1, "width": 0.1}, (1, 8, 8), 65 * 20 + 21 * 10),
         ({"model": "mlp", "depth": 4, "width": 0.5}, MNIST, 785 * 100 + 3 * 101 * 100 + 101 * 10),
         ({"model": "small_cnn"}, CIFAR, 20794),
+        ({"model": "small_cnn_bn"}, CIFAR, 20970),
         ({"model": "vgg11"}, CIFAR, vgg("A", 3, False)),
         ({"model": "vgg11_bn"}, CIFAR, vgg("A", 3, True)),
         ({"model": "vgg11"}, GREY, vgg("A", 1, False)),
@@ -97,7 +98,9 @@ def test_the_seed_decides_the_start_and_the_global_state_is_untouched(model):
     assert not torch.equal(first, second)
 
 
-FIRST = {"mlp": 200, "small_cnn": 8, "resnet18": 64, "allcnn": 96} | {m: 64 for m in MODELS if m.startswith("vgg")}
+FIRST = {"mlp": 200, "small_cnn": 8, "small_cnn_bn": 8, "resnet18": 64, "allcnn": 96} | {
+    m: 64 for m in MODELS if m.startswith("vgg")
+}
 FIRST |= dict.fromkeys(("preresnet164", "wideresnet28x10", "bejan_simple", "bejan_middle", "bejan_complex"), 16)
 
 
@@ -125,7 +128,7 @@ def test_a_width_is_rounded_and_leaves_one_unit(model, width):
     ("model", "shape", "least"),
     [
         *[(f"vgg{kind}", shape, 32) for kind in ("11", "11_bn", "16", "16_bn") for shape in (MNIST, (3, 32, 31))],
-        *[("small_cnn", shape, 7) for shape in ((1, 6, 6), (1, 28, 6))],
+        *[(f"small_cnn{kind}", shape, 7) for kind in ("", "_bn") for shape in ((1, 6, 6), (1, 28, 6))],
         *[("allcnn", shape, 9) for shape in ((1, 8, 8), (3, 32, 8))],
         *[("bejan_simple", shape, 16) for shape in ((1, 15, 15), (1, 28, 8))],
         *[(f"bejan_{kind}", (1, 7, 8), 8) for kind in ("middle", "complex")],
@@ -139,7 +142,7 @@ def test_images_too_small(model, shape, least):
     assert str(error.value) == message
 
 
-LEAST = {"small_cnn": 7, "allcnn": 9, "bejan_simple": 16, "bejan_middle": 8, "bejan_complex": 8}
+LEAST = {"small_cnn": 7, "small_cnn_bn": 7, "allcnn": 9, "bejan_simple": 16, "bejan_middle": 8, "bejan_complex": 8}
 LEAST |= dict.fromkeys(("softmax_regression", "mlp", "resnet18", "preresnet164", "wideresnet28x10"), 1)
 
 

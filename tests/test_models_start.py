@@ -25,7 +25,7 @@ def assert_spread(weight: torch.Tensor, expected: float) -> None:
 @pytest.mark.parametrize(
     ("model", "shape"),
     [
-        *[(model, CIFAR) for model in ("small_cnn", "vgg11", "vgg16_bn", "resnet18", "preresnet164")],
+        *[(model, CIFAR) for model in ("small_cnn", "small_cnn_bn", "vgg11", "vgg16_bn", "resnet18", "preresnet164")],
         *[(model, GREY) for model in ("vgg11", "vgg11_bn", "resnet18")],
     ],
 )
@@ -34,6 +34,24 @@ def test_convolutions_start_as_in_the_authors_code(model, shape):
     for layer in layers(nn.Conv2d, model, shape):
         assert_spread(layer.weight.detach(), math.sqrt(2 / (math.prod(layer.kernel_size) * layer.out_channels)))
         assert layer.bias is None or layer.bias.abs().max() == 0
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_batch_norm_leaves_the_start_of_the_small_network_as_it_is(seed):
+    """One draw of the layers that both have; batch norm starts with scale 1 and shift 0, after each convolution."""
+    settings = {"width": 0.5, "seed": seed}
+    for kind in (nn.Conv2d, nn.Linear):
+        pairs = zip(layers(kind, "small_cnn", **settings), layers(kind, "small_cnn_bn", **settings), strict=True)
+        for plain, normalized in pairs:
+            assert torch.equal(plain.weight, normalized.weight)
+            assert torch.equal(plain.bias, normalized.bias)
+    for norm in layers(nn.BatchNorm2d, "small_cnn_bn", **settings):
+        assert (norm.weight == 1).all()
+        assert (norm.bias == 0).all()
+    kinds = [type(layer) for layer in build(RunConfig(model="small_cnn_bn"), CIFAR, 10)]
+    places = [i for i, kind in enumerate(kinds) if kind is nn.Conv2d]
+    assert len(places) == 4
+    assert all(kinds[i + 1 : i + 3] == [nn.BatchNorm2d, nn.ReLU] for i in places)
 
 
 def test_allcnn_starts_as_in_deepobs():

@@ -15,6 +15,7 @@ from flatlib.contrasts import seed_differences, seed_doublings
 from flatlib.errors import FlatlibError
 
 SGD, ADAM, AVERAGED = "SGD", "Adam", "Adam, averaged"
+NAMES = {"heavy_ball": SGD, "adamw": ADAM}
 ADAPTIVE = ("adam", "adagrad", "adashift", "adabound")
 CELL = ["optimizer", "learning_rate"]
 
@@ -22,26 +23,40 @@ CELL = ["optimizer", "learning_rate"]
 def with_method(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that end after a number of epochs, with the name of their method."""
     kept = runs[runs["stop"] == "epochs"]
-    names = kept["optimizer"].map({"heavy_ball": SGD, "adamw": ADAM})
+    names = kept["optimizer"].map(NAMES)
     return kept.assign(method=names.where(kept["averaging_start"].isna(), AVERAGED))
+
+
+def tuned(tuning: pd.DataFrame) -> pd.DataFrame:
+    """The mean validation accuracy of each method at each learning rate, NaN where a run diverged, and which rate is
+    chosen: the best, and the first of equals."""
+    runs = with_method(tuning).groupby(["method", "learning_rate"], sort=False)["validation_accuracy"]
+    means = runs.agg(lambda values: values.mean(skipna=False)).reset_index()
+    best = means.dropna().groupby("method")["validation_accuracy"].idxmax()
+    return means.assign(chosen=means.index.isin(best))
 
 
 def tuning_table(tuning: pd.DataFrame) -> pd.DataFrame:
     """The mean validation accuracy of each method at each learning rate, and which one was chosen."""
-    by = ["method", "learning_rate"]
-    means = with_method(tuning).groupby(by, sort=False)["validation_accuracy"].mean().reset_index()
-    best = means.groupby("method")["validation_accuracy"].transform("max") == means["validation_accuracy"]
-    percent = (100 * means["validation_accuracy"]).map("{:.1f} %".format)
-    return means.assign(validation_accuracy=percent, chosen=best.map({True: "yes", False: ""})).rename(
-        columns={"learning_rate": "learning rate", "validation_accuracy": "validation accuracy"}
-    )
+    means = tuned(tuning)
+    percent = (100 * means["validation_accuracy"]).map("{:.1f} %".format, na_action="ignore")
+    return means.assign(
+        validation_accuracy=percent.fillna("a run diverged"), chosen=means["chosen"].map({True: "yes", False: ""})
+    ).rename(columns={"learning_rate": "learning rate", "validation_accuracy": "validation accuracy"})
 
 
 def best_rate(tuning: pd.DataFrame, config: RunConfig) -> float:
-    """The learning rate with the best mean validation accuracy of the method that a configuration belongs to."""
-    same = tuning["averaging_start"].isna() == (config.averaging_start is None)
-    of_method = tuning[same & (tuning["optimizer"] == config.optimizer)]
-    return float(of_method.groupby("learning_rate")["validation_accuracy"].mean().idxmax())
+    """The learning rate that was chosen for the method that a configuration belongs to.
+
+    Raises:
+        FlatlibError: if a run of this method diverged at every rate.
+    """
+    method = NAMES[config.optimizer] if config.averaging_start is None else AVERAGED
+    means = tuned(tuning)
+    chosen = means.loc[means["chosen"] & (means["method"] == method), "learning_rate"]
+    if chosen.empty:
+        raise FlatlibError(f"{method}: no learning rate to choose, a run diverged at each; try smaller ones")
+    return float(chosen.item())
 
 
 def compared(runs: pd.DataFrame) -> pd.DataFrame:
@@ -79,13 +94,13 @@ def kolmogorov_smirnov(runs: pd.DataFrame) -> pd.DataFrame:
     kept = six(runs)
     rows = []
     for name, column in (("test accuracy", "test_accuracy"), ("minimum sharpness", "minimum_sharpness")):
-        groups = [values.dropna() for _, values in kept.groupby("adaptive")[column]]
-        found = ks_2samp(*groups) if len(groups) == 2 and all(map(len, groups)) else None
+        others, adaptive = (kept.loc[kept["adaptive"] == kind, column].dropna() for kind in (False, True))
+        found = ks_2samp(others, adaptive) if len(others) and len(adaptive) else None
         rows.append(
             {
                 "measure": name,
-                "not adaptive": len(groups[0]) if groups else 0,
-                "adaptive": len(groups[-1]) if len(groups) == 2 else 0,
+                "not adaptive": len(others),
+                "adaptive": len(adaptive),
                 "largest distance": f"{found.statistic:.2f}" if found else "",
                 "p": f"{found.pvalue:.2g}" if found else "",
             }

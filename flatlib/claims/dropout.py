@@ -9,7 +9,6 @@ import pandas as pd
 from flatlib.claims.rules import Claim, Prediction, Rule
 from flatlib.claims.settings import complete_cells
 from flatlib.contrasts import mean_within, seed_differences, seed_doublings, seed_taus
-from flatlib.errors import FlatlibError
 
 CELL = ["batch_size", "learning_rate", "dropout"]
 SAME = ["batch_size", "learning_rate"]
@@ -27,10 +26,8 @@ def modest(runs: pd.DataFrame) -> pd.Series:
 
 
 def highest(runs: pd.DataFrame) -> pd.Series:
-    """Which runs have the largest rate of all; it must be excessive."""
-    if runs["dropout"].max() < EXCESSIVE:
-        raise FlatlibError(f"dropout: no rate of {EXCESSIVE} or more reached the stop rule with every seed")
-    return runs["dropout"] == runs["dropout"].max()
+    """Which runs have the largest rate of all, if it is excessive; none where no such rate counts."""
+    return (runs["dropout"] >= EXCESSIVE) & (runs["dropout"] == runs["dropout"].max())
 
 
 def modest_gain(runs: pd.DataFrame) -> pd.Series:

@@ -4,6 +4,8 @@ Bejan, Sanchez Ndoye, Vuckovic 2022, Figures 1-3. The verdict is on runs trained
 states; `as_coded` gives those trained on the loss of its public code.
 """
 
+from collections.abc import Callable
+
 import pandas as pd
 
 from flatlib.claims.rules import Claim, Prediction, Rule
@@ -59,9 +61,14 @@ def gain(group: pd.DataFrame) -> pd.Series:
     return 100 * seed_differences(group, "test_accuracy", *with_sam(group))
 
 
-def share(runs: pd.DataFrame, improves) -> pd.Series:
-    """Per seed: the share of optimizers for which SAM improves on the base."""
-    return mean_within(paired(runs), SAME, lambda group: improves(group).astype(float))
+def share(runs: pd.DataFrame, improvement: Callable[[pd.DataFrame], pd.Series]) -> pd.Series:
+    """Per seed: the share of optimizers for which SAM improves on the base, of those of which it is known."""
+
+    def improves(group: pd.DataFrame) -> pd.Series:
+        found = improvement(group)
+        return (found > 0).astype(float).where(found.notna())
+
+    return mean_within(paired(runs), SAME, improves)
 
 
 def concordance(runs: pd.DataFrame) -> pd.Series:
@@ -88,7 +95,7 @@ CLAIM = Claim(
         Prediction(
             "minimum sharpness (every optimizer)",
             "It does so with more than four fifths of the optimizers.",
-            lambda runs: share(runs, lambda group: doublings(group) < 0),
+            lambda runs: share(runs, lambda group: -doublings(group)),
             "share of the optimizers",
             Rule(low=0.8),
             "with every optimizer (Figure 2)",
@@ -104,7 +111,7 @@ CLAIM = Claim(
         Prediction(
             "accuracy (every optimizer)",
             "It does so with more than four fifths of the optimizers.",
-            lambda runs: share(runs, lambda group: gain(group) > 0),
+            lambda runs: share(runs, gain),
             "share of the optimizers",
             Rule(low=0.8),
             "with every optimizer (Figure 1)",

@@ -40,10 +40,13 @@ def doublings_without(runs: pd.DataFrame, measure: str) -> pd.Series:
     return mean_within(
         counted(runs),
         SAME,
-        lambda group: seed_doublings(
-            group, measure, group["weight_decay"] == 0, group["weight_decay"] == group["weight_decay"].max()
-        ),
+        lambda group: seed_doublings(group, measure, group["weight_decay"] == 0, strongest(group)),
     )
+
+
+def strongest(group: pd.DataFrame) -> pd.Series:
+    """Which runs have the strongest weight decay; none where no run has any."""
+    return (group["weight_decay"] > 0) & (group["weight_decay"] == group["weight_decay"].max())
 
 
 # test accuracy in percent, gap in points, lambda_max, by network and weight decay (Figures 1 and 2)
@@ -67,7 +70,7 @@ def beside_the_paper(scales: dict[str, pd.DataFrame]) -> pd.DataFrame:
             if paper is None:
                 continue
             columns = (("test_accuracy", 100), ("generalization_gap", 100), ("lambda_max", 1))
-            ours = [str(bootstrap_mean(group[name] * unit)).split(",")[0:2] for name, unit in columns]
+            ours = [mean_of(group[name].dropna() * unit) for name, unit in columns]
             row = {
                 "scale": scale,
                 "network": setting["model"],
@@ -77,9 +80,14 @@ def beside_the_paper(scales: dict[str, pd.DataFrame]) -> pd.DataFrame:
                 "n": group["seed"].nunique(),
             }
             for name, text, reported in zip(("accuracy", "gap", "λ_max"), ours, paper, strict=True):
-                row |= {name: ",".join(text), f"{name} (paper)": reported}
+                row |= {name: text, f"{name} (paper)": reported}
             rows.append(row)
     return pd.DataFrame(rows or [{"scale": "no scale here has the paper's networks on MNIST"}])
+
+
+def mean_of(values: pd.Series) -> str:
+    """A mean with its interval, without the number of seeds; empty where there is no value."""
+    return str(bootstrap_mean(values)).rpartition(", n =")[0] if len(values) else ""
 
 
 CLAIM = Claim(

@@ -18,7 +18,7 @@ def spectrum(run: pd.Series, ax: Axes) -> None:
     Raises:
         FlatlibError: a run without that measure.
     """
-    nodes, weights = (run.filter(regex=f"^density_{kind}_").astype(float) for kind in ("node", "weight"))
+    nodes, weights = (run.filter(regex=rf"^density_{kind}_\d+$").astype(float) for kind in ("node", "weight"))
     if nodes.empty:
         raise FlatlibError("the table has no column density_node_00; ask for the measure density")
     finite = nodes.notna().to_numpy() & (weights > 0).to_numpy()
