@@ -31,7 +31,8 @@ def tuning_table(tuning: pd.DataFrame) -> pd.DataFrame:
     by = ["method", "learning_rate"]
     means = with_method(tuning).groupby(by, sort=False)["validation_accuracy"].mean().reset_index()
     best = means.groupby("method")["validation_accuracy"].transform("max") == means["validation_accuracy"]
-    percent = (100 * means["validation_accuracy"]).map("{:.1f} %".format)
+    known = means["validation_accuracy"].notna()
+    percent = (100 * means["validation_accuracy"]).map("{:.1f} %".format).where(known, "diverged")
     return means.assign(validation_accuracy=percent, chosen=best.map({True: "yes", False: ""})).rename(
         columns={"learning_rate": "learning rate", "validation_accuracy": "validation accuracy"}
     )
@@ -41,16 +42,16 @@ def best_rate(tuning: pd.DataFrame, config: RunConfig) -> float:
     """The learning rate with the best mean validation accuracy of the method that a configuration belongs to."""
     same = tuning["averaging_start"].isna() == (config.averaging_start is None)
     of_method = tuning[same & (tuning["optimizer"] == config.optimizer)]
-    return float(of_method.groupby("learning_rate")["validation_accuracy"].mean().idxmax())
+    means = of_method.groupby("learning_rate")["validation_accuracy"].mean().dropna()
+    if means.empty:
+        raise FlatlibError(f"{config.optimizer}: every learning rate diverged where it was to be chosen")
+    return float(means.idxmax())
 
 
 def compared(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of the main comparison: they keep no validation images, those that tune the learning rates do."""
     kept = with_method(runs[runs["validation_size"].isna()])
-    kept = complete_cells(kept, ["method", "learning_rate"])
-    if kept.empty:
-        raise FlatlibError("no run of the main comparison counts")
-    return kept
+    return complete_cells(kept, ["method", "learning_rate"])
 
 
 def difference(runs: pd.DataFrame, measure: str, statistic=seed_differences) -> pd.Series:
@@ -62,8 +63,6 @@ def difference(runs: pd.DataFrame, measure: str, statistic=seed_differences) -> 
 def six(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of the comparison of six optimizers, which end at a training loss, complete ones only."""
     kept = complete_cells(runs[runs["stop"] == "train_loss"], CELL)
-    if kept.empty:
-        raise FlatlibError("no run of the six optimizers counts")
     adaptive = kept["optimizer"].isin(ADAPTIVE)
     return kept.assign(adaptive=adaptive, kind=adaptive.map({True: "adaptive", False: "not adaptive"}))
 
