@@ -21,7 +21,7 @@ def test_a_kernel_that_does_not_answer_is_one_clear_line(monkeypatch, tmp_path):
 
 def test_a_page_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(FlatlibError, match="page.ipynb: cannot be written"):
+    with pytest.raises(FlatlibError, match="cannot be written"):
         execute.run(find_root(), NAME, {}, tmp_path / "file" / "page.ipynb")
 
 
