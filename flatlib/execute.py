@@ -22,6 +22,7 @@ from flatlib.parameters import check, preset
 
 KERNEL = "python3"
 QUIET = ["--log-level=ERROR"]  # a kernel warns at every start that it listens on this machine's loopback address
+PATIENCE = 300  # seconds a kernel on a busy machine may take to pass on a cell's last output; the libraries wait 4
 # A kernel's debugger complains about frozen modules on stderr, which is where the progress bar goes.
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 
@@ -48,9 +49,12 @@ def run(root: Path, name: str, values: dict[str, Any], output: Path) -> str:
             progress_bar=False,
             stderr_file=sys.stderr,
             extra_arguments=QUIET,
+            iopub_timeout=PATIENCE,
         )
     except PapermillExecutionError as error:
         raise failure(name, error.ename, error.evalue, output) from None
+    except TimeoutError as error:  # an OSError as well, of a kernel and not of a file
+        raise FlatlibError(f"{name}: the notebook's kernel did not answer in time ({first_line(str(error))})") from None
     except OSError as error:
         raise FlatlibError(f"{output}: cannot be written ({error.strerror})") from None
     return verdict_line(executed)
@@ -65,8 +69,12 @@ def failure(name: str, kind: str, message: str, where: Path) -> FlatlibError:
     """One line for a cell that failed: our own messages as they are, anything else with its place."""
     if kind == FlatlibError.__name__:
         return FlatlibError(f"{name}: {message}")
-    first = (message.strip().splitlines() or [""])[0]
-    return FlatlibError(f"{name}: a cell failed with {kind}: {first} (its traceback is in {where})")
+    return FlatlibError(f"{name}: a cell failed with {kind}: {first_line(message)} (its traceback is in {where})")
+
+
+def first_line(message: str) -> str:
+    """What an error says, without the rest."""
+    return (message.strip().splitlines() or [""])[0]
 
 
 def glued(executed: nbformat.NotebookNode, key: str) -> str:
@@ -106,7 +114,8 @@ def publish(path: Path) -> nbformat.NotebookNode:
     """Execute a committed notebook in place, as it is, and keep only what belongs in a repository; what was written."""
     page = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": path.parent}}
-    client = NotebookClient(page, kernel_name=KERNEL, record_timing=False, resources=resources, extra_arguments=QUIET)
+    options = {"record_timing": False, "extra_arguments": QUIET, "iopub_timeout": PATIENCE}
+    client = NotebookClient(page, kernel_name=KERNEL, resources=resources, **options)
     try:
         client.execute()
     except CellExecutionError as error:

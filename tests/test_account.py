@@ -10,7 +10,7 @@ from flatlib.chapter import Chapter
 from flatlib.checkout import find_root, notebook
 from flatlib.parameters import defaults
 
-NAME = "05_batch_norm"
+NAME = "02_linear_scaling"
 ROWS = [  # status, then for two estimates: value, residual, converged
     ("reached", 10.0, 0.01, True, -4.0, 0.2, False),
     ("reached", 20.0, 0.03, False, 5.0, 0.01, True),

@@ -62,10 +62,7 @@ def best_rate(tuning: pd.DataFrame, config: RunConfig) -> float:
 def compared(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of the main comparison: they keep no validation images, those that tune the learning rates do."""
     kept = with_method(runs[runs["validation_size"].isna()])
-    kept = complete_cells(kept, ["method", "learning_rate"])
-    if kept.empty:
-        raise FlatlibError("no run of the main comparison counts")
-    return kept
+    return complete_cells(kept, ["method", "learning_rate"])
 
 
 def difference(runs: pd.DataFrame, measure: str, statistic=seed_differences) -> pd.Series:
@@ -77,8 +74,6 @@ def difference(runs: pd.DataFrame, measure: str, statistic=seed_differences) -> 
 def six(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs of the comparison of six optimizers, which end at a training loss, complete ones only."""
     kept = complete_cells(runs[runs["stop"] == "train_loss"], CELL)
-    if kept.empty:
-        raise FlatlibError("no run of the six optimizers counts")
     adaptive = kept["optimizer"].isin(ADAPTIVE)
     return kept.assign(adaptive=adaptive, kind=adaptive.map({True: "adaptive", False: "not adaptive"}))
 

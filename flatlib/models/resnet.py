@@ -1,7 +1,6 @@
 """torchvision's residual networks for small images."""
 
 from torch import nn
-from torchvision.models.resnet import BasicBlock, conv1x1, conv3x3
 
 from flatlib.config import RunConfig
 from flatlib.models.sizes import Shape, scaled
@@ -17,6 +16,8 @@ def resnet18(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
 
     Batch norm follows every convolution. Convolutions start as torchvision's do. Images of any size fit.
     """
+    from torchvision.models.resnet import BasicBlock, conv3x3  # takes seconds to import
+
     inputs = scaled(STAGES[0][0], config.width)
     layers: list[nn.Module] = [conv3x3(shape[0], inputs), nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)]
     for channels, stride in STAGES:
@@ -28,8 +29,10 @@ def resnet18(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
     return with_normal_convolutions(nn.Sequential(*layers, *head))
 
 
-def first_block(inputs: int, outputs: int, stride: int) -> BasicBlock:
+def first_block(inputs: int, outputs: int, stride: int) -> nn.Module:
     """The block that begins a stage; where it changes the shape, its shortcut is a 1 x 1 convolution."""
+    from torchvision.models.resnet import BasicBlock, conv1x1
+
     if stride == 1 and inputs == outputs:
         return BasicBlock(inputs, outputs)
     shortcut = nn.Sequential(conv1x1(inputs, outputs, stride), nn.BatchNorm2d(outputs))

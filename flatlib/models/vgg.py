@@ -6,7 +6,6 @@ enters either hidden layer, which its text does not say.
 """
 
 from torch import nn
-from torchvision.models.vgg import cfgs, make_layers
 
 from flatlib.config import RunConfig
 from flatlib.models.dense import hidden_layer
@@ -36,6 +35,8 @@ def vgg16_bn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
 
 def vgg(letter: str, config: RunConfig, shape: Shape, classes: int, *, batch_norm: bool) -> nn.Module:
     """torchvision's configuration of that letter; images need 32 x 32 pixels, as it halves them five times."""
+    from torchvision.models.vgg import cfgs, make_layers  # takes seconds to import
+
     channels, height, width = shape
     require_pixels(config.model, shape, 32)
     plan = [item if item == "M" else scaled(item, config.width) for item in cfgs[letter]]

@@ -1,0 +1,60 @@
+"""Chapters as programs, for the tests that run them: what is small enough, and a page executed in this process."""
+
+import contextlib
+import io
+
+import matplotlib.pyplot as plt
+import nbformat
+from notebook_text import code
+
+from flatlib.checkout import find_root, notebooks
+from flatlib.parameters import preset
+
+ROOT = find_root()
+CHAPTERS = notebooks(ROOT)
+PRESETS = ROOT / "book" / "presets"
+PAIR = {"seeds": [0, 1]}
+QUICK = {  # beside `smoke`: small enough for seconds, large enough for every figure
+    "01_lr_batch": {"train_size": 300, "batch_sizes": [20, 200], "learning_rates": [0.1, 0.4]},
+    "02_linear_scaling": {"train_size": 100, "width": 0.1, "batch_sizes": [10, 20]},
+    "03_sam": {"train_size": 100, "width": 0.1, "batch_sizes": [20, 100], "rhos": [0.0, 0.1]},
+    "04_dropout": {"train_size": 100, "width": 0.16, "rates": [0.0, 0.2, 0.5]},
+    "06_weight_decay": {"train_size": 100, "epochs": [4], "weight_decays": [0.0, 0.03], "measure_size": 50},
+    "07_adam_vs_sgd": {
+        **{"train_size": 100, "epochs": 4, "adam_rates": [0.02], "validation_size": 50, "measure_size": 50},
+        **{"six_train_size": 60},
+    },
+    "08_progressive_sharpening": {
+        "train_size": 150,
+        **{"learning_rates": [0.1, 0.4], "widths": [0.08], "max_updates": 400},
+    },
+    "09_label_smoothing": {"train_size": 100, "smoothings": [0.0, 0.5], "max_updates": 60, "track_every": 20},
+    "11_regularisers": {
+        **{"train_size": 100, "epochs": 4, "measure_size": 50},
+        **{"smoothings": [0.4], "mixups": [1.0], "rhos": [0.2]},
+    },
+}
+QUICK = {chapter: values | PAIR for chapter, values in QUICK.items()}
+
+
+def smoke(chapter: str) -> dict:
+    """The parameters that the preset `smoke` changes, on even less."""
+    return preset(PRESETS / "smoke" / f"{chapter}.yaml") | QUICK[chapter]
+
+
+def open_page(monkeypatch, chapter: str, values: dict, *, to_its_runs: bool = False) -> dict:
+    """The notebook's code cells with these parameters in place, executed in this process, to the end or as far as the
+    last one that trains; the variables they leave."""
+    monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
+    cells = code(nbformat.read(CHAPTERS[chapter], 4))
+    if to_its_runs:
+        last = max(place for place, cell in enumerate(cells) if "chapter.run(" in cell.source)
+        cells = cells[: last + 1]
+    names = {}
+    with plt.rc_context(), contextlib.redirect_stdout(io.StringIO()):
+        for cell in cells:
+            exec(compile(cell.source, chapter, "exec"), names)
+            if "parameters" in cell.metadata.get("tags", []):
+                names |= values
+    plt.close("all")
+    return names
