@@ -63,3 +63,8 @@ def test_the_settings_are_listed_with_how_their_runs_ended(glued):
         [250, 0.1, 0, 1, 0, "no"],
         [250, 0.2, 0, 0, 1, "no"],
     ]
+
+
+def test_an_ending_that_no_run_had_is_counted_as_none(glued):
+    account(["one"], runs=RUNS[RUNS["status"] == "reached"])
+    assert [glued[f"n_{name}"] for name in ("runs", "reached", "capped", "diverged")] == [2, 2, 0, 0]

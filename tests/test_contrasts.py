@@ -75,10 +75,10 @@ def test_a_seed_with_a_value_that_has_no_logarithm_is_silent(value):
 
 def test_a_mean_over_groups_leaves_out_a_group_without_an_answer():
     rows = [("a", 0, 1, 5.0), ("a", 0, 0, 1.0), ("b", 0, 1, 3.0), ("b", 0, 0, 1.0), ("b", 1, 1, 9.0), ("b", 1, 0, 2.0)]
-    rows += [("a", 1, 1, 7.0), ("c", 2, 1, 1.0)]
+    rows += [("a", 1, 1, 7.0), ("c", 2, 1, 1.0), ("c", 0, 1, 9.0), ("c", 0, 0, 0.0)]
     runs = runs_of(*rows, columns=("group", "seed", "x", "y"))
     found = mean_within(runs, ["group"], lambda part: seed_differences(part, "y", part["x"] == 1, part["x"] == 0))
-    same(found, {0: 3.0, 1: 7.0, 2: nan})
+    same(found, {0: (4 + 2 + 9) / 3, 1: 7.0, 2: nan})
     assert mean_within(runs.iloc[:0], ["group"], lambda part: part["y"]).empty
 
 
