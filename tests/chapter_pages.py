@@ -21,8 +21,8 @@ QUICK = {  # beside `smoke`: small enough for seconds, large enough for every fi
     "04_dropout": {"train_size": 100, "width": 0.16, "rates": [0.0, 0.2, 0.5]},
     "06_weight_decay": {"train_size": 100, "epochs": [4], "weight_decays": [0.0, 0.03], "measure_size": 50},
     "07_adam_vs_sgd": {
-        **{"train_size": 100, "epochs": 4, "adam_rates": [0.02], "validation_size": 50, "measure_size": 50},
-        **{"six_train_size": 60},
+        **{"train_sizes": [100, 60], "epochs": [4, 1000]},
+        **{"adam_rates": [0.02], "validation_size": 50, "measure_size": 50},
     },
     "08_progressive_sharpening": {
         "train_size": 150,

@@ -32,7 +32,7 @@ ODD = {
     "06 one seed": ("06_weight_decay", {"seeds": [0]}),
     "07 no tuning": ("07_adam_vs_sgd", {"tuning_seeds": []}),
     "07 all of SGD diverges": ("07_adam_vs_sgd", {"sgd_rates": [1e20], "tuning_seeds": []}),
-    "07 the six are capped": ("07_adam_vs_sgd", {"six_epochs": 1}),
+    "07 the six are capped": ("07_adam_vs_sgd", {"epochs": [4, 1]}),
     "07 one seed": ("07_adam_vs_sgd", {"seeds": [0]}),
     "08 no widths": ("08_progressive_sharpening", {"widths": []}),
     "08 one rate and seed": ("08_progressive_sharpening", {"learning_rates": [0.1], "seeds": [0], "widths": []}),

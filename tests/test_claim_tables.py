@@ -91,8 +91,7 @@ def test_one_kind_alone_is_counted_under_its_own_name(kind):
 def test_an_incomplete_optimizer_is_left_out_of_the_test():
     runs = without(adam_runs(True), "optimizer == 'adam' and seed == 0")
     assert adam_vs_sgd.kolmogorov_smirnov(runs)["adaptive"].tolist() == [15, 15]
-    with pytest.raises(FlatlibError, match="no run of the six optimizers counts"):
-        adam_vs_sgd.kolmogorov_smirnov(runs.assign(status="capped"))
+    assert adam_vs_sgd.kolmogorov_smirnov(runs.assign(status="capped"))["adaptive"].tolist() == [0, 0]
 
 
 def mnist_runs() -> pd.DataFrame:

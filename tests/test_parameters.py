@@ -140,7 +140,7 @@ def test_a_preset_that_is_not_names_with_values_is_one_line(tmp_path, content):
 
 
 def test_an_unknown_preset_lists_the_others():
-    with pytest.raises(FlatlibError, match=r"preset huge: .* presets: paper, small, smoke"):
+    with pytest.raises(FlatlibError, match=r"preset huge: .* presets: medium, .*small, smoke"):
         preset(ROOT / "book" / "presets" / "huge" / "01_lr_batch.yaml")
 
 
