@@ -53,7 +53,8 @@ def all_runs(tables: Tables) -> pd.DataFrame:
     """
     names = dict.fromkeys(name for table in tables.values() for name in table)
     known = {key: table.dropna(axis=1, how="all") for key, table in tables.items()}
-    runs = pd.concat(known, names=["chapter", "scale"]).reset_index(["chapter", "scale"])
+    runs = pd.concat(known, names=["chapter", "scale"]).copy()  # in one piece: spectra have hundreds of columns
+    runs = runs.reset_index(["chapter", "scale"])
     return runs.reindex(columns=["chapter", "scale", *names]).reset_index(drop=True)
 
 
