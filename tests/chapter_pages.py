@@ -19,6 +19,7 @@ QUICK = {  # beside `smoke`: small enough for seconds, large enough for every fi
     "02_linear_scaling": {"train_size": 100, "width": 0.1, "batch_sizes": [10, 20]},
     "03_sam": {"train_size": 100, "width": 0.1, "batch_sizes": [20, 100], "rhos": [0.0, 0.1]},
     "04_dropout": {"train_size": 100, "width": 0.16, "rates": [0.0, 0.2, 0.5]},
+    "05_batch_norm": {"learning_rates": [0.3], "measure_size": 20, "seeds": [0]},
     "06_weight_decay": {"train_size": 100, "epochs": [4], "weight_decays": [0.0, 0.03], "measure_size": 50},
     "07_adam_vs_sgd": {
         **{"train_sizes": [100, 60], "epochs": [4, 1000]},
@@ -29,12 +30,13 @@ QUICK = {  # beside `smoke`: small enough for seconds, large enough for every fi
         **{"learning_rates": [0.1, 0.4], "widths": [0.08], "max_updates": 400},
     },
     "09_label_smoothing": {"train_size": 100, "smoothings": [0.0, 0.5], "max_updates": 60, "track_every": 20},
+    "10_minimum_sharpness": {"max_epochs": 120, "seeds": [0]},
     "11_regularisers": {
         **{"train_size": 100, "epochs": 4, "measure_size": 50},
         **{"smoothings": [0.4], "mixups": [1.0], "rhos": [0.2]},
     },
 }
-QUICK = {chapter: values | PAIR for chapter, values in QUICK.items()}
+QUICK = {chapter: PAIR | values for chapter, values in QUICK.items()}
 
 
 def smoke(chapter: str) -> dict:

@@ -24,6 +24,10 @@ ODD = {
     "04 nothing excessive": ("04_dropout", {"rates": [0.0, 0.2]}),
     "04 one seed": ("04_dropout", {"seeds": [0]}),
     "04 one diverges": ("04_dropout", {"learning_rates": [0.2, 1e20]}),
+    "05 one batch size": ("05_batch_norm", {"batch_sizes": [20]}),
+    "05 one seed": ("05_batch_norm", {"batch_sizes": [20], "seeds": [0]}),
+    "05 one diverges": ("05_batch_norm", {"batch_sizes": [20], "learning_rates": [0.2, 1e20]}),
+    "05 all capped": ("05_batch_norm", {"batch_sizes": [20], "max_epochs": 1}),
     "06 no weight decay": ("06_weight_decay", {"weight_decays": [0.0]}),
     "06 one weight decay": ("06_weight_decay", {"weight_decays": [0.03]}),
     "06 one diverges": ("06_weight_decay", {"weight_decays": [0.0, 1e20]}),
@@ -42,6 +46,9 @@ ODD = {
     "09 one diverges": ("09_label_smoothing", {"learning_rates": [0.1, 1e20]}),
     "09 one seed": ("09_label_smoothing", {"seeds": [0]}),
     "09 one update": ("09_label_smoothing", {"max_updates": 1}),
+    "10 not the coded loss": ("10_minimum_sharpness", {"coded": []}),
+    "10 all capped": ("10_minimum_sharpness", {"max_epochs": 1}),
+    "10 one seed": ("10_minimum_sharpness", {"seeds": [0]}),
     "11 no regulariser": ("11_regularisers", {"smoothings": [], "augmentations": [], "mixups": [], "rhos": []}),
     "11 one regulariser": ("11_regularisers", {"smoothings": [], "augmentations": [], "mixups": []}),
     "11 some diverge": ("11_regularisers", {"rhos": [0.2, 1e20]}),
@@ -50,6 +57,7 @@ ODD = {
 SHORTER = {  # nothing here needs to be trained well
     "01_lr_batch": {"train_size": 100, "width": 0.05, "batch_sizes": [10, 50], "max_epochs": 12},
     "08_progressive_sharpening": {"train_size": 100, "width": 0.05, "widths": [0.1], "max_updates": 12, "depth": 1},
+    "10_minimum_sharpness": {"max_epochs": 20},
 }
 
 
