@@ -96,6 +96,23 @@ def test_rows_are_in_the_units_of_their_axis_and_leave_out_diverged_runs(ax):
     assert (ax.get_xscale(), ax.get_xlabel()) == ("linear", "Test accuracy (%)")
 
 
+def test_a_group_with_a_capped_run_has_no_mean_and_the_run_is_open(ax):
+    runs = optimizer_runs()
+    runs.loc[0, "status"] = "capped"  # plain SGD, one seed of three
+    mean_rows(runs, "minimum_sharpness", ax, row="optimizer", by="training")
+    assert [height for _, height in marks(ax)] == [0.15, 0.85]
+    (capped,) = [line for line in ax.lines if line.get_marker() == "." and line.get_mfc() == "none"]
+    assert capped.get_xdata() == pytest.approx(runs.loc[[0], "minimum_sharpness"])
+
+
+def test_rows_on_a_log_axis_have_plain_numbers(ax):
+    mean_rows(optimizer_runs().query("optimizer == 'sgd'"), "minimum_sharpness", ax, row="optimizer", by="training")
+    ax.figure.canvas.draw()
+    labels = [tick.get_text() for tick in ax.get_xticklabels()]
+    assert {"0.5", "1"} <= set(labels)
+    assert not any(tick.get_text() for tick in ax.get_xticklabels(minor=True))
+
+
 def test_one_seed_has_a_mark_and_no_bar(ax):
     mean_rows(optimizer_runs().query("seed == 0"), "minimum_sharpness", ax, row="optimizer", by="training")
     assert len(marks(ax)) == 3

@@ -15,6 +15,7 @@ from flatlib.claims import (
 )
 from flatlib.claims.rules import Claim, Prediction, Rule, overall, readable, sentence
 from flatlib.claims.settings import complete_cells, exclusions
+from flatlib.claims.trend import trends
 
 MODULES = (
     *(lr_batch, linear_scaling, sam, dropout, batch_norm, weight_decay),
@@ -22,4 +23,15 @@ MODULES = (
 )
 CLAIMS = {module.CLAIM.chapter: module.CLAIM for module in MODULES}
 
-__all__ = ["CLAIMS", "Claim", "Prediction", "Rule", "complete_cells", "exclusions", "overall", "readable", "sentence"]
+__all__ = [
+    "CLAIMS",
+    "Claim",
+    "Prediction",
+    "Rule",
+    "complete_cells",
+    "exclusions",
+    "overall",
+    "readable",
+    "sentence",
+    "trends",
+]

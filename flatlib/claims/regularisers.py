@@ -8,9 +8,9 @@ import pandas as pd
 
 from flatlib.claims.rules import Claim, Prediction, Rule
 from flatlib.claims.settings import complete_cells
+from flatlib.claims.trend import mean_text
 from flatlib.contrasts import seed_doublings, seed_taus
 from flatlib.errors import FlatlibError
-from flatlib.stats import bootstrap_mean
 
 SETTINGS = {
     "label smoothing": "label_smoothing",
@@ -44,8 +44,7 @@ def trackers(runs: pd.DataFrame) -> pd.DataFrame:
     measures = ("jacobian_norm_mean", "jacobian_norm", "softmax_jacobian_norm_mean", "softmax_jacobian_norm")
     rows = []
     for measure in (*measures, "lambda_max", "gradient_norm", "weight_norm"):
-        taus = {gap: seed_taus(kept, measure, gap).dropna() for gap in (GAP, "generalization_gap")}
-        shown = [str(bootstrap_mean(found)) if len(found) else "no seed has an answer" for found in taus.values()]
+        shown = [mean_text(seed_taus(kept, measure, gap)) for gap in (GAP, "generalization_gap")]
         rows.append((measure.replace("_", " "), *shown))
     return pd.DataFrame(rows, columns=["measure", "τ with the loss gap", "τ with the accuracy gap"])
 
