@@ -90,10 +90,11 @@ class Chapter:
         return exclusions(runs, by)
 
     def scales(self, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
-        """The runs at every scale there is: those of this page under its preset's name, and the committed records of
-        the other presets."""
-        tables = {name: records.table(records.read(path).values()) for name, path in self.published.items()}
-        return tables | {self.parameters.preset: runs}
+        """The runs at every scale there is: those of this page first, under its preset's name, then the committed
+        records of the other presets."""
+        mine = self.parameters.preset
+        others = {name: path for name, path in self.published.items() if name != mine}
+        return {mine: runs} | {name: records.table(records.read(path).values()) for name, path in others.items()}
 
     def verdicts(self, runs: pd.DataFrame) -> pd.DataFrame:
         """The verdict table of this chapter's claim at every scale, with the scale in the first column."""

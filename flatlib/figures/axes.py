@@ -46,6 +46,7 @@ AXIS = {
     "label_smoothing": Axis("Label smoothing"),
     "mixup": Axis("Mixup", r"$\alpha$", scale="log"),
     "strength": Axis("Strength", scale="log"),
+    "updates": Axis("Updates", scale="log"),
     "train_accuracy": Axis("Training accuracy", unit="%", multiplier=100),
     "test_accuracy": Axis("Test accuracy", unit="%", multiplier=100),
     "validation_accuracy": Axis("Validation accuracy", unit="%", multiplier=100),
