@@ -20,6 +20,7 @@ def six_optimizers(base: RunConfig, loss: str = "cross_entropy") -> list[RunConf
     ending = {"stop": "train_loss", "stop_value": 0.01} if loss == "cross_entropy" else {"stop": "epochs"}
     settings = {
         "loss": loss,
+        **ending,
         "standardize": False,
         "batch_size": min(128, base.train_size or 128),
         "measures": ("performance", "lambda_max", "minimum_sharpness", "gradient_norm", "weight_norm"),
@@ -28,7 +29,6 @@ def six_optimizers(base: RunConfig, loss: str = "cross_entropy") -> list[RunConf
         replace(
             base,
             **settings,
-            **ending,
             optimizer=name,
             learning_rate=rate,
             momentum=0.8 if name == "heavy_ball" else 0.0,

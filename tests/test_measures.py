@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from flatlib.checkout import find_root
 from flatlib.config import MEASURES, RunConfig
 from flatlib.curvature import HessianOperator, density
 from flatlib.errors import FlatlibError
@@ -23,6 +24,12 @@ def run():
     return train(
         RunConfig(width=0.03, depth=1, train_size=60, test_size=40, max_epochs=40, measures=MEASURES), device="cpu"
     )
+
+
+def test_every_measure_is_explained_in_the_book():
+    page = (find_root() / "book" / "method" / "curvature.md").read_text(encoding="utf-8")
+    section = page.partition("(measures)=")[2].partition("(intervals)=")[0]
+    assert [name for name in REGISTRY if f"`{name}`" not in section] == []
 
 
 def test_every_measure_is_a_finite_number_at_the_end_of_a_run(run):
