@@ -4,6 +4,7 @@
 stands in for a download, otherwise torchvision downloads to it on first use. A path to any ``.npz`` works as well.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from flatlib.config import RunConfig
@@ -167,12 +169,15 @@ def check_split(path: Path, split: str, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def download(name: str, folder: Path) -> Arrays:
-    """torchvision's copy of a data set, downloaded into the data folder on first use."""
+    """torchvision's copy of a data set, downloaded into the data folder on first use, by one process at a time."""
     import torchvision.datasets
 
     source = getattr(torchvision.datasets, TORCHVISION[name])
     try:
-        train, test = (source(folder, train=train, download=True) for train in (True, False))
+        folder.mkdir(parents=True, exist_ok=True)
+        read_only = not os.access(folder, os.W_OK)
+        with contextlib.nullcontext() if read_only else FileLock(folder / ".download.lock"):
+            train, test = (source(folder, train=train, download=True) for train in (True, False))
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise FlatlibError(

@@ -54,7 +54,7 @@ def in_processes(
     used CUDA or started threads may hang.
     """
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(execution.workers, len(missing)), context, initializer=_end_with_the_driver)
+    pool = ProcessPoolExecutor(min(execution.workers, len(missing)), context, initializer=end_with_the_driver)
     try:
         futures: dict[Future, RunConfig] = {
             pool.submit(run_one, config, execution.device, execution.data): config for config in missing
@@ -68,7 +68,7 @@ def in_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _end_with_the_driver() -> None:
+def end_with_the_driver() -> None:
     """A worker whose driver is gone, killed perhaps, would wait for work for ever."""
 
     def watch() -> None:

@@ -1,7 +1,11 @@
 """torchvision's data sets, from tiny files in torchvision's own formats: nothing is downloaded."""
 
+import os
 import pickle
 import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -65,3 +69,28 @@ def test_pickled_batches(tmp_path, name):
     assert torch.equal(loaded.x_train, torch.from_numpy(expected) / 255)
     assert torch.equal(loaded.x_test, torch.from_numpy(pixels[last].reshape(-1, 3, 32, 32)) / 255)
     assert loaded.y_train.tolist() == list(range(10)) * len(parts)
+
+
+def test_one_process_downloads_and_the_other_waits_for_it(tmp_path, monkeypatch):
+    under_way, overlaps = [], []
+
+    def slow(folder, *, train, download):
+        overlaps.append(len(under_way))
+        under_way.append(train)
+        time.sleep(0.02)
+        under_way.pop()
+        return SimpleNamespace(data=[0], targets=[0])
+
+    monkeypatch.setattr(torchvision.datasets, "MNIST", slow)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: data.download("mnist", tmp_path / "new"), range(4)))
+    assert overlaps == [0] * 8
+
+
+def test_a_data_folder_that_cannot_be_written_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(
+        torchvision.datasets, "MNIST", lambda *_, train, download: SimpleNamespace(data=[train], targets=[0])
+    )
+    assert data.download("mnist", tmp_path)["x_train"].tolist() == [True]
+    assert not list(tmp_path.iterdir())

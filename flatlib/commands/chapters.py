@@ -92,24 +92,25 @@ def prepared(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Path, 
 
 
 def run_chapters(options: argparse.Namespace) -> int:
-    """`flatlib run`: every chapter in turn; a verdict line per chapter comes last."""
+    """`flatlib run`: as many chapters at a time as workers allow; a verdict line per chapter comes last."""
     given = dict(options.given)
     if options.records is not None:
         given["records"] = str(options.records.resolve())
     root, chapters = prepared(options, given)
-    from flatlib.execute import run
-
     output = (options.output or root / "_build" / "run" / options.preset).resolve()
     if output.is_relative_to(root / "book"):
         raise FlatlibError(f"--output: {output} is published; only flatlib refresh writes there")
+    from flatlib.several import run_several
+
+    at_once = min(len(chapters), options.workers)
+    chapters = {name: values | {"workers": max(1, values["workers"] // at_once)} for name, values in chapters.items()}
     verdicts, failed = [], 0
-    for name, values in chapters.items():
-        print(f"{name} at {options.preset} -> {output / name}.ipynb", file=sys.stderr)
-        try:
-            verdicts.append(f"{name}: {run(root, name, values, output / f'{name}.ipynb')}")
-        except FlatlibError as error:
-            print(f"flatlib: {error}", file=sys.stderr)
+    for name, found in run_several(root, chapters, output, at_once):
+        if isinstance(found, FlatlibError):
+            print(f"flatlib: {found}", file=sys.stderr)
             failed = 2
+        else:
+            verdicts.append(f"{name}: {found}")
     if verdicts:
         print(f"to read these pages: flatlib book --chapters {output}", file=sys.stderr)
         print(*verdicts, sep="\n")
