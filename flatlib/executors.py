@@ -63,7 +63,7 @@ def in_processes(
         for future in as_completed(futures, timeout=left):
             yield futures[future], future.exception() or future.result()
     except TimeoutError:
-        _end_workers(pool)
+        end_workers(pool)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -78,8 +78,8 @@ def end_with_the_driver() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _end_workers(pool: ProcessPoolExecutor) -> None:
-    """End what the pool's workers are doing; they write nothing, so nothing is lost but the runs under way."""
+def end_workers(pool: ProcessPoolExecutor) -> None:
+    """End what a pool's workers are doing: what they have finished is recorded, what is under way is lost."""
     pool.shutdown(wait=False, cancel_futures=True)
     for process in multiprocessing.active_children():
         process.terminate()

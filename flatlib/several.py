@@ -3,7 +3,9 @@
 A chapter spends seconds starting a kernel and drawing, in which it trains nothing: with two at a time, none waits.
 """
 
+import contextlib
 import multiprocessing
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -12,7 +14,7 @@ from typing import Any
 
 from flatlib.errors import FlatlibError
 from flatlib.execute import run
-from flatlib.executors import end_with_the_driver
+from flatlib.executors import end_with_the_driver, end_workers
 
 CLEAR = "\x1b[K"  # terminals: erase what is left of the line
 
@@ -32,11 +34,23 @@ def run_several(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(at_once, context, initializer=prepare) as pool:
         try:
-            futures = [pool.submit(ending, root, name, values, output) for name, values in chapters.items()]
+            with interrupts_ignored():
+                futures = [pool.submit(ending, root, name, values, output) for name, values in chapters.items()]
             for name, future in zip(chapters, futures, strict=True):
                 yield name, future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        except BaseException:
+            end_workers(pool)
+            raise
+
+
+@contextlib.contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Processes started here leave Ctrl-C to this one, which ends them, instead of each printing where it was."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def prepare() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flatlib import execute, records
+from flatlib import execute, records, several
 from flatlib.checkout import find_root, notebooks
 from flatlib.cli import main
 from flatlib.config import RunConfig, grid
@@ -25,7 +25,7 @@ def nothing_executes(monkeypatch):
     def refuse(*arguments):
         raise AssertionError("a notebook was executed")
 
-    monkeypatch.setattr(execute, "run", refuse)
+    monkeypatch.setattr(several, "run", refuse)
     monkeypatch.setattr(execute, "refresh", refuse)
 
 
@@ -172,7 +172,7 @@ def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(execute, "run", interrupt)
+    monkeypatch.setattr(several, "run", interrupt)
     assert main(["run", "01_lr_batch", "--device", "cpu"]) == 130
     assert "every finished run is in the record" in capsys.readouterr().err
 
@@ -183,8 +183,8 @@ def test_a_chapter_that_fails_does_not_stop_the_next(capsys, monkeypatch, tmp_pa
             raise FlatlibError("01_lr_batch: all 4 runs diverged")
         return "supported"
 
-    monkeypatch.setattr(execute, "run", fail_first)
-    assert main(["run", "all", "--device", "cpu", "--output", str(tmp_path)]) == 2
+    monkeypatch.setattr(several, "run", fail_first)
+    assert main(["run", "all", "--device", "cpu", "--workers", "1", "--output", str(tmp_path)]) == 2
     out, err = capsys.readouterr()
     assert out.splitlines() == [f"{name}: supported" for name in notebooks(ROOT) if not name.startswith("01")]
     assert "flatlib: 01_lr_batch: all 4 runs diverged\n" in err

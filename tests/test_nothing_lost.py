@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import sleepers
+from processes import processes_with
 
 from flatlib import records, sweep
 from flatlib.cli import main
@@ -114,22 +115,7 @@ def test_a_driver_that_trains_itself(tmp_path, uninterrupted):
 
 def test_a_driver_with_workers_and_none_is_left_behind(tmp_path, uninterrupted):
     killed_and_finished(tmp_path, {"workers": 2}, POOL_KILLS, 0.6, uninterrupted)
-    mine = f"NOTES={tmp_path / 'notes'}"
-    deadline = time.monotonic() + 10
-    while (left := processes_with(mine)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not left
-
-
-def processes_with(setting: str) -> list[str]:
-    found = []
-    for environment in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if setting.encode() in environment.read_bytes().split(b"\0"):
-                found.append(environment.parent.name)
-        except OSError:
-            continue
-    return found
+    assert not processes_with(f"NOTES={tmp_path / 'notes'}", patience=10)
 
 
 @contextmanager

@@ -1,9 +1,14 @@
 """Several chapters at a time: they do run at the same time, and one that fails does not stop the others."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
+from processes import processes_with
 
 from flatlib.errors import FlatlibError
 from flatlib.several import LastLine, run_several
@@ -55,6 +60,39 @@ def test_one_at_a_time_goes_on_after_a_failure(root):
     failed, met = [outcome for _, outcome in run_several(root, chapters, root / "out", at_once=1)]
     assert isinstance(failed, FlatlibError)
     assert met == "supported: a met a"
+
+
+DRIVER = """\
+import sys
+from pathlib import Path
+from flatlib.several import run_several
+root = Path(sys.argv[1])
+chapters = {"01_a": {"preset": "a", "other": "nobody"}, "02_b": {"preset": "b", "other": "nobody"}}
+try:
+    list(run_several(root, chapters, root / "out", at_once=2))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_ends_all_of_them_quietly(root):
+    environment = os.environ | {"SEVERAL": str(root)}
+    driver = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", DRIVER, root],
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not ((root / "a").exists() and (root / "b").exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(driver.pid, signal.SIGINT)
+    out, err = driver.communicate(timeout=60)
+    assert out == "interrupted\n"
+    assert "Traceback" not in err
+    assert not processes_with(f"SEVERAL={root}", patience=30)
 
 
 def test_bars_of_several_chapters_clear_the_line(capsys):
