@@ -24,7 +24,7 @@ def notebooks(root: Path) -> dict[str, Path]:
 def other_pages(root: Path) -> dict[str, Path]:
     """Every notebook of the book that is not a chapter, by name: it has no parameters and no runs of its own."""
     chapters = notebooks(root).values()
-    return {path.stem: path for path in sorted((root / "book").glob("*/*.ipynb")) if path not in chapters}
+    return {path.stem: path for path in sorted((root / "book").glob("**/*.ipynb")) if path not in chapters}
 
 
 def notebook(root: Path, name: str) -> Path:

@@ -20,6 +20,7 @@ EXPERIMENT = (
     *("chapter", "scale", "dataset", "train_size", "test_size"),
     *("model", "width", "depth", "activation"),
 )
+OWN_SCALE = "small"  # the scale that this book was made at, and every claim was tested at
 HELD = {  # what two runs must share to be compared, from nothing to nearly everything
     "any two runs": (),
     "same experiment": EXPERIMENT,
@@ -80,12 +81,12 @@ def tally(judged: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["chapter", "scale", "verdict", "held", "predictions"])
 
 
-def link(chapter: str) -> str:
+def link(chapter: str, folder: str = "") -> str:
     """
     >>> link("01_lr_batch")
     '[Chapter 1](01_lr_batch.ipynb)'
     """
-    return f"[Chapter {int(chapter.partition('_')[0])}]({chapter}.ipynb)"
+    return f"[Chapter {int(chapter.partition('_')[0])}]({folder}{chapter}.ipynb)"
 
 
 def in_markdown(chapter: str) -> str:
@@ -97,15 +98,19 @@ def in_markdown(chapter: str) -> str:
     return CLAIMS[chapter].sentence.removesuffix(".").replace("λ_max", r"$\lambda_{\max}$")
 
 
-def cards(judged: pd.DataFrame) -> str:
-    """A grid of cards in MyST Markdown, one for each claim: its sentence, its verdict at each scale, its source."""
+def cards(judged: pd.DataFrame, folder: str = "") -> str:
+    """A grid of cards in MyST Markdown, one for each claim: its sentence, its verdict at each scale (the
+    book's own first), its source.
+
+    folder: where the chapters are, seen from the page that shows the cards.
+    """
     grid = ["::::{grid} 1 1 2 2", ":gutter: 3", ":class-container: verdict-grid", ""]
     for chapter, of_claim in tally(judged).groupby("chapter"):
         grid += [f":::{{grid-item-card}} {in_markdown(chapter)}", ":class-card: verdict-card", ""]
-        for row in of_claim.itertuples():
+        for row in of_claim.sort_values("scale", key=lambda scale: scale != OWN_SCALE, kind="stable").itertuples():
             held = f"{row.scale}: {row.held} of {row.predictions} predictions"
             grid += [f"[{row.verdict}]{{.verdict}} [{held}]{{.scale}}", ""]
-        grid += [f"{link(chapter)}. The claim: {CLAIMS[chapter].source}", ":::", ""]
+        grid += [f"{link(chapter, folder)}. The claim: {CLAIMS[chapter].source}", ":::", ""]
     return "\n".join([*grid, "::::"])
 
 

@@ -105,6 +105,7 @@ def kolmogorov_smirnov(runs: pd.DataFrame) -> pd.DataFrame:
 
 CLAIM = Claim(
     chapter="07_adam_vs_sgd",
+    intervention="optimizer",
     sentence=(
         "Adam with decoupled weight decay and averaged iterates finds much sharper minima than SGD, and generalizes as "
         "well or better; adaptive optimizers as a class do not differ from the others."

@@ -68,6 +68,7 @@ def gain(runs: pd.DataFrame, which: str) -> pd.Series:
 
 CLAIM = Claim(
     chapter="05_batch_norm",
+    intervention="batch norm",
     sentence="At a fixed learning rate, batch norm changes how well a network generalizes, but not its λ_max.",
     source="Kaur, Cohen, Lipton 2022, section 3.5, Figures 10 and 11",
     predictions=(

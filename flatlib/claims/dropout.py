@@ -54,6 +54,7 @@ def excess_sharpness(runs: pd.DataFrame) -> pd.Series:
 
 CLAIM = Claim(
     chapter="04_dropout",
+    intervention="dropout",
     sentence="More dropout finds smaller λ_max, but too much of it generalizes worse.",
     source="Kaur, Cohen, Lipton 2022, section 3.4, Figures 8 and 9",
     predictions=(

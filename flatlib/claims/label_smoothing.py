@@ -37,6 +37,7 @@ def order(runs: pd.DataFrame, column: str) -> pd.Series:
 
 CLAIM = Claim(
     chapter="09_label_smoothing",
+    intervention="label smoothing",
     sentence="Label smoothing brings the targets closer together: the Jacobian grows less, and λ_max rises less.",
     source="MacDonald et al. 2023, section 5, Figure 1",
     predictions=(

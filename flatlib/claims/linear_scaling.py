@@ -73,6 +73,7 @@ def share_ordered(runs: pd.DataFrame) -> pd.Series:
 
 CLAIM = Claim(
     chapter="02_linear_scaling",
+    intervention="learning rate, batch size",
     sentence=(
         "With the ratio of batch size to learning rate held fixed, the test accuracy stays the same, while λ_max falls "
         "as both grow."

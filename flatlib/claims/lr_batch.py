@@ -43,6 +43,7 @@ def accuracy_at_equal_sharpness(runs: pd.DataFrame) -> pd.Series:
 
 CLAIM = Claim(
     chapter="01_lr_batch",
+    intervention="learning rate, batch size",
     sentence=(
         "Larger learning rates find smaller λ_max at every batch size, but they generalize better only when the "
         "batch is small."

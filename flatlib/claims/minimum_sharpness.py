@@ -78,6 +78,7 @@ def concordance(runs: pd.DataFrame) -> pd.Series:
 
 CLAIM = Claim(
     chapter="10_minimum_sharpness",
+    intervention="SAM",
     sentence=(
         "With every base optimizer, SAM gives a smaller minimum sharpness and a better test accuracy, and minimum "
         "sharpness goes with the generalization gap."

@@ -122,6 +122,7 @@ def network(runs: pd.DataFrame) -> pd.Series:
 
 CLAIM = Claim(
     chapter="08_progressive_sharpening",
+    intervention="learning rate, batch size",
     sentence=(
         "Under gradient descent λ_max rises until it reaches 2/η and then hovers there, and the input-output "
         "Jacobian grows along with it."

@@ -86,6 +86,7 @@ def lowers_jacobian(name: str) -> Prediction:
 
 CLAIM = Claim(
     chapter="11_regularisers",
+    intervention="regulariser",
     sentence=(
         "Label smoothing, augmentation, mixup and SAM all lower the input-output Jacobian; its norm tracks the "
         "generalization gap better than λ_max does, which only SAM lowers."

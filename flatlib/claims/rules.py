@@ -94,12 +94,14 @@ class Claim:
         chapter: the notebook's name without its ending.
         sentence: the claim in one sentence.
         source: paper and section.
+        intervention: what its runs turn to change the sharpness, in a word or two.
     """
 
     chapter: str
     sentence: str
     source: str
     predictions: tuple[Prediction, ...]
+    intervention: str = "other"
 
     def declared(self) -> pd.DataFrame:
         """The predictions as they were declared: what is said to happen, and the region that would confirm it."""

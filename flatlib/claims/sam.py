@@ -31,6 +31,7 @@ def gain(runs: pd.DataFrame, which: str) -> pd.Series:
 
 CLAIM = Claim(
     chapter="03_sam",
+    intervention="SAM",
     sentence=(
         "Sharpness-aware minimization finds smaller λ_max at every batch size, but it generalizes better only when the "
         "batch is small."

@@ -92,6 +92,7 @@ def mean_of(values: pd.Series) -> str:
 
 CLAIM = Claim(
     chapter="06_weight_decay",
+    intervention="weight decay",
     sentence=(
         "Weight decay makes the minimum sharper and the network better; without it λ_max vanishes while the "
         "input-output Jacobian stays large."

@@ -12,12 +12,14 @@ landscape_lines              the loss along eigenvectors of its Hessian
 landscape_contours           the loss in the plane of two eigenvectors
 ratio_rows                   ratios to a reference, one row per case
 interval_rows                estimates with their intervals, one row per case
+departures                   settings of many experiments, each against the rest of its own
 mean_rows                    means with intervals, one row per name and one mark per group
 spectrum                     the spectral density of one run
 """
 
 from flatlib.figures.against import against
 from flatlib.figures.axes import AXIS, Axis
+from flatlib.figures.departures import departures
 from flatlib.figures.intervals import interval_rows
 from flatlib.figures.landscape import landscape_contours, landscape_lines
 from flatlib.figures.ratios import ratio_rows
@@ -34,6 +36,7 @@ __all__ = [
     "TWO_COLUMNS",
     "Axis",
     "against",
+    "departures",
     "interval_rows",
     "landscape_contours",
     "landscape_lines",
