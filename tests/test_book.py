@@ -43,6 +43,7 @@ PAGES = [
     "book/api/claims.html",
     "book/api/figures.html",
     "book/method/curvature.html",
+    "book/method/ledger.html",
     "book/method/libraries.html",
     "book/method/toy.html",
     "book/method/rerun.html",
