@@ -14,6 +14,8 @@ from typing import Any
 from flatlib.checks import check_optimization, checked, one_of
 from flatlib.errors import FlatlibError
 
+__all__ = ["RunConfig", "grid"]
+
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "cifar10-jpeg")
 MODELS = (
     *("softmax_regression", "mlp", "small_cnn", "small_cnn_bn", "vgg11", "vgg11_bn", "vgg16", "vgg16_bn", "resnet18"),
@@ -245,6 +247,14 @@ def grid(base: RunConfig, **axes: Iterable[Any]) -> list[RunConfig]:
 
     >>> [c.seed for c in grid(RunConfig(), learning_rate=[0.1, 0.2], seed=[0, 1])]
     [0, 1, 0, 1]
+
+    Args:
+        base: gives every setting that is not listed.
+        axes: names of `RunConfig`'s fields, each with its list of values.
+
+    Raises:
+        FlatlibError: an unknown field, an axis that is empty, no list or lists a value twice, and what `RunConfig`
+            refuses.
     """
     known_fields(axes)
     values = {}

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+__all__ = ["FlatlibError", "NotDefined", "NotFinite"]
+
 
 class FlatlibError(Exception):
     """Bad input or an impossible request. The command line prints it without a traceback and exits with 2."""

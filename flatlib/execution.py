@@ -6,6 +6,8 @@ from pathlib import Path
 
 from flatlib.errors import FlatlibError
 
+__all__ = ["Execution"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Execution:

@@ -6,9 +6,11 @@ from torch import Tensor, nn
 from flatlib.curvature.frozen import frozen_copy, logits, measuring, set_modes
 from flatlib.errors import FlatlibError
 
+__all__ = ["jacobian_norm"]
+
 
 def jacobian_norm(model: nn.Module, x: Tensor, *, softmax: bool = False, chunk_size: int = 100) -> Tensor:
-    r"""$\|\partial f(x_i) / \partial x_i\|_2$ for every sample, exactly, in evaluation mode.
+    r"""The spectral norm $\|\partial f(x_i) / \partial x_i\|_2$ for every sample, exactly, in evaluation mode.
 
     $C$ backward passes give all rows $J_c$ of a whole chunk; the norm is the root of the largest eigenvalue of the
     $C \times C$ Gram matrix $J J^\top$. Where the inputs enter through one linear layer with weights $W$ alone, as in

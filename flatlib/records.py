@@ -23,6 +23,8 @@ from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.recorded import recorded_run_id
 
+__all__ = ["RecordWarning", "append", "failures", "in_folder", "read", "table", "trajectories", "write"]
+
 FIELDS = ("run_id", "config", "status", "measures", "trajectory", "provenance")
 FAILURES = ".failures.jsonl"
 STATUSES = ("reached", "capped", "diverged")
@@ -36,7 +38,7 @@ class RecordWarning(UserWarning):
 
 
 def read(path: Path) -> Lines:
-    """All lines of a record by run_id; an absent file is an empty record.
+    """All lines of the record at `path` by run_id; an absent file is an empty record.
 
     Raises:
         FlatlibError: if a line is not JSON, is not a run of this version's fields, or contradicts another one.
@@ -128,7 +130,15 @@ def check_writable(path: Path) -> None:
 
 
 def append(path: Path, line: Line) -> None:
-    """Add one finished run, flushed and synced before this returns; a torn tail left by a crash is cut off first."""
+    """Add one finished run, flushed and synced before this returns; a torn tail left by a crash is cut off first.
+
+    Args:
+        path: the record; it is made, with its folder, if it is not there.
+        line: as `flatlib.sweep.run_one` makes it; what is not finite is written as null.
+
+    Raises:
+        FlatlibError: if the file cannot be written.
+    """
     _append(path, line)
 
 
@@ -146,7 +156,7 @@ def _append(path: Path, line: Line) -> None:
 
 
 def failures(path: Path) -> Path:
-    """Where the runs that failed are written down, beside their record: they are not results, and are tried again."""
+    """Where the runs that failed are written down, beside the record `path`: no results, and they are tried again."""
     return path.with_suffix(FAILURES)
 
 
@@ -173,7 +183,11 @@ def mend_tail(file: Any) -> None:
 
 
 def write(path: Path, lines: Iterable[Line]) -> None:
-    """Replace a record as a whole: written beside it first, so that it is never half there."""
+    """Replace the record at `path` by these `lines`: written beside it first, so that it is never half there.
+
+    Raises:
+        FlatlibError: if the file cannot be written.
+    """
     scratch = path.with_name(path.name + ".part")
     content = "".join(json.dumps(finite(line), separators=(",", ":"), allow_nan=False) + "\n" for line in lines)
     try:
@@ -199,9 +213,9 @@ def finite(value: Any) -> Any:
 
 
 def table(lines: Iterable[Line]) -> pd.DataFrame:
-    """One row per run: run_id, status, the configuration's fields, the measures, ``data`` (the fingerprint of the
-    images) and ``trajectory`` (its lists, see `trajectories`). A measure that a run does not have is NaN, a field that
-    is younger than the record has its default, a list of names is joined by ``+``."""
+    """One row for each of the `lines`: run_id, status, the configuration's fields, the measures, ``data`` (the
+    fingerprint of the images) and ``trajectory`` (its lists, see `trajectories`). A measure that a run does not have
+    is NaN, a field that is younger than the record has its default, a list of names is joined by ``+``."""
     lines, defaults = list(lines), RunConfig().to_json()
     if not lines:
         return pd.DataFrame(columns=["run_id", "status", "data", *defaults])

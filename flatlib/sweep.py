@@ -23,6 +23,8 @@ from flatlib.provenance import provenance
 from flatlib.records import Line
 from flatlib.train import train
 
+__all__ = ["run"]
+
 
 def run(
     configs: Iterable[RunConfig],
@@ -34,7 +36,9 @@ def run(
     """Train every configuration that is not recorded yet; the table of all of them, in the order given.
 
     Args:
+        configs: what to train; a configuration that is listed twice is trained once.
         record: the file to read and to append to. It is written only if there is something to train.
+        execution: where, how wide and for how long; by default here, one at a time.
         known: further records to read, and only to read (the published ones).
 
     Raises:

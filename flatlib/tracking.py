@@ -13,6 +13,8 @@ from flatlib.curvature.problem import Data, Loss, materialise
 from flatlib.curvature.stability import stability_threshold
 from flatlib.measures import Checkpoint, Numbers, measure
 
+__all__ = ["Tracker"]
+
 
 class Tracker:
     """Measures of a model at the moments when it is asked to look; training goes on as if it had not.

@@ -3,14 +3,17 @@
 import functools
 import http.server
 import json
+import posixpath
 import shutil
 import threading
 import time
 
 import pytest
+from sphinx.util.inventory import InventoryFile
 
 import flatlib.book
 from flatlib.checkout import find_root, notebooks
+from flatlib.docstrings import public
 from flatlib.errors import FlatlibError
 
 ROOT = find_root()
@@ -32,7 +35,15 @@ PAGES = [
     "book/claims/10_minimum_sharpness.html",
     "book/claims/11_regularisers.html",
     "book/claims/overview.html",
+    "book/api/index.html",
+    "book/api/curvature.html",
+    "book/api/sharpness.html",
+    "book/api/measures.html",
+    "book/api/runs.html",
+    "book/api/claims.html",
+    "book/api/figures.html",
     "book/method/curvature.html",
+    "book/method/ledger.html",
     "book/method/libraries.html",
     "book/method/toy.html",
     "book/method/rerun.html",
@@ -117,6 +128,16 @@ def requested(browser):
 def test_every_page_is_listed(pages):
     built = {path.relative_to(pages).as_posix() for path in (pages / "book").rglob("*.html")}
     assert built == set(PAGES)
+
+
+def test_every_public_name_is_on_an_api_page(pages):
+    with (pages / "objects.inv").open("rb") as inventory:
+        listed = InventoryFile.load(inventory, "", posixpath.join)
+    places = {name: item[2] for kind, names in listed.items() if kind.startswith("py:") for name, item in names.items()}
+    for name, full in public().items():
+        module = full.removesuffix(f".{name}")  # a constant is listed where it is defined, deeper down
+        found = [place for known, place in places.items() if known.startswith(module) and known.endswith(f".{name}")]
+        assert any(place.startswith("book/api/") for place in found), full
 
 
 def test_no_path_of_this_machine(pages):

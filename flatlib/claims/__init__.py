@@ -22,6 +22,7 @@ MODULES = (
     *(adam_vs_sgd, progressive_sharpening, label_smoothing, minimum_sharpness, regularisers),
 )
 CLAIMS = {module.CLAIM.chapter: module.CLAIM for module in MODULES}
+"""Every claim by the name of its chapter."""
 
 __all__ = [
     "CLAIMS",

@@ -114,7 +114,8 @@ class Claim:
 
 
 def overall(verdicts: pd.DataFrame) -> str:
-    """The verdict on the claim: supported if every prediction is, contradicted if any is, else inconclusive."""
+    """The verdict on the claim, from its table of `verdicts`: supported if every prediction is, contradicted if any is,
+    else inconclusive."""
     found = set(verdicts["verdict"])
     if CONTRADICTED in found:
         return CONTRADICTED
@@ -122,7 +123,7 @@ def overall(verdicts: pd.DataFrame) -> str:
 
 
 def sentence(verdicts: pd.DataFrame) -> str:
-    """What stands behind the verdict on a claim: how many predictions held, and by name which did not."""
+    """What stands behind a claim's table of `verdicts`: how many predictions held, and by name which did not."""
     held = verdicts["verdict"] == SUPPORTED
     parts = [f"{held.sum()} of {len(verdicts)} predictions supported"]
     for word in (CONTRADICTED, INCONCLUSIVE):
@@ -132,7 +133,7 @@ def sentence(verdicts: pd.DataFrame) -> str:
 
 
 def readable(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """A verdict table for a page: one row per prediction (and scale), numbers rounded as their interval allows."""
+    """A table of `verdicts` for a page: a row per prediction (and scale), numbers rounded as their interval allows."""
     interval = []
     for row in verdicts.itertuples():
         found = Interval(row.estimate, row.low, row.high, row.n, level=0.95)

@@ -19,6 +19,13 @@ def trends(
 
     Only runs that share `by` and all of `held` are compared. A combination that lost a seed is left out as a whole; a
     measure that is not defined for the network has no answer.
+
+    Args:
+        runs: a table of runs.
+        setting: the column that is varied.
+        measures: columns to correlate with it.
+        held: columns that are equal among runs that are compared.
+        by: the column whose values are compared separately.
     """
     held = list(held)
     kept = complete_cells(runs, [by, *held, setting])

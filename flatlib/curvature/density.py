@@ -21,6 +21,8 @@ WIDTH = 0.01
 class Density:
     r"""$\mu = \frac1n \sum_i \delta_{\lambda_i}$ as weighted nodes, ascending.
 
+    Attributes
+    ----------
     nodes: (M,) float64 on the CPU, in units of the loss.
     weights: (M,) float64, not negative, with the sum 1.
     probe: (M,) which probe each node comes from; each probe's weights sum to 1 / probes.
@@ -68,6 +70,7 @@ def density(operator: CurvatureOperator, steps: int = 100, probes: int = 1, seed
 
     Parameters
     ----------
+    operator: of the matrix $C$, (n, n).
     steps: products a probe, at least 1; at most n are made.
     probes: Rademacher start vectors, at least 1.
     seed: of the probes, drawn from a generator of their own.

@@ -37,6 +37,8 @@ of the whole."""
 class Eigenvalues:
     """k eigenvalues at one end of the spectrum, or 2k for both ends.
 
+    Attributes
+    ----------
     values: (k,) float64 on the CPU; the largest descending, the smallest ascending; both: the k largest, then the
         k smallest.
     residuals: (k,) float64, ||Hv - value v|| for the unit vector v: within it of the value lies an eigenvalue. With the
@@ -74,6 +76,8 @@ def top_eigenvalues(
 
     Parameters
     ----------
+    operator: of the matrix, (n, n): a `HessianOperator`, a `GaussNewtonOperator` or a `PreconditionedOperator`.
+    k: how many, at most n (half of it for both ends).
     which: "largest", "smallest" or "both".
     engine: "lanczos", or "pyhessian": PyHessian's power iteration (Yao et al. 2020), which needs several times as many
         products.

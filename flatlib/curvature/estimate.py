@@ -18,6 +18,8 @@ PROBES_AT_ONCE = 8
 class Estimate:
     """A measured number.
 
+    Attributes
+    ----------
     value: in units of the loss, squared loss for a square.
     standard_error: of the mean over probes, in the units of the value; 0 if exact.
     products: Hessian-vector products used.

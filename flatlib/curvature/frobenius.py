@@ -21,6 +21,9 @@ DEFLATION = 30
 class FrobeniusEstimate(Estimate):
     r"""$\|C\|_F$, in units of the loss, and what it is the root of.
 
+    Attributes
+    ----------
+    value, standard_error, products, exact: as in `Estimate`; the value is the root.
     squared: $\|C\|_F^2 = \sum \lambda^2$, unbiased; the root is biased by its error squared.
     per_parameter: $\|C\|_F^2 / n$, the mean squared eigenvalue, second moment of the spectral density. The "Frobenius
         norms" of Granziol 2020 fit only this: in its appendix one grows 5e6-fold, from 9.8e-12, while the spectral norm
@@ -45,6 +48,7 @@ def frobenius(
 
     Parameters
     ----------
+    operator: of the matrix $C$, (n, n).
     probes: of the last term, at least 2, fixed beforehand.
     seed: of the start vector and the probes, drawn from a generator of their own.
     basis: (n, m) independent columns to use as Q, such as `Eigenvalues.vectors`; by default `DEFLATION` Lanczos steps.

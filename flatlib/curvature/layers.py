@@ -37,15 +37,16 @@ def per_layer(
 
     Parameters
     ----------
+    model, loss, data, batch_norm, chunk_size, dtype: as for `HessianOperator`.
+    parameters: as there; they select the rows.
     block: "tensor", one row for each named parameter tensor, or "module", one for each module that owns some.
     tol, seed: as of `top_eigenvalues` and `trace`.
     probes: as of `trace`, for each block.
-    The others are those of `HessianOperator`; `parameters` selects the rows.
 
     Returns
     -------
-    Indexed by the block's name, in the model's order: `size`, `eigenvalue`, `residual`, `converged`, `trace`,
-    `trace_standard_error`, `trace_exact`, `products`. What was measured is in its `attrs`.
+    A table indexed by the block's name, in the model's order, with the columns `size`, `eigenvalue`, `residual`,
+    `converged`, `trace`, `trace_standard_error`, `trace_exact`, `products`. What was measured is in its `attrs`.
 
     Raises
     ------

@@ -12,10 +12,14 @@ from flatlib.errors import FlatlibError
 class PreconditionedOperator:
     r"""$P^{-1/2} H P^{-1/2}$ for a diagonal $P > 0$: symmetric, with the eigenvalues of $P^{-1} H$.
 
+    Parameters
+    ----------
     operator: H, (n, n).
     preconditioner: (n,) diagonal of P, in the order of the operator's parameters.
 
-    Raises `FlatlibError` if the preconditioner is not n positive finite numbers.
+    Raises
+    ------
+    FlatlibError: if the preconditioner is not n positive finite numbers.
     """
 
     def __init__(self, operator: HessianOperator, preconditioner: Tensor):
@@ -62,6 +66,7 @@ def preconditioned_eigenvalue(
 
     Parameters
     ----------
+    operator: of the Hessian, (n, n).
     preconditioner: (n,) diagonal of P, for Adam from `adam_preconditioner`.
     tol, max_products, start, seed: as for `top_eigenvalues`, of the preconditioned operator: the `vectors` of an
         earlier call are a warm `start`. Residuals are in its coordinates, too.
@@ -122,5 +127,10 @@ def adam_stability_threshold(learning_rate: float, beta1: float = 0.9) -> float:
 
     >>> round(adam_stability_threshold(1.0), 9)
     38.0
+
+    Parameters
+    ----------
+    learning_rate: $\eta$.
+    beta1: $\beta_1$, the decay of Adam's first moment.
     """
     return (2 + 2 * beta1) / ((1 - beta1) * learning_rate)

@@ -22,6 +22,7 @@ def trace(operator: CurvatureOperator, *, probes: int | None = None, seed: int =
 
     Parameters
     ----------
+    operator: of the matrix $C$, (n, n).
     probes: of Hutchinson's estimate, at least 2; by default the exact trace, or `PROBES` where there is none.
     seed: of the probes, drawn from a generator of their own.
 

@@ -23,7 +23,8 @@ class Axis(NamedTuple):
 
     @property
     def label(self) -> str:
-        """
+        """What is written at the axis.
+
         >>> AXIS["lambda_max"].label, AXIS["test_accuracy"].label
         ('Sharpness $\\\\lambda_{\\\\max}$', 'Test accuracy (%)')
         """
@@ -75,6 +76,7 @@ AXIS = {
     "softmax_jacobian_norm": Axis("Softmax Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
     "softmax_jacobian_norm_mean": Axis("Mean softmax Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
 }
+"""Every column that is drawn, by name."""
 
 
 AT_LOSS = "_at_loss"

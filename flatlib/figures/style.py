@@ -10,7 +10,10 @@ import pandas as pd
 from IPython import get_ipython
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
-ONE_COLUMN, TWO_COLUMNS = 3.3, 6.8  # inches
+ONE_COLUMN = 3.3
+"""Width of a figure in one column, in inches."""
+TWO_COLUMNS = 6.8
+"""Width of a figure over both columns, in inches."""
 
 # Okabe and Ito 2008, "Color Universal Design"
 VERMILLION, ORANGE, SKY, BLUE = "#D55E00", "#E69F00", "#56B4E9", "#0072B2"

@@ -52,12 +52,20 @@ REGISTRY: dict[str, Callable[[Checkpoint], Numbers]] = {
     "jacobian_norm": functools.partial(jacobian_norms, softmax=False),
     "softmax_jacobian_norm": functools.partial(jacobian_norms, softmax=True),
 }
+"""Every measure by name: from a checkpoint to its numbers."""
 
 
 def measure(names: Iterable[str], checkpoint: Checkpoint) -> Numbers:
     """All measures with these names, of one checkpoint, in one flat dictionary.
 
     A measure that is not defined for this network is None under its name, without companions.
+
+    Args:
+        names: of measures, keys of `REGISTRY`.
+        checkpoint: the network and what it is measured on.
+
+    Raises:
+        FlatlibError: for what a measure refuses; errors of PyTorch and of the model's own code become one as well.
     """
     numbers: Numbers = {}
     for name in names:

@@ -59,7 +59,14 @@ class Checkpoint:
 
 
 def of_run(model: nn.Module, data: Data, config: RunConfig, after: Callable[[], nn.Module] | None = None) -> Checkpoint:
-    """The checkpoint of a training run, measured as its configuration says."""
+    """The checkpoint of a training run, measured as its configuration says.
+
+    Args:
+        model: the network as it stands.
+        data: the images it trains on and is tested on, from `flatlib.data.load`.
+        config: its settings; `measure_size`, `batch_norm`, `engine`, `tolerance` and `seed` say how it is measured.
+        after: makes the network after one more step, for the measure `between_iterates`; None where there is none.
+    """
     return Checkpoint(
         model=model,
         examples=data.measured(config.measure_size),

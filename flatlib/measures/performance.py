@@ -9,6 +9,7 @@ from flatlib.loss import SmoothedCrossEntropy
 from flatlib.measures.checkpoint import Checkpoint, Split
 
 Numbers = dict[str, float | None]
+"""Measures by name; None is a measure that has no value for the network."""
 CHUNK = 1000  # images per forward pass when a whole split is evaluated
 
 
@@ -16,7 +17,13 @@ CHUNK = 1000  # images per forward pass when a whole split is evaluated
 def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy") -> tuple[float, float]:
     """Mean cross-entropy (nats) and accuracy over all of (x, y), in evaluation mode, summed in float64.
 
-    loss: what was trained on; where that smooths the labels (`SmoothedCrossEntropy`), the loss is of these.
+    Args:
+        model: maps (N, ...) to logits (N, C); it is left in the mode it was in.
+        x, y: inputs (N, ...) and classes (N,), on the model's device.
+        loss: what was trained on; where that smooths the labels (`SmoothedCrossEntropy`), the loss is of these.
+
+    Returns:
+        The loss and the accuracy, a share between 0 and 1.
     """
     smoothing = loss.smoothing if isinstance(loss, SmoothedCrossEntropy) else 0.0
     training = model.training

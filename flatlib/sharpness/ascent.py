@@ -19,6 +19,8 @@ STATIONARY = 1 - 1e-6
 class Rise:
     r"""A rise of the loss that was evaluated: a certified lower bound of the largest rise in the ball.
 
+    Attributes
+    ----------
     value: $L(w + \epsilon) - L(w)$, in the units of the loss.
     loss: $L(w)$.
     perturbation: $\epsilon$, (n,), flat in the order of the operator's parameters.
@@ -35,14 +37,15 @@ class Rise:
 
 
 def sam_sharpness(model: nn.Module, loss: Loss, data: Data, *, rho: float = 0.05, **options: Unpack[Options]) -> Rise:
-    r"""$L(w + \rho\, g / \|g\|_2) - L(w)$ with $g = \nabla L(w)$: the rise that SAM's one step finds.
+    r"""The rise that SAM's one step finds: $L(w + \rho\, g / \|g\|_2) - L(w)$ with $g = \nabla L(w)$.
 
-    The perturbation maximises the loss to first order over $\|\epsilon\|_2 \le \rho$ (Foret et al. 2021, "Sharpness-
-    aware minimization", section 2), over all examples at once (their n-sharpness, not a mean over small batches).
-    It is not invariant under rescaling of layers.
+    The perturbation maximises the loss to first order over $\|\epsilon\|_2 \le \rho$ (Foret et al. 2021,
+    "Sharpness-aware minimization", section 2), over all examples at once (their n-sharpness, not a mean over small
+    batches). It is not invariant under rescaling of layers.
 
     Parameters
     ----------
+    model, loss, data: as for `HessianOperator`.
     rho: radius in the units of the weights; 0.05 is the value of Foret et al. for CIFAR.
     options: batch_norm, chunk_size, parameters and dtype of `HessianOperator`.
 
@@ -69,7 +72,10 @@ def adaptive_sharpness(
     seed: int = 0,
     **options: Unpack[Options],
 ) -> Rise:
-    r"""$\max_{\|T_w^{-1} \epsilon\|_2 \le \rho} L(w + \epsilon) - L(w)$ with $T_w = \mathrm{diag}(|w_i| + \eta)$.
+    r"""The largest rise found in a ball that is round in multiples of each weight.
+
+    What is sought is $\max_{\|T_w^{-1} \epsilon\|_2 \le \rho} L(w + \epsilon) - L(w)$ with
+    $T_w = \mathrm{diag}(|w_i| + \eta)$.
 
     The ball is measured in multiples of each weight, so that rescaling layers without changing the function changes
     nothing (exactly so for $\eta = 0$; a weight of zero then stays zero). With $\epsilon = T_w v$ the maximum is
@@ -82,6 +88,7 @@ def adaptive_sharpness(
 
     Parameters
     ----------
+    model, loss, data: as for `HessianOperator`.
     rho: radius, without unit; 0.5 is the value of Kwon et al. for CIFAR-10.
     eta: added to every |w|, in the units of the weights; Kwon et al. train with 0.01.
     steps: at most so many; 1 is ASAM's own perturbation. 20 is tuned.

@@ -18,6 +18,8 @@ from flatlib.sharpness.surroundings import Options
 class BetweenIterates:
     """The largest eigenvalue at every point, and the maximum.
 
+    Attributes
+    ----------
     value: the largest of `values`.
     residual: its residual; an eigenvalue lies that near (see `top_eigenvalues`).
     positions: (points,) from 0, the iterate before, to 1, the one after.
@@ -52,7 +54,9 @@ def between_iterates(
     seed: int = 0,
     **options: Unpack[Options],
 ) -> BetweenIterates:
-    r"""$\max_i \lambda_{\max}\big(\nabla^2 L((1 - t_i)\, w_0 + t_i w_1)\big)$, $t_i = i / (p - 1)$ for $i < p$ points.
+    r"""The largest eigenvalue found between two iterates.
+
+    $\max_i \lambda_{\max}\big(\nabla^2 L((1 - t_i)\, w_0 + t_i w_1)\big)$, $t_i = i / (p - 1)$ for $i < p$ points.
 
     With batch norm and a small learning rate the iterates themselves look flatter than what the step between them
     crosses (Cohen et al. 2021, appendix); Kaur et al. 2022 (section on batch norm) therefore take the maximum over 8
@@ -64,6 +68,7 @@ def between_iterates(
     model_before, model_after: two states of one architecture; both are left as they were.
     loss, data: as for `HessianOperator`; train mode needs the data as one batch.
     points: both ends count; 8 in Kaur et al.
+    batch_norm: as for `HessianOperator`; train mode in Kaur et al.
     engine, tol, max_products, seed: as for `top_eigenvalues`, at every point (max_products too).
     start: (n,) warm start of the first point; each later one starts from the eigenvector of the one before it.
     options: chunk_size, parameters and dtype of `HessianOperator`.

@@ -22,6 +22,8 @@ RISING = 1e-3
 class BoxSharpness:
     r"""What L-BFGS-B found in the box.
 
+    Attributes
+    ----------
     value: $100\,(L(w + A y) - L(w)) / (1 + L(w))$, in percent: that of a point evaluated inside the box, so a lower
         bound of the maximum.
     loss, perturbed_loss: $L(w)$ and $L(w + A y)$.
@@ -49,7 +51,9 @@ def keskar_sharpness(
     seed: int = 0,
     **options: Unpack[Options],
 ) -> BoxSharpness:
-    r"""$\phi = 100 \cdot \big(\max_{y \in C_\epsilon} L(w + A y) - L(w)\big) / \big(1 + L(w)\big)$, with the box
+    r"""The largest rise found in a small box around the weights, in percent.
+
+    $\phi = 100 \cdot \big(\max_{y \in C_\epsilon} L(w + A y) - L(w)\big) / \big(1 + L(w)\big)$, with the box
     $C_\epsilon = \{y : |y_i| \le \epsilon\,(|(A^+ w)_i| + 1)\}$.
 
     Keskar et al. 2017, "On large-batch training", metric 2.1. $A$ is the identity, or n x `dimension` standard normal
@@ -60,6 +64,7 @@ def keskar_sharpness(
 
     Parameters
     ----------
+    model, loss, data: as for `HessianOperator`.
     epsilon: half the side of the box beside $|w| + 1$; Keskar et al. use 1e-3 and 5e-4.
     dimension: of the random subspace, 100 in their paper; None is the full space. Memory: n x dimension numbers.
     iterations: of L-BFGS-B, 10 in their paper.

@@ -20,6 +20,8 @@ from flatlib.sharpness.surroundings import Options, Surroundings
 class Lines:
     r"""The loss along unit vectors: $L(w + t v_j)$.
 
+    Attributes
+    ----------
     steps: (points,) float64, t in the units of the weights, symmetric about 0, which is among them.
     losses: (k, points) float64.
     eigenvalues: of v_j, with residuals, vectors, products and whether they converged.
@@ -53,6 +55,8 @@ class Lines:
 class Plane:
     r"""The loss in the plane of the two top eigenvectors: $L(w + s v_1 + t v_2)$.
 
+    Attributes
+    ----------
     steps: (points,) float64, for s and t alike, symmetric about 0, which is among them.
     losses: (points, points) float64; the first index is that of s.
     eigenvalues: of v_1 and v_2.
@@ -87,6 +91,8 @@ def loss_along_eigenvectors(
 
     Parameters
     ----------
+    model, loss, data: as for `HessianOperator`.
+    k: how many directions.
     radius: r, in the units of the weights; by default $\sqrt{2 L / \lambda_1}$, where a minimum's loss has doubled if
         it is quadratic along the top eigenvector.
     points: odd, so that the middle one is w.
@@ -122,7 +128,13 @@ def loss_in_eigenplane(
 ) -> Plane:
     """The loss on a square grid in the plane of the two top eigenvectors: points^2 evaluations of the loss.
 
-    Parameters, signs and errors are those of `loss_along_eigenvectors`.
+    Parameters
+    ----------
+    model, loss, data, radius, points, tol, seed, options: as for `loss_along_eigenvectors`, and so are the signs.
+
+    Raises
+    ------
+    FlatlibError: for what `loss_along_eigenvectors` refuses.
     """
     operator, found = _top(model, loss, data, 2, points, tol, seed, options)
     around = Surroundings(operator)

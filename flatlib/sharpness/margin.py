@@ -19,6 +19,8 @@ NORMALISATIONS = ("input", "none")
 class Margins:
     """One margin per sample, and quantiles over the samples.
 
+    Attributes
+    ----------
     values: (N,) float64, negative where the sample is misclassified.
     quantiles: share of the samples -> margin that so many do not exceed (linear interpolation).
     normalisation: as asked for; "input" is in units of the input, "none" in units of the outputs.
@@ -37,7 +39,9 @@ def margin(
     quantiles: tuple[float, ...] = QUANTILES,
     chunk_size: int = 1000,
 ) -> Margins:
-    r"""$f_y(x) - f_j(x)$, $j$ the best other class, in evaluation mode; with "input" over $\|\nabla_x (f_y - f_j)\|_2$.
+    r"""How far each sample is from the decision boundary.
+
+    $f_y(x) - f_j(x)$, $j$ the best other class, in evaluation mode; with "input" over $\|\nabla_x (f_y - f_j)\|_2$.
 
     The normalised margin is the distance from the sample to the decision boundary to first order, of Elsayed et al.
     2018 ("Large margin deep networks", equation 3) and Jiang et al. 2019 ("Predicting the generalization gap", at the

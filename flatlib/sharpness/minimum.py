@@ -24,6 +24,8 @@ MOST_ITERATIONS = 200
 class MinimumSharpness:
     r"""The minimum, where it is attained, and what it was computed from.
 
+    Attributes
+    ----------
     value: $\min_\alpha \mathrm{tr}\, H(\alpha(w))$, in units of the loss over those of the weights squared.
     standard_error: of the value, from the traces' own (0 when they are exact).
     alphas: (D,) the minimising factors; their product is 1.
@@ -58,7 +60,9 @@ def minimum_sharpness(
     probes: int | None = None,
     seed: int = 0,
 ) -> MinimumSharpness:
-    r"""$\min_{\alpha_1 \cdots \alpha_D = 1} \mathrm{tr}\, H(\alpha(w))$, the measure of Bejan et al. 2022, equation 5.
+    r"""The least trace of the Hessian over all rescalings of the layers that leave the function as it is.
+
+    $\min_{\alpha_1 \cdots \alpha_D = 1} \mathrm{tr}\, H(\alpha(w))$, the measure of Bejan et al. 2022, equation 5.
 
     $\alpha(w)$ multiplies layer l's weight by $\alpha_l$ and its bias by $s_l = \alpha_1 \cdots \alpha_l$, which
     leaves the function as it is (`rescale`). So $L(\alpha(w)) = L(w)$, and each diagonal block of the Hessian is
@@ -79,6 +83,7 @@ def minimum_sharpness(
 
     Parameters
     ----------
+    model, loss, data: as for `HessianOperator`.
     batch_norm: "eval"; "train" is refused if there is batch norm.
     chunk_size, dtype: as for `HessianOperator`.
     probes, seed: as for `trace`, block by block; by default the traces are exact where that is possible, and come
