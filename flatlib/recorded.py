@@ -4,10 +4,12 @@ A sweep repeats each of its settings for many seeds. What goes with the seed is 
 """
 
 import functools
-import json
 from typing import Any
 
+import orjson
+
 from flatlib.config import LARGEST_SEED, RunConfig, run_id_of
+from flatlib.errors import FlatlibError
 
 
 def recorded_run_id(values: dict[str, Any]) -> str:
@@ -21,13 +23,16 @@ def recorded_run_id(values: dict[str, Any]) -> str:
     if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
         return RunConfig.from_json(values).run_id
     # Text, because as keys 1, 1.0 and True are the same, and as settings they are not.
-    before, after = _around_seed(json.dumps({**values, "seed": 1}))
+    try:
+        before, after = _around_seed(orjson.dumps({**values, "seed": 1}))
+    except FlatlibError:
+        return RunConfig.from_json(values).run_id  # raises again, in the words of what was given
     return run_id_of(f'{before}"seed":{seed},{after}' if seed else before + after)
 
 
 @functools.lru_cache(maxsize=10_000)
-def _around_seed(config: str) -> tuple[str, str]:
+def _around_seed(config: bytes) -> tuple[str, str]:
     """The canonical JSON of a configuration with seed 1, before and after its seed. Inside a text a quotation mark is
     escaped, and the version comes last: the seed stands there once, with a comma."""
-    before, _, after = RunConfig.from_json(json.loads(config)).canonical.partition('"seed":1,')
+    before, _, after = RunConfig.from_json(orjson.loads(config)).canonical.partition('"seed":1,')
     return before, after

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pandas as pd
 
 from flatlib.config import RunConfig
@@ -61,8 +62,8 @@ def read(path: Path) -> Lines:
 def torn(tail: bytes) -> bool:
     """Whether what follows the last newline is a part of a line; a whole one is worth keeping."""
     try:
-        return bool(tail) and not json.loads(tail)
-    except (ValueError, RecursionError):
+        return bool(tail) and not orjson.loads(tail)
+    except ValueError:
         return True
 
 
@@ -77,8 +78,8 @@ def add(lines: Lines, line: Line, where: str) -> None:
 def parse(content: bytes, where: str) -> Line:
     """One line of a record, validated against `RunConfig` and its own run_id."""
     try:
-        line = json.loads(content)
-    except (ValueError, RecursionError):
+        line = orjson.loads(content)  # three times as fast as json
+    except ValueError:
         raise FlatlibError(f"{where}: not JSON") from None
     if not isinstance(line, dict) or set(line) != set(FIELDS):
         found = ", ".join(line) if isinstance(line, dict) else type(line).__name__
