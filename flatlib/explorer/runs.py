@@ -9,6 +9,11 @@ from flatlib import overview
 from flatlib.explorer.axes import PEAK, SETTINGS, base, group, in_order, label
 from flatlib.figures.axes import AXIS
 
+FOREMOST = (
+    "model",
+    "optimizer",
+    *AXIS,
+)  # of the settings that vary, named first; the seed comes last
 TRACKED = "Sharpness and sensitivity"  # the group whose largest value along training is worth an axis
 
 
@@ -72,9 +77,11 @@ def chosen(runs: pd.DataFrame) -> list[str]:
 
 
 def varying(table: pd.DataFrame, settings: list[str]) -> list[str]:
-    """The settings that differ among the runs of a table, the seed last."""
+    """The settings that differ among the runs of a table, in the order in which they are named."""
     names = [name for name in settings if table[name].nunique(dropna=False) > 1]
-    return sorted(names, key=lambda name: name == "seed")
+    return sorted(
+        names, key=lambda name: FOREMOST.index(name) if name in FOREMOST else len(FOREMOST) + (name == "seed")
+    )
 
 
 def encoded(column: pd.Series) -> dict[str, list]:

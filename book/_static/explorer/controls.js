@@ -21,9 +21,9 @@ flatlibExplorer.makeControls = (selection, state, onChange) => {
     return element("label", { class: "explorer-tick", for: id }, box, element("span", {}, text));
   };
 
-  const groups = [...Map.groupBy(axes.values(), (axis) => axis.group)].map(([group, list]) => [
+  const groups = [...new Set(runs.axes.map((axis) => axis.group))].map((group) => [
     group,
-    list.map((axis) => [axis.name, axis.label]),
+    runs.axes.filter((axis) => axis.group === group).map((axis) => [axis.name, axis.label]),
   ]);
   const side = (name, text) => {
     const log = tick(`explorer-${name}log`, "log", state[`${name}log`], (checked) => {
@@ -60,7 +60,7 @@ flatlibExplorer.makeControls = (selection, state, onChange) => {
   };
   const facets = selection.facets.map(facet);
   if (window.matchMedia("(min-width: 992px)").matches) facets[0].made.open = true;
-  const clear = element("button", { type: "button", class: "btn btn-sm btn-outline-primary" }, "Keep all runs");
+  const clear = element("button", { type: "button", class: "explorer-button" }, "Keep all runs");
   clear.addEventListener("click", () => {
     for (const { name, boxes } of facets) {
       state.filters[name].clear();
@@ -77,7 +77,9 @@ flatlibExplorer.makeControls = (selection, state, onChange) => {
         made.lastChild.textContent = counts.get(value) || 0;
         made.classList.toggle("explorer-none", !counts.get(value));
       }
-      const chosen = boxes.filter(([value]) => state.filters[name].has(value)).map(([, made]) => made.children[1].textContent);
+      const chosen = boxes
+        .filter(([value]) => state.filters[name].has(value))
+        .map(([, made]) => made.children[1].textContent);
       summary.textContent = `${title(name)}: ${chosen.length ? chosen.join(", ") : "all"}`;
     }
     const kept = selection.kept(state.filters);
@@ -89,8 +91,13 @@ flatlibExplorer.makeControls = (selection, state, onChange) => {
 
   return {
     axes: element("div", { class: "explorer-axes" }, side("y", "Vertical"), side("x", "Horizontal"), colour),
-    filters: element("div", { class: "explorer-filters", role: "group", "aria-label": "Keep only these runs" },
-      element("p", { class: "explorer-title" }, "Keep only"), ...facets.map(({ made }) => made), clear),
+    filters: element(
+      "div",
+      { class: "explorer-filters", role: "group", "aria-label": "Keep only these runs" },
+      element("p", { class: "explorer-title" }, "Keep only"),
+      ...facets.map(({ made }) => made),
+      clear,
+    ),
     refresh,
   };
 };

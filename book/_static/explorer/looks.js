@@ -5,7 +5,7 @@ window.flatlibExplorer = window.flatlibExplorer || {};
 flatlibExplorer.MARKERS = ["circle", "square", "triangle", "diamond", "inverted_triangle"];
 flatlibExplorer.SIGNS = ["●", "■", "▲", "◆", "▼"];
 flatlibExplorer.HUES = 6;
-flatlibExplorer.VIRIDIS = { light: [0, 0.78], dark: [0.3, 1] }; // the end that is lost on the page is left out
+flatlibExplorer.VIRIDIS = { light: [0, 0.6], dark: [0.4, 1] }; // the end that is lost on the page is left out
 
 // The colours of the theme that the reader has chosen, from explorer.css.
 flatlibExplorer.theme = () => {

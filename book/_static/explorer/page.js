@@ -20,7 +20,11 @@ flatlibExplorer.start = (root, runs) => {
   const summary = element("summary");
   const rows = element("div", { class: "explorer-rows", tabindex: "0", role: "region", "aria-label": "Table of runs" });
   const list = element("details", { toggle: () => fillTable() }, summary, rows);
-  const save = element("button", { type: "button", class: "btn btn-sm btn-outline-primary", click: () => download() }, "Download as CSV");
+  const save = element(
+    "button",
+    { type: "button", class: "explorer-button", click: () => download() },
+    "Download as CSV",
+  );
   const plot = flatlibExplorer.makePlot(surface, (run) => choose(run));
 
   const axis = (side, drawn) => {
@@ -41,42 +45,69 @@ flatlibExplorer.start = (root, runs) => {
     points.sort((a, b) => a.x - b.x || a.y - b.y);
     const axes = { x: axis("x", drawn), y: axis("y", drawn) };
     const bent = ["x", "y"].filter((side) => state[`${side}log`] && !axes[side].log);
-    key.replaceChildren(...[...looks.of.values()].map((look) => {
-      const sign = element("span", { style: `color: ${look.colour}`, "aria-hidden": "true" }, look.sign);
-      return element("li", {}, sign, ` ${look.name}`);
-    }));
+    key.replaceChildren(
+      ...[...looks.of.values()].map((look) => {
+        const sign = element("span", { style: `color: ${look.colour}`, "aria-hidden": "true" }, look.sign);
+        return element("li", {}, sign, ` ${look.name}`);
+      }),
+    );
     say(kept, drawn, bent);
-    surface.setAttribute("aria-label", `${axes.y.label} against ${axes.x.label}, ${points.length} runs. Arrow keys go from run to run.`);
+    surface.setAttribute(
+      "aria-label",
+      `${axes.y.label} against ${axes.x.label}, ${points.length} runs. Arrow keys go from run to run.`,
+    );
     summary.textContent = `These ${kept.length} runs as a table`;
     fillTable();
     controls.refresh();
-    root.dataset.tau = taus.dataset.tau;
     choose(points.some((point) => point.run === chosen) ? chosen : null, false);
     return plot.draw(axes, points, theme).then(() => plot.mark(points.find((point) => point.run === chosen)));
   };
 
   const say = (kept, drawn, bent) => {
     const levels = selection.taus(state);
-    const n = (name) => kept.filter((run) => runs.status[run] === name).length;
+    const n = (name, among = kept) => among.filter((run) => runs.status[run] === name).length;
+    const ended = (name, sign) => (n(name, drawn) ? `${name} (${sign})` : name);
     const compared = selection.compared(state).length;
-    const lacking = kept.filter((run) => runs.status[run] === "reached").length - compared;
     const left = [
-      [n("capped"), "capped (open)"],
-      [n("diverged"), "diverged (crosses)"],
-      [lacking, "without one of the two numbers"],
+      [n("capped"), ended("capped", "open points")],
+      [n("diverged"), ended("diverged", "crosses")],
+      [n("reached") - compared, "without one of the two numbers"],
     ];
     const out = left.filter(([count]) => count).map(([count, why]) => `${count} ${why}`);
     const tau = levels[0].tau;
     status.replaceChildren(
       element("strong", {}, `Kendall's τ = ${tau === null ? "–" : number(Number(tau.toFixed(3)))}`),
       ` over ${compared} of the ${kept.length} runs kept${out.length ? `; left out: ${out.join(", ")}` : ""}.`,
-      ...bent.map((side) => ` The ${side === "x" ? "horizontal" : "vertical"} axis is linear, as not every value is positive.`),
+      ...bent.map(
+        (side) => ` The ${side === "x" ? "horizontal" : "vertical"} axis is linear, as not every value is positive.`,
+      ),
     );
     const heads = ["Compared", "τ", "runs", "groups", "pairs"];
-    const cells = (found) => [found.level, found.tau === null ? "–" : number(Number(found.tau.toFixed(3))), found.runs, found.groups, found.pairs];
-    taus.replaceChildren(element("table", {},
-      element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col" }, text)))),
-      element("tbody", {}, ...levels.map((found) => element("tr", { "data-tau": String(found.tau) }, ...cells(found).map((text) => element("td", {}, String(text))))))));
+    const cells = (found) => [
+      found.level,
+      found.tau === null ? "–" : number(Number(found.tau.toFixed(3))),
+      found.runs,
+      found.groups,
+      found.pairs,
+    ];
+    taus.replaceChildren(
+      element(
+        "table",
+        { class: "table" },
+        element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col" }, text)))),
+        element(
+          "tbody",
+          {},
+          ...levels.map((found) =>
+            element(
+              "tr",
+              { "data-tau": String(found.tau) },
+              ...cells(found).map((text) => element("td", {}, String(text))),
+            ),
+          ),
+        ),
+      ),
+    );
   };
 
   const choose = (run, mark = true) => {
@@ -96,7 +127,8 @@ flatlibExplorer.start = (root, runs) => {
     choose(points[Math.min(Math.max(next, 0), points.length - 1)].run);
   };
 
-  const fillTable = () => rows.replaceChildren(...(list.open ? [words.table(state, selection.kept(state.filters))] : []));
+  const fillTable = () =>
+    rows.replaceChildren(...(list.open ? [words.table(state, selection.kept(state.filters))] : []));
 
   const download = () => {
     const file = new Blob([words.csv(selection.kept(state.filters))], { type: "text/csv" });
@@ -113,8 +145,15 @@ flatlibExplorer.start = (root, runs) => {
   const controls = flatlibExplorer.makeControls(selection, state, changed);
   root.replaceChildren(
     controls.axes,
-    element("div", { class: "explorer-middle" }, controls.filters, element("div", { class: "explorer-main" }, status, surface, key, card)),
-    taus, list, save,
+    element(
+      "div",
+      { class: "explorer-middle" },
+      controls.filters,
+      element("div", { class: "explorer-main" }, status, surface, key, card),
+    ),
+    taus,
+    list,
+    save,
   );
   new MutationObserver(render).observe(document.documentElement, { attributeFilter: ["data-theme"] });
   return render();

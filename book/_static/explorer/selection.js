@@ -26,19 +26,17 @@ flatlibExplorer.makeSelection = (runs) => {
   // The places (chapter and scale) through which a run is kept: one that two chapters share has two.
   const placesKept = (filters, run) =>
     runs.in[run].filter((i) => ["chapter", "scale"].every((facet) => allowed(filters, facet, places[i][facet])));
-  const chapterOf = (filters, run) => places[(placesKept(filters, run)[0] ?? runs.in[run][0])].chapter;
+  const chapterOf = (filters, run) => places[placesKept(filters, run)[0] ?? runs.in[run][0]].chapter;
   const settingsKept = (filters, run) =>
     facets.every((facet) => facet in places[0] || allowed(filters, facet, nameOf(facet, run)));
-  const kept = (filters) =>
-    everyRun.filter((run) => settingsKept(filters, run) && placesKept(filters, run).length > 0);
+  const kept = (filters) => everyRun.filter((run) => settingsKept(filters, run) && placesKept(filters, run).length > 0);
 
   // How many runs each value of a facet has, all other filters as they are.
   const counts = (filters, facet) => {
     const others = { ...filters, [facet]: new Set() };
     const found = new Map();
     for (const run of kept(others)) {
-      const names =
-        facet in places[0] ? placesKept(others, run).map((i) => places[i][facet]) : [nameOf(facet, run)];
+      const names = facet in places[0] ? placesKept(others, run).map((i) => places[i][facet]) : [nameOf(facet, run)];
       for (const name of new Set(names)) found.set(name, (found.get(name) || 0) + 1);
     }
     return found;
@@ -46,9 +44,7 @@ flatlibExplorer.makeSelection = (runs) => {
 
   const has = (name, run) => Number.isFinite(value(name, run));
   const compared = (state) =>
-    kept(state.filters).filter(
-      (run) => runs.status[run] === "reached" && has(state.x, run) && has(state.y, run),
-    );
+    kept(state.filters).filter((run) => runs.status[run] === "reached" && has(state.x, run) && has(state.y, run));
 
   // Tau at each level of what is held: any two runs, once each; or runs of one place that share these settings.
   const taus = (state) => {
@@ -88,7 +84,7 @@ flatlibExplorer.makeSelection = (runs) => {
     const colour = colours.includes(query.get("colour")) ? query.get("colour") : usual;
     return { x, y, xlog: scale("x", x), ylog: scale("y", y), colour, filters };
   };
-  // What a chapter varies, most of all: the setting that its points are coloured by at first.
+  // The setting that a chapter's points are coloured by at first: its batch size if that varies, as in its figures.
   const firstVarying = (chapter) => {
     const names = runs.varies.filter((_, i) => places[i].chapter === chapter).flat();
     return names.find((name) => name === "batch_size") || names[0] || "chapter";
@@ -103,5 +99,21 @@ flatlibExplorer.makeSelection = (runs) => {
     return `?${query}`;
   };
 
-  return { runs, axes, facets, places, options, counts, kept, compared, taus, value, nameOf, has, chapterOf, read, write };
+  return {
+    runs,
+    axes,
+    facets,
+    places,
+    options,
+    counts,
+    kept,
+    compared,
+    taus,
+    value,
+    nameOf,
+    has,
+    chapterOf,
+    read,
+    write,
+  };
 };

@@ -14,7 +14,10 @@ flatlibExplorer.element = (tag, attributes = {}, ...children) => {
 flatlibExplorer.number = (value) => {
   if (!Number.isFinite(value)) return "–";
   const text = Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5 ? value.toExponential(2) : value.toPrecision(4);
-  return (value === 0 ? "0" : text.includes("e") || !text.includes(".") ? text : text.replace(/\.?0+$/, "")).replace("-", "−");
+  return (value === 0 ? "0" : text.includes("e") || !text.includes(".") ? text : text.replace(/\.?0+$/, "")).replace(
+    "-",
+    "−",
+  );
 };
 
 flatlibExplorer.makeWords = (selection) => {
@@ -31,7 +34,10 @@ flatlibExplorer.makeWords = (selection) => {
   const others = (run) => Object.keys(runs.settings).filter((name) => !varying(run).includes(name));
   const measured = (run) => [...axes.keys()].filter((name) => name in runs.measures && selection.has(name, run));
   const where = (run) => runs.in[run].map((i) => `${runs.chapters[places[i].chapter]} (${places[i].scale})`);
-  const briefly = (run) => varying(run).map((name) => setting(name, run).join(" ")).join(", ");
+  const briefly = (run) =>
+    varying(run)
+      .map((name) => setting(name, run).join(" "))
+      .join(", ");
 
   const rows = (pairs) => pairs.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)]);
 
@@ -49,24 +55,56 @@ flatlibExplorer.makeWords = (selection) => {
 
   // Shown below the plot for the run that was chosen.
   const card = (state, run) => [
-    element("h2", { class: "explorer-heading" }, `One run: ${runs.status[run]}`),
+    element("h2", { class: "explorer-heading" }, "The chosen run"),
     element("p", {}, ...links(run), " Run ", element("code", {}, runs.run_id[run])),
-    element("dl", {}, ...rows([reading(state.x, run), reading(state.y, run)]), ...rows(varying(run).map((name) => setting(name, run)))),
-    element("details", {}, element("summary", {}, "All its settings and measures"),
-      element("dl", {}, ...rows(others(run).map((name) => setting(name, run))), ...rows(measured(run).map((name) => reading(name, run))))),
+    element(
+      "dl",
+      {},
+      ...rows([["Ended", runs.status[run]], reading(state.x, run), reading(state.y, run)]),
+      ...rows(varying(run).map((name) => setting(name, run))),
+    ),
+    element(
+      "details",
+      {},
+      element("summary", {}, "All its settings and measures"),
+      element(
+        "dl",
+        {},
+        ...rows(others(run).map((name) => setting(name, run))),
+        ...rows(measured(run).map((name) => reading(name, run))),
+      ),
+    ),
   ];
-  const links = (run) => where(run).flatMap((text, i) => {
-    const { chapter } = places[runs.in[run][i]];
-    return [element("a", { href: `claims/${chapter}.html` }, text), ". "];
-  });
+  const links = (run) =>
+    where(run).flatMap((text, i) => {
+      const { chapter } = places[runs.in[run][i]];
+      return [element("a", { href: `claims/${chapter}.html` }, text), ". "];
+    });
 
   const table = (state, kept) => {
-    const heads = ["Chapter (scale)", axisLabel(axes.get(state.x)), axisLabel(axes.get(state.y)), "Ended", "Settings that vary in its chapter", "Run"];
-    const cells = (run) => [where(run).join("; "), number(shown(state.x, run)), number(shown(state.y, run)), runs.status[run], briefly(run), runs.run_id[run]];
+    const heads = [
+      "Chapter (scale)",
+      axisLabel(axes.get(state.x)),
+      axisLabel(axes.get(state.y)),
+      "Ended",
+      "Settings that vary in its chapter",
+      "Run",
+    ];
+    const cells = (run) => [
+      where(run).join("; "),
+      number(shown(state.x, run)),
+      number(shown(state.y, run)),
+      runs.status[run],
+      briefly(run),
+      runs.run_id[run],
+    ];
     const row = (run) => element("tr", {}, ...cells(run).map((text) => element("td", {}, text)));
-    return element("table", {},
+    return element(
+      "table",
+      { class: "table" },
       element("thead", {}, element("tr", {}, ...heads.map((text) => element("th", { scope: "col" }, text)))),
-      element("tbody", {}, ...kept.map(row)));
+      element("tbody", {}, ...kept.map(row)),
+    );
   };
 
   // Every setting and measure of the kept runs, in the units of the record.
@@ -74,7 +112,12 @@ flatlibExplorer.makeWords = (selection) => {
     const names = [...Object.keys(runs.settings), ...Object.keys(runs.measures)];
     const quoted = (cell) => (/[",\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell);
     const line = (cells) => cells.map((cell) => quoted(String(cell ?? ""))).join(",");
-    const row = (run) => [runs.run_id[run], where(run).join("; "), runs.status[run], ...names.map((name) => selection.value(name, run))];
+    const row = (run) => [
+      runs.run_id[run],
+      where(run).join("; "),
+      runs.status[run],
+      ...names.map((name) => selection.value(name, run)),
+    ];
     return [line(["run_id", "chapters", "status", ...names]), ...kept.map((run) => line(row(run)))].join("\n");
   };
 
