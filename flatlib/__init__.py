@@ -7,7 +7,7 @@ One direction, top to bottom:
     deep_linear                                                            (a model whose Hessian is known)
     records -> sweep                                                       (a run becomes a line)
     stats, concordance -> claims, figures, published                       (tables become verdicts)
-    parameters, chapter, overview, show, execute, book, bench, cli         (a page, a command)
+    parameters, chapter, overview, show, execute, explorer, book, bench, cli (a page, a command)
 """
 
 __version__ = "0.1.0"

@@ -32,6 +32,7 @@ PAGES = [
     "book/claims/10_minimum_sharpness.html",
     "book/claims/11_regularisers.html",
     "book/claims/overview.html",
+    "book/explorer.html",
     "book/method/curvature.html",
     "book/method/libraries.html",
     "book/method/toy.html",

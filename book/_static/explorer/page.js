@@ -34,6 +34,7 @@ flatlibExplorer.start = (root, runs) => {
   };
 
   const render = () => {
+    root.setAttribute("aria-busy", "true");
     const kept = selection.kept(state.filters);
     const drawn = kept.filter((run) => selection.has(state.x, run) && selection.has(state.y, run));
     const theme = flatlibExplorer.theme();
@@ -60,7 +61,10 @@ flatlibExplorer.start = (root, runs) => {
     fillTable();
     controls.refresh();
     choose(points.some((point) => point.run === chosen) ? chosen : null, false);
-    return plot.draw(axes, points, theme).then(() => plot.mark(points.find((point) => point.run === chosen)));
+    return plot.draw(axes, points, theme).then(() => {
+      plot.mark(points.find((point) => point.run === chosen));
+      root.setAttribute("aria-busy", "false");
+    });
   };
 
   const say = (kept, drawn, bent) => {
@@ -149,9 +153,8 @@ flatlibExplorer.start = (root, runs) => {
       "div",
       { class: "explorer-middle" },
       controls.filters,
-      element("div", { class: "explorer-main" }, status, surface, key, card),
+      element("div", { class: "explorer-main" }, status, surface, key, taus, card),
     ),
-    taus,
     list,
     save,
   );
@@ -159,7 +162,12 @@ flatlibExplorer.start = (root, runs) => {
   return render();
 };
 
-document.addEventListener("DOMContentLoaded", () => {
+document.addEventListener("DOMContentLoaded", async () => {
   const root = document.querySelector(".explorer");
-  flatlibExplorer.start(root, window.flatlibRuns).then(() => root.setAttribute("data-ready", ""));
+  try {
+    await flatlibExplorer.start(root, window.flatlibRuns);
+  } catch (error) {
+    root.textContent = "The Explorer cannot be shown in this browser; the runs are in the folder book/records.";
+    throw error;
+  }
 });

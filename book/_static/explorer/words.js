@@ -25,7 +25,8 @@ flatlibExplorer.makeWords = (selection) => {
   const { runs, axes, places } = selection;
 
   const axisLabel = ({ label, unit }) => (unit ? `${label} (${unit})` : label);
-  const shown = (name, run) => selection.value(name, run) * axes.get(name).multiplier;
+  const shown = (name, run) =>
+    selection.has(name, run) ? selection.value(name, run) * axes.get(name).multiplier : NaN;
   const reading = (name, run) => [axes.get(name).label, `${number(shown(name, run))} ${axes.get(name).unit}`.trim()];
   const setting = (name, run) => [runs.settings[name].label, selection.nameOf(name, run)];
 
