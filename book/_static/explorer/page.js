@@ -111,6 +111,12 @@ flatlibExplorer.start = (root, runs) => {
           ),
         ),
       ),
+      element(
+        "p",
+        { class: "explorer-note" },
+        "Runs of the same experiment share chapter, scale, data and network; a run that two chapters share counts in both. ",
+        "The τ of several groups is their mean, weighted by their pairs.",
+      ),
     );
   };
 
