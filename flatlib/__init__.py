@@ -7,7 +7,8 @@ One direction, top to bottom:
     deep_linear                                                            (a model whose Hessian is known)
     records -> sweep                                                       (a run becomes a line)
     stats, concordance -> claims, figures, published                       (tables become verdicts)
-    parameters, chapter, overview, show, execute, several, book, bench, cli (a page, a command)
+    parameters, chapter, overview, show, execute, several                  (a page, executed)
+    explorer, book, bench, cli                                             (a book, a command)
 """
 
 __version__ = "0.1.0"

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TextIO
 
+from flatlib import explorer
 from flatlib.checkout import CHAPTER, find_root
 from flatlib.errors import FlatlibError
 
@@ -42,6 +43,7 @@ def build(chapters: Path | None = None, output: Path | None = None) -> Path:
             if chapters is not None:
                 overlay(Path(chapters), source / "book")
             check_executed(source / "book")
+            explorer.write(root, source / "book")
             render(source, Path(work), log)
             replace(Path(work) / "_build" / "html", output / "html")
     except OSError as error:
