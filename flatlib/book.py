@@ -11,6 +11,8 @@ from typing import TextIO
 
 from flatlib.checkout import CHAPTER, find_root
 from flatlib.errors import FlatlibError
+from flatlib.finish import finish
+from flatlib.links import broken
 
 JUPYTER_BOOK = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]  # the package has no __main__
 STRICT = ["--all", "-W", "-n", "--keep-going"]  # build every page, report every warning, fail if there was one
@@ -29,8 +31,8 @@ def build(chapters: Path | None = None, output: Path | None = None) -> Path:
             Jupyter Book said goes to ``output/book.log``. By default ``_build`` in the checkout.
 
     Raises:
-        FlatlibError: no checkout, no chapter to draw, a chapter that holds an error, a warning of Jupyter Book, or a
-            folder that cannot be written.
+        FlatlibError: no checkout, no chapter to draw, a chapter that holds an error, a warning of Jupyter Book, a link
+            that leads nowhere, or a folder that cannot be written.
     """
     root = find_root()
     output = Path(output).absolute() if output is not None else root / "_build"
@@ -43,7 +45,10 @@ def build(chapters: Path | None = None, output: Path | None = None) -> Path:
                 overlay(Path(chapters), source / "book")
             check_executed(source / "book")
             render(source, Path(work), log)
-            replace(Path(work) / "_build" / "html", output / "html")
+            pages = Path(work) / "_build" / "html"
+            finish(pages)
+            check_links(pages)
+            replace(pages, output / "html")
     except OSError as error:
         raise FlatlibError(f"{error.filename or output}: cannot be written ({error.strerror})") from None
     return output / "html" / "index.html"
@@ -109,6 +114,14 @@ def render(source: Path, work: Path, log: TextIO) -> None:
         first = problems[0] if problems else f"Jupyter Book ended with exit code {run.returncode}"
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise FlatlibError(f"the book was not built: {first}{more}; everything is in {log.name}")
+
+
+def check_links(pages: Path) -> None:
+    """A link inside the book that leads nowhere fails the build."""
+    dead = broken(pages)
+    if dead:
+        more = f", and {len(dead) - 1} more" if len(dead) > 1 else ""
+        raise FlatlibError(f"the book was not built: a link leads nowhere, {dead[0]}{more}")
 
 
 def show_progress(line: str) -> None:
