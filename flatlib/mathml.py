@@ -4,6 +4,7 @@ Browsers draw MathML themselves. Compared with a typesetter in JavaScript a page
 moves once it is shown, and a screen reader meets mathematics instead of a picture of it.
 """
 
+import re
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
     from sphinx.writers.html5 import HTML5Translator
 
 CONVERTER = LatexToMathML(annotation=True)  # keeps the TeX, for whoever copies an equation
+EXTRA_SPACE = re.compile(r"(\\\\)\s*\[[\d.]+(?:pt|em|ex)\]")  # after a line, `\\[6pt]`: the converter would print it
 LOGGER = logging.getLogger(__name__)
 
 
 def mathml(node: nodes.Element, display: bool) -> str:
     """The equation of a math node as MathML; one that cannot be read is a warning, and is shown as it was typed."""
-    tex = node.astext()
+    tex = EXTRA_SPACE.sub(r"\1", node.astext())
     try:
         return CONVERTER.convert_with_local_state(tex, displaystyle=display)
     except LatexError as error:
