@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from flatlib.checkout import CHAPTER
 from flatlib.errors import FlatlibError
 from flatlib.links import html
 
@@ -76,6 +77,7 @@ class Site:
             "sitemap_url_scheme": "{link}",
             "sitemap_excludes": ["search.html", "genindex.html"],
             "ogp_site_url": self.address,
+            "ogp_site_name": config["title"],
             "ogp_image": CARD,
             "ogp_image_alt": CARD_TEXT,
             "ogp_social_cards": {"enable": False},
@@ -86,21 +88,25 @@ class Site:
         """Give every notebook that can be downloaded the cell that installs flatlib, and send Colab to those."""
         for path in sorted((pages / "_sources").rglob("*.ipynb")):
             notebook = json.loads(path.read_text(encoding="utf-8"))
-            notebook["cells"].insert(1, self.installing(path.relative_to(pages / "_sources").parent))
+            notebook["cells"].insert(1, self.installing(path.relative_to(pages / "_sources")))
             path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         before = f"{COLAB}/github/{'/'.join(self.owner_and_name)}/blob"
         for path in html(pages) if self.notebooks else ():
             text = path.read_text(encoding="utf-8")
             path.write_text(text.replace(f"{before}/{self.branch}/", f"{before}/{self.notebooks}/"), encoding="utf-8")
 
-    def installing(self, folder: Path) -> dict[str, Any]:
-        """A cell that fetches the book and installs flatlib, for a notebook of its `folder` that is opened alone."""
+    def installing(self, path: Path) -> dict[str, Any]:
+        """A cell that fetches the book and installs flatlib, for the notebook at `path` where it is opened alone."""
         _, name = self.owner_and_name
         lines = [
-            "# This notebook alone is not enough: it reads the book's records and presets.",
+            "# Opened alone, a notebook lacks flatlib, and the book's records and presets. This fetches them.",
             f"!git clone -q --depth 1 --branch {self.branch} {self.source}",
             f"%pip install -q ./{name}",
-            f"%cd {name}/{folder.as_posix()}",
+            f"%cd {name}/{path.parent.as_posix()}",
         ]
+        if path.parent.name == "claims" and path.match(CHAPTER):
+            lines.append(
+                f"# The smallest scale of this chapter, from the start: !flatlib run {path.stem} --preset smoke"
+            )
         about = {"cell_type": "code", "id": "install-flatlib", "metadata": {}}
         return about | {"execution_count": None, "outputs": [], "source": "\n".join(lines)}
