@@ -105,8 +105,7 @@ class Site:
             f"%cd {name}/{path.parent.as_posix()}",
         ]
         if path.parent.name == "claims" and path.match(CHAPTER):
-            lines.append(
-                f"# The smallest scale of this chapter, from the start: !flatlib run {path.stem} --preset smoke"
-            )
+            smoke = f"!flatlib run {path.stem} --preset smoke"
+            lines.append(f"# This chapter at the smallest scale, from the start: {smoke}")
         about = {"cell_type": "code", "id": "install-flatlib", "metadata": {}}
         return about | {"execution_count": None, "outputs": [], "source": "\n".join(lines)}
