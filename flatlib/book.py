@@ -6,12 +6,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from flatlib import explorer
 from flatlib.checkout import CHAPTER, find_root
 from flatlib.errors import FlatlibError
+from flatlib.finish import finish
+from flatlib.links import broken
+from flatlib.site import Site
 
 JUPYTER_BOOK = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]  # the package has no __main__
 STRICT = ["--all", "-W", "-n", "--keep-going"]  # build every page, report every warning, fail if there was one
@@ -20,7 +25,7 @@ PROBLEM = re.compile(r"(WARNING|ERROR|Exception|Error): ")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def build(chapters: Path | None = None, output: Path | None = None) -> Path:
+def build(chapters: Path | None = None, output: Path | None = None, site: Site | None = None) -> Path:
     """Render the book and return its first page.
 
     Args:
@@ -28,27 +33,45 @@ def build(chapters: Path | None = None, output: Path | None = None) -> Path:
             committed chapter of the same name. By default the committed chapters are drawn.
         output: the pages go to ``output/html``, which is replaced as a whole and only if the build succeeds; what
             Jupyter Book said goes to ``output/book.log``. By default ``_build`` in the checkout.
+        site: where the book will be published; without it no page links to a repository or an address of its own.
 
     Raises:
-        FlatlibError: no checkout, no chapter to draw, a chapter that holds an error, a warning of Jupyter Book, or a
-            folder that cannot be written.
+        FlatlibError: no checkout, no chapter to draw, a chapter that holds an error, a warning of Jupyter Book, a link
+            that leads nowhere, or a folder that cannot be written.
+    """
+    output = Path(output).absolute() if output is not None else find_root() / "_build"
+    check_replaceable(output / "html")
+    with sources(chapters, output / "book.log") as (source, log):
+        if site is not None:
+            site.configure(source)
+        pages = render(source, "html", log)
+        finish(pages)
+        if site is not None:
+            site.finish(pages)
+        check_links(pages)
+        replace(pages, output / "html")
+    return output / "html" / "index.html"
+
+
+@contextmanager
+def sources(chapters: Path | None, report: Path) -> Iterator[tuple[Path, TextIO]]:
+    """A copy of the book's sources with `chapters` in place, for as long as it is needed, and the open `report`.
+
+    Raises:
+        FlatlibError: no checkout, no chapter to draw, a chapter that holds an error, a file that cannot be written.
     """
     root = find_root()
-    output = Path(output).absolute() if output is not None else root / "_build"
-    check_replaceable(output / "html")
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="flatlib-book-") as work, (output / "book.log").open("w") as log:
+        report.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="flatlib-book-") as work, report.open("w") as log:
             source = copy_source(root, Path(work) / "source")
             if chapters is not None:
                 overlay(Path(chapters), source / "book")
             check_executed(source / "book")
             explorer.write(root, source / "book")
-            render(source, Path(work), log)
-            replace(Path(work) / "_build" / "html", output / "html")
+            yield source, log
     except OSError as error:
-        raise FlatlibError(f"{error.filename or output}: cannot be written ({error.strerror})") from None
-    return output / "html" / "index.html"
+        raise FlatlibError(f"{error.filename or report}: cannot be written ({error.strerror})") from None
 
 
 def check_replaceable(pages: Path) -> None:
@@ -94,9 +117,15 @@ def check_executed(book: Path) -> None:
             raise FlatlibError(f"{path.name}: stopped at {errors[0]['ename']}: {errors[0]['evalue']}; run it again")
 
 
-def render(source: Path, work: Path, log: TextIO) -> None:
-    """Run Jupyter Book, with its words in `log` and one line of progress on the terminal."""
-    command = [*JUPYTER_BOOK, "build", str(source), "--path-output", str(work), *STRICT]
+def render(source: Path, builder: str, log: TextIO) -> Path:
+    """Run Jupyter Book, with its words in `log` and one line of progress on the terminal; the folder it wrote.
+
+    Args:
+        builder: Sphinx's name for the form, such as ``html`` (pages) or ``singlehtml`` (everything on one page).
+    """
+    work = source.parent
+    form = ["--builder", "custom", "--custom-builder", builder]
+    command = [*JUPYTER_BOOK, "build", str(source), "--path-output", str(work), *form, *STRICT]
     problems = []
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     with subprocess.Popen(command, **pipe) as run:
@@ -111,6 +140,15 @@ def render(source: Path, work: Path, log: TextIO) -> None:
         first = problems[0] if problems else f"Jupyter Book ended with exit code {run.returncode}"
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise FlatlibError(f"the book was not built: {first}{more}; everything is in {log.name}")
+    return work / "_build" / builder
+
+
+def check_links(pages: Path) -> None:
+    """A link inside the book that leads nowhere fails the build."""
+    dead = broken(pages)
+    if dead:
+        more = f", and {len(dead) - 1} more" if len(dead) > 1 else ""
+        raise FlatlibError(f"the book was not built: a link leads nowhere, {dead[0]}{more}")
 
 
 def show_progress(line: str) -> None:

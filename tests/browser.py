@@ -15,7 +15,7 @@ from flatlib.checkout import find_root
 ROOT = find_root()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 CHROMEDRIVER = shutil.which("chromedriver") or shutil.which("chromium.chromedriver")
-SETTLED_S = 20  # time a page gets to typeset its equations
+SETTLED_S = 20  # time a page gets to load
 WIDTHS = (1400, 390)  # a desktop, a phone
 THEMES = ("light", "dark")
 PAGES = [
@@ -98,26 +98,26 @@ def browser(tmp_path_factory):
         options.add_argument(flag)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
     driver.set_page_load_timeout(60)
+    driver.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})  # every page is somebody's first
     yield driver
     driver.quit()
 
 
 def open_page(browser, url, width):
-    """Open `url` in a window of this width and wait until its equations are set."""
+    """Open `url` in a window of this width and wait until all of it is there, fonts included."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get(url)
     deadline = time.monotonic() + SETTLED_S
-    pending = """return document.readyState !== 'complete' ||
-        (document.querySelector('.math') !== null && document.querySelector('mjx-container') === null)"""
-    while browser.execute_script(pending):
-        assert time.monotonic() < deadline, f"{url}: equations were not typeset within {SETTLED_S} s"
+    while browser.execute_script("return document.readyState !== 'complete' || document.fonts.status !== 'loaded'"):
+        assert time.monotonic() < deadline, f"{url} was not there within {SETTLED_S} s"
         time.sleep(0.05)
 
 
 def set_theme(browser, theme):
     """What the reader's system prefers; the open page follows, as it would on a reader's machine."""
-    prefers = [{"name": "prefers-color-scheme", "value": theme}]
+    still = {"name": "prefers-reduced-motion", "value": "reduce"}  # a colour that fades in has its contrast only later
+    prefers = [{"name": "prefers-color-scheme", "value": theme}, still]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": prefers})
     deadline = time.monotonic() + SETTLED_S
     while browser.execute_script("return document.documentElement.dataset.theme") != theme:

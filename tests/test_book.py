@@ -8,9 +8,11 @@ from browser import PAGES, ROOT, THEMES, WIDTHS, open_page
 from sphinx.util.inventory import InventoryFile
 
 import flatlib.book
+from flatlib import links
 from flatlib.checkout import notebooks
 from flatlib.docstrings import public
 from flatlib.errors import FlatlibError
+from flatlib.finish import finish
 
 COMMITTED = list(notebooks(ROOT).values())
 
@@ -35,14 +37,15 @@ def test_no_path_of_this_machine(pages):
         assert str(ROOT) not in (pages / page).read_text(encoding="utf-8"), page
 
 
-def test_equations_are_typeset(browser, address):
+def test_equations_are_drawn_in_the_font_that_comes_with_the_book(browser, address):
     open_page(browser, f"{address}/book/method/curvature.html", WIDTHS[0])
-    raw = """const equations = [...document.querySelectorAll('.math')];
-        return [equations.length, equations.filter(e => !e.querySelector('mjx-container')).length,
-                document.querySelectorAll('mjx-merror').length]"""
-    equations, untouched, wrong = browser.execute_script(raw)
+    drawn = """const all = [...document.querySelectorAll('article math')]; return [
+        all.length, all.filter(e => e.getAttribute('display') === 'block').length,
+        all.filter(e => !e.getBoundingClientRect().width).length, document.fonts.check("16px 'STIX Two Math'")]"""
+    equations, displayed, empty, font = browser.execute_script(drawn)
     assert equations > 10
-    assert (untouched, wrong) == (0, 0)
+    assert displayed > 4
+    assert (empty, font) == (0, True)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "/claims/" in page and "overview" not in page])
@@ -134,3 +137,29 @@ def test_an_output_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(FlatlibError, match="cannot be written"):
         flatlib.book.build(output=tmp_path / "file" / "out")
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path):
+    (tmp_path / "a.html").write_text('<h1 id="top-of-a"></h1><a href="b.html#there"></a><img src="c.svg">')
+    (tmp_path / "b.html").write_text('<a href="a.html#top-of-a"></a><a href="#here"></a><a href="https://a.b/c"></a>')
+    assert links.broken(tmp_path) == ["a.html: b.html#there", "a.html: c.svg", "b.html: #here"]
+
+
+def test_a_picture_keeps_its_room_and_a_badge_has_its_colour(tmp_path):
+    (tmp_path / "_images").mkdir()
+    (tmp_path / "_images" / "a.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="72pt" height="1in"/>')
+    badge = '<span class="verdict"><span class="pasted-text">supported</span></span>'
+    (tmp_path / "a.html").write_text(f'<img alt="a" src="_images/a.svg" />{badge}')
+    finish(tmp_path)
+    finish(tmp_path)  # what is done stays as it is
+    done = (tmp_path / "a.html").read_text()
+    assert '<img width="96" height="96" alt="a" src="_images/a.svg" />' in done
+    assert done.count('class="verdict" data-verdict="supported">') == 1
+
+
+def test_an_equation_that_cannot_be_read_fails_the_build(tmp_path):
+    notebook = json.loads(COMMITTED[0].read_text(encoding="utf-8"))
+    notebook["cells"][0]["source"] = "# Broken\n\n$\\nosuchcommand{x}$"
+    (tmp_path / COMMITTED[0].name).write_text(json.dumps(notebook), encoding="utf-8")
+    with pytest.raises(FlatlibError, match=r"an equation cannot be read .*nosuchcommand"):
+        flatlib.book.build(chapters=tmp_path, output=tmp_path / "out")

@@ -12,9 +12,26 @@ BROKEN = """return [...document.querySelectorAll('img')]
         || (img.closest('article') && !img.getBoundingClientRect().width))
     .map(img => img.src)"""
 WIDE = "return Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"
-STANDARD = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-VIOLATIONS = """const [standard, done] = arguments;
-    axe.run({runOnly: {type: 'tag', values: standard}, resultTypes: ['violations'], preload: false}).then(result => done(
+SHIFTED = """const [done] = arguments;
+    new PerformanceObserver(list => done(list.getEntries().map(shift =>
+        [shift.value, ...shift.sources.map(source => source.node?.outerHTML?.slice(0, 120))])))
+        .observe({type: 'layout-shift', buffered: true});
+    setTimeout(() => done([]), 100)"""
+WEIGHT = """return [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
+    .map(entry => [entry.decodedBodySize, entry.name])"""
+LIMIT = 1_500_000  # bytes of a page with all it loads, not compressed
+EXPLORER = "book/explorer.html"  # loads a plotting library and every run; a limit of its own
+LIMITS = {EXPLORER: 3_500_000}
+STEADY = 0.05  # largest layout shift at one width; up to 0.1 is called good (web.dev)
+STANDARD = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+CONTRAST = "color-contrast"
+CHECKS = {  # what axe-core looks for: names and roles are the same in both themes, contrasts at both widths
+    (WIDTHS[0], "light"): {"runOnly": STANDARD},
+    (WIDTHS[0], "dark"): {"runOnly": [CONTRAST]},
+    (WIDTHS[1], "light"): {"runOnly": STANDARD, "rules": {CONTRAST: {"enabled": False}}},
+}
+VIOLATIONS = """const [options, done] = arguments;
+    axe.run({exclude: ['math']}, {...options, resultTypes: ['violations'], preload: false}).then(result => done(
         result.violations.filter(rule => ['serious', 'critical'].includes(rule.impact)).map(rule =>
             [rule.id, ...rule.nodes.map(node => `${node.target} ${node.html.slice(0, 120)}`).slice(0, 5)].join('\\n  '))
     ))"""
@@ -33,14 +50,18 @@ def axe():
 def visit(request, browser, address, axe):
     """All that one visit of a page tells, at both widths and in both themes."""
     browser.get_log("browser"), browser.get_log("performance")  # a log is emptied by reading it
-    found = SimpleNamespace(page=request.param, wide={}, violations={}, broken=[])
+    found = SimpleNamespace(page=request.param, wide={}, violations={}, broken=[], shifts={}, weights={})
     for width in WIDTHS:
         open_page(browser, f"{address}/{found.page}", width)
+        found.shifts[width] = browser.execute_async_script(SHIFTED)
+        found.weights[width] = browser.execute_script(WEIGHT)
         browser.execute_script(axe)
         for theme in THEMES:
             set_theme(browser, theme)
             found.wide[width, theme] = browser.execute_script(WIDE)
-            found.violations[width, theme] = browser.execute_async_script(VIOLATIONS, STANDARD)
+            if (width, theme) in CHECKS:
+                check = CHECKS[width, theme]
+                found.violations[width, theme] = browser.execute_async_script(VIOLATIONS, check)
         found.broken += browser.execute_script(BROKEN)
     found.title = browser.find_element("css selector", "article h1").text
     found.away = [url for url in requested(browser) if not url.startswith(f"{address}/")]
@@ -64,11 +85,22 @@ def test_it_asks_the_network_for_nothing(visit):
     assert visit.away == []
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_moves_while_it_loads(visit, width):
+    assert sum(shift[0] for shift in visit.shifts[width]) <= STEADY, visit.shifts[width]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_it_is_light(visit, width):
+    assert sum(size for size, _ in visit.weights[width]) <= LIMITS.get(visit.page, LIMIT), sorted(visit.weights[width])[
+        -8:
+    ]
+
+
 def test_the_console_has_no_error(visit):
     assert visit.errors == []
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "theme"), CHECKS)
 def test_it_is_accessible(visit, width, theme):
     assert visit.violations[width, theme] == []

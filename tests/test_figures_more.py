@@ -1,5 +1,6 @@
 """Figures of settings without an order, of settings that may be zero, and of a spectrum."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -144,10 +145,18 @@ def stems(ax) -> list[list[float]]:
 
 def test_a_spectrum_has_a_stem_at_each_node_as_high_as_its_weight(ax):
     spectrum(pd.Series(SPECTRUM), ax)
-    np.testing.assert_allclose(stems(ax), [[-1, -1, 0.1, 0.3], [5, 5, 0.1, 0.7]])
+    np.testing.assert_allclose(stems(ax), [[-1, -1, 1e-30, 0.3], [5, 5, 1e-30, 0.7]])
     assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "log")
-    assert ax.get_ylim()[0] == pytest.approx(0.1)
+    assert ax.get_ylim() == pytest.approx((0.1, 1.05))
     assert (ax.get_xlabel(), ax.get_ylabel()) == (r"Eigenvalue $\lambda$", "Share of the spectrum")
+
+
+@pytest.mark.parametrize("weights", [(0.3, 0.003), (0.003, 0.3), (1e-6, 1e-7)])
+def test_spectra_side_by_side_share_an_axis_that_shows_all_of_both(style, weights):
+    left, right = plt.subplots(1, 2, sharey=True)[1]
+    for ax, weight in zip((left, right), weights, strict=True):
+        spectrum(pd.Series(SPECTRUM | {"density_weight_00": weight}), ax)
+    assert left.get_ylim() == right.get_ylim() == pytest.approx((min(weights) / 3, 1.05))
 
 
 def test_a_weight_of_zero_has_no_stem(ax):

@@ -1,7 +1,7 @@
-// A verdict is one glued word; its colour follows the word. Without scripts the badge is neutral and still readable.
+// An equation that is wider than the page scrolls in its box; with a tab stop it does so from the keyboard, too.
 document.addEventListener("DOMContentLoaded", () => {
-  for (const badge of document.querySelectorAll(".verdict")) {
-    const word = badge.textContent.trim().toLowerCase();
-    if (["supported", "contradicted", "inconclusive"].includes(word)) badge.dataset.verdict = word;
-  }
+  const boxes = document.querySelectorAll(".equation");
+  const stops = () => boxes.forEach((box) => (box.tabIndex = box.scrollWidth > box.clientWidth ? 0 : -1));
+  document.fonts.ready.then(stops);
+  window.addEventListener("resize", stops);
 });

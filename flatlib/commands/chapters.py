@@ -33,6 +33,13 @@ def add(commands: argparse._SubParsersAction) -> None:
     book = commands.add_parser("book", help="render the book")
     book.add_argument("--chapters", type=Path, help="folder of executed notebooks to show in place of the published")
     book.add_argument("--output", type=Path, help="folder to render into (default _build)")
+    book.add_argument(
+        "--pdf", type=Path, metavar="FILE", help="print the whole book to this file, by Chromium or Chrome"
+    )
+    book.add_argument("--repository", help="where it is published from, https://github.com/OWNER/NAME: launch buttons")
+    book.add_argument("--branch", default="main", help="branch of the repository (default main)")
+    book.add_argument("--url", default="", help="address of the published pages (default that of GitHub Pages)")
+    book.add_argument("--notebooks", default="", help="branch with this build's _sources, for Colab (default no Colab)")
     book.set_defaults(command=render_book)
 
 
@@ -137,7 +144,16 @@ def refresh_chapters(options: argparse.Namespace) -> int:
 
 def render_book(options: argparse.Namespace) -> int:
     """`flatlib book`: render, and say which page to open."""
-    from flatlib.book import build
+    if options.pdf is not None:
+        from flatlib.pdf import print_book
 
-    print(f"open {build(chapters=options.chapters, output=options.output)}")
+        print(f"open {print_book(options.pdf, chapters=options.chapters)}")
+        return 0
+    from flatlib.book import build
+    from flatlib.site import Site
+
+    site = Site(options.repository, options.branch, options.url, options.notebooks) if options.repository else None
+    if site is None and (options.url or options.notebooks):
+        raise FlatlibError("--url and --notebooks say where a book is published; they want --repository, too")
+    print(f"open {build(chapters=options.chapters, output=options.output, site=site)}")
     return 0

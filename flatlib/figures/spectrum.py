@@ -7,6 +7,8 @@ from flatlib.errors import FlatlibError
 from flatlib.figures.nothing import NothingToDraw, says_why
 from flatlib.figures.style import INK
 
+DEEP = 1e-30  # where a stem begins: below the axis, however low a panel beside it pulls that
+
 
 @says_why
 def spectrum(run: pd.Series, ax: Axes) -> None:
@@ -24,8 +26,9 @@ def spectrum(run: pd.Series, ax: Axes) -> None:
     finite = nodes.notna().to_numpy() & (weights > 0).to_numpy()
     if not finite.any():
         raise NothingToDraw("nothing to draw: this run has no spectrum")
-    least = weights[finite].min() / 3
-    ax.vlines(nodes[finite], least, weights[finite], color=INK, linewidth=1.0)
+    low, high = weights[finite].min() / 3, weights[finite].max() * 1.5
+    drawn = [one.get_ylim() for one in ax.get_shared_y_axes().get_siblings(ax) if one is not ax and one.collections]
+    ax.vlines(nodes[finite], DEEP, weights[finite], color=INK, linewidth=1.0)
     ax.set_yscale("log")
-    ax.set_ylim(bottom=least)
+    ax.set_ylim(min([low, *(bottom for bottom, _ in drawn)]), max([high, *(top for _, top in drawn)]))
     ax.set(xlabel=r"Eigenvalue $\lambda$", ylabel="Share of the spectrum")
