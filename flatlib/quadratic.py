@@ -1,4 +1,4 @@
-r"""A bowl $\frac12 (\lambda_1 x_1^2 + \lambda_2 x_2^2)$ and gradient descent in it: where the number $2/\eta$ is from."""
+r"""A bowl $\frac12 (\lambda_1 x_1^2 + \lambda_2 x_2^2)$ and gradient descent in it, which ends at $2/\eta$."""
 
 import math
 from collections.abc import Sequence

@@ -34,6 +34,7 @@ PAGES = [
     "book/claims/overview.html",
     "book/method/curvature.html",
     "book/method/libraries.html",
+    "book/method/primer.html",
     "book/method/toy.html",
     "book/method/rerun.html",
     "book/method/your_model.html",

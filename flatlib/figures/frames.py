@@ -14,22 +14,17 @@ from flatlib.errors import FlatlibError
 
 NOW, SINCE = "now", "since"
 """What is drawn in one frame only, and what stays from its frame on."""
-MARKED = re.compile(rf'<g id="({NOW}|{SINCE})-(\d+)-\d+"')
+MARKED = re.compile(rf'<g id="({NOW}|{SINCE})-(\d+)"')
 
 
 def in_frame(artist: Artist, frame: int) -> None:
     """Show the artist in this frame only."""
-    _mark(artist, NOW, frame)
+    artist.set_gid(f"{NOW}-{frame}")
 
 
 def from_frame(artist: Artist, frame: int) -> None:
     """Show the artist in this frame and all later ones. An artist that is not marked is in every frame."""
-    _mark(artist, SINCE, frame)
-
-
-def _mark(artist: Artist, kind: str, frame: int) -> None:
-    taken = sum(str(other.get_gid()).startswith(f"{kind}-{frame}-") for other in artist.figure.findobj())
-    artist.set_gid(f"{kind}-{frame}-{taken}")
+    artist.set_gid(f"{SINCE}-{frame}")
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ class Frames:
         return {"text/html": self.html(), "text/plain": self.alt}
 
     def html(self) -> str:
-        """The SVG, and below it a labelled slider, a button, and the caption of the frame, hidden until a script runs."""
+        """The SVG, and below it a button, a labelled slider and the frame's caption, hidden until a script runs."""
         last = len(self.captions) - 1
         name, alt, label = (html.escape(text) for text in (self.name, self.alt, self.slider))
         captions = html.escape(json.dumps(list(self.captions), ensure_ascii=False))

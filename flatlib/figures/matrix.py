@@ -8,7 +8,8 @@ from flatlib.errors import FlatlibError
 from flatlib.figures.nothing import NothingToDraw, says_why
 from flatlib.figures.style import GREEN, GREY, PURPLE
 
-SIGNED = LinearSegmentedColormap.from_list("signed", [PURPLE, "white", GREEN])
+SIGNED = LinearSegmentedColormap.from_list("signed", ["#6B2650", PURPLE, "white", GREEN, "#004D38"])
+"""Purple below zero, green above, and darker towards both ends."""
 
 
 @says_why

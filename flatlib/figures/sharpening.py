@@ -1,6 +1,5 @@
 """Progressive sharpening in frames: sharpness, loss and spectrum at each moment of one run (Cohen et al. 2021)."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -33,7 +32,8 @@ def sharpening(track: pd.DataFrame, spectra: pd.DataFrame, learning_rate: float)
         raise FlatlibError("every row of the track needs a spectrum, and there must be one at least")
     symbol, sharpness = theory_named("2/eta")
     edge = sharpness(learning_rate)
-    fig, (top, middle, bottom) = plt.subplots(3, 1, figsize=SIZE, height_ratios=[1.3, 1, 1.3])
+    fig = Figure(figsize=SIZE)  # not pyplot's: a notebook would show it a second time
+    top, middle, bottom = fig.subplots(3, 1, height_ratios=[1.3, 1, 1.3])
     _so_far(track, "lambda_max", top, GREEN)
     _so_far(track, "train_loss", middle, PURPLE)
     top.axhline(edge, **DASHED)

@@ -11,8 +11,8 @@ from flatlib.figures.style import series
 
 @says_why
 def landscape_steps(table: pd.DataFrame, ax: Axes) -> None:
-    """Draw each path as arrows, in a colour of its own, named beside its last point. Points outside the axes, whose
-    limits stay as they are, are not drawn; call it after `landscape_contours`.
+    """Draw each path as arrows, in a colour of its own, named beside its last point; an empty name is not written.
+    Points outside the axes, whose limits stay as they are, are not drawn; call it after `landscape_contours`.
 
     Args:
         table: one row per point with columns path (a name), step_1, step_2, each path in its order.
@@ -32,6 +32,7 @@ def landscape_steps(table: pd.DataFrame, ax: Axes) -> None:
             if within:
                 style = {"arrowstyle": "-|>", "color": look.color, "linewidth": 1.4, "shrinkA": 0, "shrinkB": 0}
                 ax.annotate("", end, start, arrowprops=style)
-        last = points[inside][-1] if any(inside) else points[0]
-        ax.annotate(look.label, last, (6, 4), textcoords="offset points", color=look.ink, bbox=CARD)
+        if look.label and any(inside):
+            last = points[inside][-1]
+            ax.annotate(look.label, last, (6, 4), textcoords="offset points", color=look.ink, bbox=CARD)
     ax.set(xlim=(left, right), ylim=(bottom, top))

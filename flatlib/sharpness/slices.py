@@ -38,8 +38,8 @@ def loss_along(
 
     Returns
     -------
-    One row per direction and step: direction, curvature $v^\top H v$ (exact up to rounding), step, loss, and `quadratic`
-    $= L(w) + t \langle g, v \rangle + \frac12 t^2 v^\top H v$.
+    One row per direction and step: direction, curvature $v^\top H v$ (exact up to rounding), step, loss, and
+    `quadratic` $= L(w) + t \langle g, v \rangle + \frac12 t^2 v^\top H v$.
 
     Raises
     ------
