@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from browser import address, browser, pages  # noqa: F401 (fixtures, for every test of the built book)
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel

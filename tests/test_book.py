@@ -1,118 +1,15 @@
 """The book as a reader gets it: built once from the committed notebooks, every page opened in a real browser."""
 
-import functools
-import http.server
 import json
-import shutil
-import threading
-import time
 
 import pytest
+from browser import PAGES, ROOT, THEMES, WIDTHS, open_page
 
 import flatlib.book
-from flatlib.checkout import find_root, notebooks
+from flatlib.checkout import notebooks
 from flatlib.errors import FlatlibError
 
-ROOT = find_root()
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-CHROMEDRIVER = shutil.which("chromedriver") or shutil.which("chromium.chromedriver")
-SETTLED_S = 20  # time a page gets to typeset its equations
-WIDTHS = (1400, 390)  # a desktop, a phone
-PAGES = [
-    "book/index.html",
-    "book/claims/01_lr_batch.html",
-    "book/claims/02_linear_scaling.html",
-    "book/claims/03_sam.html",
-    "book/claims/04_dropout.html",
-    "book/claims/05_batch_norm.html",
-    "book/claims/06_weight_decay.html",
-    "book/claims/07_adam_vs_sgd.html",
-    "book/claims/08_progressive_sharpening.html",
-    "book/claims/09_label_smoothing.html",
-    "book/claims/10_minimum_sharpness.html",
-    "book/claims/11_regularisers.html",
-    "book/claims/overview.html",
-    "book/method/curvature.html",
-    "book/method/libraries.html",
-    "book/method/primer.html",
-    "book/method/toy.html",
-    "book/method/rerun.html",
-    "book/method/your_model.html",
-    "book/references.html",
-]
 COMMITTED = list(notebooks(ROOT).values())
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """A file server that does not write to the terminal."""
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture(scope="session")
-def pages(tmp_path_factory):
-    """The folder of the built book."""
-    before = {path: path.stat().st_mtime_ns for path in (ROOT / "book").rglob("*")}
-    page = flatlib.book.build(output=tmp_path_factory.mktemp("book"))
-    assert {path: path.stat().st_mtime_ns for path in (ROOT / "book").rglob("*")} == before, "the build wrote to book/"
-    return page.parent
-
-
-@pytest.fixture(scope="session")
-def address(pages):
-    """The book on a local server, as a browser would get it from a host."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=pages)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory):
-    """Headless Chromium with a fresh profile, its console and its network on record."""
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    if not (CHROMIUM and CHROMEDRIVER):
-        pytest.skip("Chromium or chromedriver is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-first-run",
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
-        options.add_argument(flag)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
-    driver.set_page_load_timeout(60)
-    yield driver
-    driver.quit()
-
-
-def open_page(browser, url, width):
-    """Open `url` in a window of this width and wait until its equations are set."""
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get(url)
-    deadline = time.monotonic() + SETTLED_S
-    pending = """return document.readyState !== 'complete' ||
-        (document.querySelector('.math') !== null && document.querySelector('mjx-container') === null)"""
-    while browser.execute_script(pending):
-        assert time.monotonic() < deadline, f"{url}: equations were not typeset within {SETTLED_S} s"
-        time.sleep(0.05)
-
-
-def requested(browser):
-    """Every address on a network that the browser asked for since the last call (its own start page has others)."""
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    return [url for url in urls if url.startswith(("http:", "https:", "ws:", "wss:"))]
 
 
 def test_every_page_is_listed(pages):
@@ -123,24 +20,6 @@ def test_every_page_is_listed(pages):
 def test_no_path_of_this_machine(pages):
     for page in PAGES:
         assert str(ROOT) not in (pages / page).read_text(encoding="utf-8"), page
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_page(browser, address, page):
-    browser.get_log("browser"), browser.get_log("performance")  # a log is emptied by reading it
-    for width in WIDTHS:
-        open_page(browser, f"{address}/{page}", width)
-        wide = "return Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"
-        scrolled = browser.execute_script(wide)
-        assert scrolled <= width, f"{page} is {scrolled} px wide in a window of {width}"
-    assert browser.find_element("css selector", "article h1").text
-    broken = """return [...document.querySelectorAll('article img')]
-        .filter(img => !img.complete || !img.naturalWidth || !img.getBoundingClientRect().width || !img.alt.trim())
-        .map(img => img.src)"""
-    assert browser.execute_script(broken) == [], "figures that are empty or have no alternative text"
-    away = [url for url in requested(browser) if not url.startswith(f"{address}/")]
-    assert away == [], "opening a page must not ask the network for anything"
-    assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
 def test_equations_are_typeset(browser, address):
@@ -175,7 +54,7 @@ def contrast(browser):
         }))""")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", THEMES)
 def test_badges_are_legible(browser, address, theme):
     open_page(browser, f"{address}/book/index.html", WIDTHS[0])
     browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)

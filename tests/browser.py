@@ -1,0 +1,124 @@
+"""The built book in a real browser: its pages, a server for them, and headless Chromium."""
+
+import functools
+import http.server
+import json
+import shutil
+import threading
+import time
+
+import pytest
+
+import flatlib.book
+from flatlib.checkout import find_root
+
+ROOT = find_root()
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+CHROMEDRIVER = shutil.which("chromedriver") or shutil.which("chromium.chromedriver")
+SETTLED_S = 20  # time a page gets to typeset its equations
+WIDTHS = (1400, 390)  # a desktop, a phone
+THEMES = ("light", "dark")
+PAGES = [
+    "book/index.html",
+    "book/claims/01_lr_batch.html",
+    "book/claims/02_linear_scaling.html",
+    "book/claims/03_sam.html",
+    "book/claims/04_dropout.html",
+    "book/claims/05_batch_norm.html",
+    "book/claims/06_weight_decay.html",
+    "book/claims/07_adam_vs_sgd.html",
+    "book/claims/08_progressive_sharpening.html",
+    "book/claims/09_label_smoothing.html",
+    "book/claims/10_minimum_sharpness.html",
+    "book/claims/11_regularisers.html",
+    "book/claims/overview.html",
+    "book/method/curvature.html",
+    "book/method/libraries.html",
+    "book/method/primer.html",
+    "book/method/toy.html",
+    "book/method/rerun.html",
+    "book/method/your_model.html",
+    "book/references.html",
+]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A file server that does not write to the terminal."""
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory):
+    """The folder of the built book."""
+    before = {path: path.stat().st_mtime_ns for path in (ROOT / "book").rglob("*")}
+    page = flatlib.book.build(output=tmp_path_factory.mktemp("book"))
+    assert {path: path.stat().st_mtime_ns for path in (ROOT / "book").rglob("*")} == before, "the build wrote to book/"
+    return page.parent
+
+
+@pytest.fixture(scope="session")
+def address(pages):
+    """The book on a local server, as a browser would get it from a host."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=pages)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Headless Chromium with a fresh profile, its console and its network on record."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    if not (CHROMIUM and CHROMEDRIVER):
+        pytest.skip("Chromium or chromedriver is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
+    driver.set_page_load_timeout(60)
+    yield driver
+    driver.quit()
+
+
+def open_page(browser, url, width):
+    """Open `url` in a window of this width and wait until its equations are set."""
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(url)
+    deadline = time.monotonic() + SETTLED_S
+    pending = """return document.readyState !== 'complete' ||
+        (document.querySelector('.math') !== null && document.querySelector('mjx-container') === null)"""
+    while browser.execute_script(pending):
+        assert time.monotonic() < deadline, f"{url}: equations were not typeset within {SETTLED_S} s"
+        time.sleep(0.05)
+
+
+def set_theme(browser, theme):
+    """What the reader's system prefers; the open page follows, as it would on a reader's machine."""
+    prefers = [{"name": "prefers-color-scheme", "value": theme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": prefers})
+    deadline = time.monotonic() + SETTLED_S
+    while browser.execute_script("return document.documentElement.dataset.theme") != theme:
+        assert time.monotonic() < deadline, f"the page did not turn {theme}"
+        time.sleep(0.01)
+
+
+def requested(browser):
+    """Every address on a network that the browser asked for since the last call (its own start page has others)."""
+    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+    return [url for url in urls if url.startswith(("http:", "https:", "ws:", "wss:"))]
