@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flatlib.errors import FlatlibError
-from flatlib.figures.axes import AXIS, require_columns
+from flatlib.figures.axes import AXIS, name_ticks, require_columns
 from flatlib.figures.frames import from_frame, in_frame
 from flatlib.figures.labels import label_theory
 from flatlib.figures.style import BLACK, GREEN, INK, PURPLE
@@ -15,27 +15,33 @@ from flatlib.figures.theory import DASHED, theory_named
 SIZE = (4.8, 5.4)  # inches; narrow, to be legible on a phone
 
 
-def sharpening(track: pd.DataFrame, spectra: pd.DataFrame, learning_rate: float) -> Figure:
+def sharpening(track: pd.DataFrame, losses: pd.DataFrame, spectra: pd.DataFrame, learning_rate: float) -> Figure:
     r"""Draw one run of full-batch gradient descent, a frame for each row of `track`: its sharpness and its loss up to
-    there, and the spectral density there, each with the line 2/eta.
+    there, and the spectral density there, with the line 2/eta.
 
     Args:
-        track: columns update, lambda_max, train_loss, in order.
+        track: columns update and lambda_max, in order.
+        losses: columns update and train_loss, in order, at the updates of `track` and as many between them as there
+            are: the loss may change faster than the sharpness can be measured.
         spectra: one row per node, with columns update, node, weight; nodes below zero are drawn too.
 
     Raises:
-        FlatlibError: a missing column, no rows, or updates of `track` without a spectrum.
+        FlatlibError: a missing column, no rows, or updates of `track` without a loss or a spectrum.
     """
-    require_columns(track, "update", "lambda_max", "train_loss")
+    require_columns(track, "update", "lambda_max")
+    require_columns(losses, "update", "train_loss")
     require_columns(spectra, "update", "node", "weight")
-    if track.empty or not set(track["update"]) <= set(spectra["update"]):
-        raise FlatlibError("every row of the track needs a spectrum, and there must be one at least")
+    if track.empty or not set(track["update"]) <= set(spectra["update"]) & set(losses["update"]):
+        raise FlatlibError("every row of the track needs a loss and a spectrum, and there must be one at least")
     symbol, sharpness = theory_named("2/eta")
     edge = sharpness(learning_rate)
     fig = Figure(figsize=SIZE)  # not pyplot's: a notebook would show it a second time
     top, middle, bottom = fig.subplots(3, 1, height_ratios=[1.3, 1, 1.3])
-    _so_far(track, "lambda_max", top, GREEN)
-    _so_far(track, "train_loss", middle, PURPLE)
+    moments = track["update"].to_list()
+    _so_far(track, "lambda_max", moments, top, GREEN)
+    _so_far(losses, "train_loss", moments, middle, PURPLE)
+    middle.set_yscale("log")
+    name_ticks(middle.yaxis, losses["train_loss"].max() / losses["train_loss"].min())
     top.axhline(edge, **DASHED)
     label_theory(top, track["update"].iloc[0], edge, symbol)
     top.set(xlabel="", ylim=(0, 1.1 * max(edge, track["lambda_max"].max())))
@@ -44,15 +50,14 @@ def sharpening(track: pd.DataFrame, spectra: pd.DataFrame, learning_rate: float)
     return fig
 
 
-def _so_far(track: pd.DataFrame, column: str, ax: Axes, color: str) -> None:
-    """The curve up to each frame: a segment that stays, and a dot at the moment."""
-    x, y = track["update"].to_numpy(), track[column].to_numpy()
-    for frame in range(len(track)):
+def _so_far(table: pd.DataFrame, column: str, moments: list[int], ax: Axes, color: str) -> None:
+    """The curve up to each frame: a piece that stays, and a dot at the moment."""
+    values = table.set_index("update")[column]
+    for frame, moment in enumerate(moments):
         if frame:
-            (segment,) = ax.plot(x[frame - 1 : frame + 1], y[frame - 1 : frame + 1], color=color)
-            from_frame(segment, frame)
-        (dot,) = ax.plot(x[frame], y[frame], "o", color=color)
-        in_frame(dot, frame)
+            piece = values.loc[moments[frame - 1] : moment]
+            from_frame(ax.plot(piece.index, piece, color=color)[0], frame)
+        in_frame(ax.plot(moment, values[moment], "o", color=color)[0], frame)
     ax.set(xlabel=AXIS["update"].label, ylabel=AXIS[column].label)
 
 
