@@ -79,7 +79,7 @@ def test_a_density_has_every_probe_their_mean_and_its_outliers(ax):
     assert mean.get_ydata() == pytest.approx(expected.clip(floor))
     assert floor == pytest.approx(2e-6)
     (marks,) = [line for line in ax.lines if line.get_marker() == "^"]
-    assert marks.get_xdata() == [3.0, 4.0]
+    assert marks.get_xdata().tolist() == [3.0, 4.0]
     assert ax.get_yscale() == "log"
 
 

@@ -128,7 +128,7 @@ def test_a_bowl_needs_two_finite_numbers():
 def test_steps_are_arrows_that_leave_the_landscape_as_it_is(ax):
     landscape_contours(quadratic.bowl([4.0, 1.0]), ax)
     limits, named = (ax.get_xlim(), ax.get_ylim()), len(ax.texts)
-    path = quadratic.gradient_descent([4.0, 1.0], (0.4, 0.8), 0.6, updates=4).assign(path="too fast")
+    path = quadratic.gradient_descent([4.0, 1.0], (0.3, 0.8), 0.6, updates=4).assign(path="too fast")
     landscape_steps(path, ax)
     assert (ax.get_xlim(), ax.get_ylim()) == limits
     new = ax.texts[named:]
