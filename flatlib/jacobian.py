@@ -1,5 +1,7 @@
 """Spectral norms of the input-output Jacobian, the flatness in input space of MacDonald et al. 2023."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -33,18 +35,55 @@ def jacobian_norm(model: nn.Module, x: Tensor, *, softmax: bool = False, chunk_s
     ------
     FlatlibError: for empty or integer x, outputs that are not (N, C) or not finite, a chunk_size below 1.
     """
-    if x.ndim == 0 or len(x) == 0 or not x.is_floating_point():
-        raise FlatlibError(f"a Jacobian needs floating-point inputs (N, ...), got {x.dtype} of shape {tuple(x.shape)}")
     if chunk_size < 1:
         raise FlatlibError(f"chunk_size={chunk_size} is not a positive number of samples")
-    frozen = frozen_copy(model).requires_grad_(False)
-    set_modes(frozen, "eval")
-    first = next(frozen.parameters())
+    frozen, first = _frozen(model, x)
     with measuring(first.device):
         layer = _only_entrance(frozen, x[:2].detach().to(first))
         metric = None if layer is None else layer.weight.double() @ layer.weight.double().T
         chunks = [part.to(first) for part in x.detach().split(chunk_size)]
         return torch.cat([_chunk_norms(frozen, chunk, layer, metric, softmax) for chunk in chunks])
+
+
+class Stretch(NamedTuple):
+    """The direction in which each sample's output moves fastest.
+
+    norms: (N,) float64, the largest singular value of each Jacobian.
+    inputs: (N, ...) float64, its right-singular vector, of length 1, shaped like the sample.
+    outputs: (N, C) float64, its left-singular vector: a small step t along `inputs` moves the output by t norm outputs.
+    """
+
+    norms: Tensor
+    inputs: Tensor
+    outputs: Tensor
+
+
+def most_stretched(model: nn.Module, x: Tensor, *, softmax: bool = False) -> Stretch:
+    r"""The top singular vectors of $\partial f(x_i) / \partial x_i$ for every sample, in evaluation mode.
+
+    $C$ backward passes give the Jacobian, (C, D), whose singular value decomposition is taken. The sign of a pair is
+    arbitrary: here the output that changes most rises along `inputs`.
+
+    Parameters, units and errors are those of `jacobian_norm`, which needs less memory where the norm is enough.
+    """
+    frozen, first = _frozen(model, x)
+    with measuring(first.device):
+        output, rows = _rows(frozen, x.detach().to(first), None)
+    if softmax:
+        rows = _softmax_jacobian(output) @ rows
+    left, values, right = torch.linalg.svd(rows, full_matrices=False)
+    outputs, inputs = left[:, :, 0], right[:, 0]
+    signs = outputs.gather(1, outputs.abs().argmax(1, keepdim=True)).sign()
+    return Stretch(values[:, 0], (signs * inputs).reshape(x.shape), signs * outputs)
+
+
+def _frozen(model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
+    """A copy in evaluation mode and its first parameter, for inputs that have a Jacobian."""
+    if x.ndim == 0 or len(x) == 0 or not x.is_floating_point():
+        raise FlatlibError(f"a Jacobian needs floating-point inputs (N, ...), got {x.dtype} of shape {tuple(x.shape)}")
+    frozen = frozen_copy(model).requires_grad_(False)
+    set_modes(frozen, "eval")
+    return frozen, next(frozen.parameters())
 
 
 def _chunk_norms(model: nn.Module, x: Tensor, layer: nn.Linear | None, metric: Tensor | None, softmax: bool) -> Tensor:

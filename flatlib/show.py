@@ -35,3 +35,10 @@ def glue_texts(**texts: object) -> None:
 
     for name, text in texts.items():
         glue(name, str(text), display=False)
+
+
+def glue_figure(name: str, figure: object) -> None:
+    """Glue what a notebook would display of the figure, for the directive ``glue:figure``, which adds a caption."""
+    from myst_nb import glue
+
+    glue(name, figure, display=True)

@@ -43,6 +43,7 @@ PAGES = [
     "book/method/curvature.html",
     "book/method/ledger.html",
     "book/method/libraries.html",
+    "book/method/primer.html",
     "book/method/toy.html",
     "book/method/rerun.html",
     "book/method/your_model.html",

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatlib.errors import FlatlibError
-from flatlib.jacobian import _only_entrance, jacobian_norm
+from flatlib.jacobian import _only_entrance, jacobian_norm, most_stretched
 
 
 def dense_norms(model, x, softmax):
@@ -104,3 +104,27 @@ def test_inputs_that_enter_through_one_linear_layer_or_not():
         model = model.double()
         torch.testing.assert_close(jacobian_norm(model, x), dense_norms(model, x, False), rtol=1e-10, atol=1e-12)
         assert (_only_entrance(model.requires_grad_(False), x) is None) == (model in others)
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_a_small_step_along_the_top_singular_vector_moves_the_output_by_the_norm(model_case, softmax):
+    x = model_case.data[0]
+    model = model_case.model.eval()
+    found = most_stretched(model, x, softmax=softmax)
+    torch.testing.assert_close(found.norms, jacobian_norm(model, x, softmax=softmax), rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(found.inputs.flatten(1).norm(dim=1), torch.ones(len(x), dtype=torch.float64))
+    step = 1e-6
+    with torch.no_grad():
+        ends = [model(x + sign * step * found.inputs) for sign in (1, -1)]
+    there, back = (end.softmax(1) if softmax else end for end in ends)
+    moved = (there - back) / (2 * step)
+    torch.testing.assert_close(moved, found.norms[:, None] * found.outputs, rtol=1e-5, atol=1e-6)
+    assert (found.outputs.gather(1, found.outputs.abs().argmax(1, keepdim=True)) > 0).all()
+
+
+def test_singular_vectors_have_the_shape_of_the_images_and_refuse_what_the_norm_refuses():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    found = most_stretched(model, torch.ones(5, 1, 3, 4))
+    assert (found.inputs.shape, found.outputs.shape) == ((5, 1, 3, 4), (5, 3))
+    with pytest.raises(FlatlibError, match="uint8"):
+        most_stretched(model, torch.ones(5, 12, dtype=torch.uint8))

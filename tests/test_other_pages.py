@@ -31,7 +31,7 @@ def plain(text: str) -> str:
 
 
 def test_there_are_pages():
-    assert {"ledger", "libraries", "overview", "toy", "your_model"} <= set(PAGES)
+    assert {"index", "ledger", "libraries", "overview", "primer", "toy", "your_model"} <= set(PAGES)
 
 
 def test_one_title_comes_first(page):

@@ -11,21 +11,26 @@ from flatlib.sharpness import (
     adaptive_sharpness,
     between_iterates,
     keskar_sharpness,
+    loss_along,
     loss_along_eigenvectors,
     loss_in_eigenplane,
+    loss_in_plane,
     margin,
     sam_sharpness,
 )
 
 MEASURES = {
+    "along": lambda model, loss, data: loss_along(model, loss, data, {"v": V[:, 0]}, radius=0.1, points=3),
     "adaptive": adaptive_sharpness,
     "between": lambda model, loss, data: between_iterates(model, copy.deepcopy(model), loss, data, points=2),
     "keskar": keskar_sharpness,
     "lines": lambda model, loss, data: loss_along_eigenvectors(model, loss, data, points=3),
     "margin": lambda model, loss, data: margin(model, data),
     "plane": lambda model, loss, data: loss_in_eigenplane(model, loss, data, points=3, radius=0.1),
+    "plane of any two": lambda model, loss, data: loss_in_plane(model, loss, data, V, radius=0.1, points=3),
     "sam": sam_sharpness,
 }
+V = torch.eye(48)[:, :2]  # of the trainable parameters below
 X, Y = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
 
 

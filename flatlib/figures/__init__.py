@@ -9,24 +9,37 @@ scatter                      one measure against another, one point per run
 slope_trend                  the seeds' mean slope against batch size
 trajectories                 a measure along training, one curve per learning rate
 landscape_lines              the loss along eigenvectors of its Hessian
+landscape_slices             the loss along any named directions
 landscape_contours           the loss in the plane of two eigenvectors
+landscape_steps              the steps of an optimizer in such a plane
 ratio_rows                   ratios to a reference, one row per case
 interval_rows                estimates with their intervals, one row per case
 departures                   settings of many experiments, each against the rest of its own
 mean_rows                    means with intervals, one row per name and one mark per group
 spectrum                     the spectral density of one run
+spectral_density             a smoothed density with its outliers
+curvature_matrix             a Hessian as a picture
+image, image_direction       pixels, and a direction in the space of images
+class_probabilities          what a classifier makes of an image
+sharpening                   frames of progressive sharpening; `Frames` is a figure with a slider
 """
 
 from flatlib.figures.against import against
 from flatlib.figures.axes import AXIS, Axis
+from flatlib.figures.density import spectral_density
 from flatlib.figures.departures import departures
+from flatlib.figures.frames import Frames
+from flatlib.figures.images import class_probabilities, image, image_direction
 from flatlib.figures.intervals import interval_rows
-from flatlib.figures.landscape import landscape_contours, landscape_lines
+from flatlib.figures.landscape import landscape_contours, landscape_lines, landscape_slices
+from flatlib.figures.matrix import curvature_matrix
 from flatlib.figures.ratios import ratio_rows
 from flatlib.figures.rows import mean_rows
 from flatlib.figures.scatter import scatter
+from flatlib.figures.sharpening import sharpening
 from flatlib.figures.slopes import slope_trend
 from flatlib.figures.spectrum import spectrum
+from flatlib.figures.steps import landscape_steps
 from flatlib.figures.style import ONE_COLUMN, TWO_COLUMNS, use_style
 from flatlib.figures.trajectories import trajectories
 
@@ -35,15 +48,24 @@ __all__ = [
     "ONE_COLUMN",
     "TWO_COLUMNS",
     "Axis",
+    "Frames",
     "against",
+    "class_probabilities",
+    "curvature_matrix",
     "departures",
+    "image",
+    "image_direction",
     "interval_rows",
     "landscape_contours",
     "landscape_lines",
+    "landscape_slices",
+    "landscape_steps",
     "mean_rows",
     "ratio_rows",
     "scatter",
+    "sharpening",
     "slope_trend",
+    "spectral_density",
     "spectrum",
     "trajectories",
     "use_style",

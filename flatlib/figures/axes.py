@@ -58,6 +58,7 @@ AXIS = {
     "validation_loss": Axis("Validation loss", "$L$", scale="log"),
     "lambda_max": Axis("Sharpness", r"$\lambda_{\max}$", scale="log"),
     "lambda_min": Axis("Smallest eigenvalue", r"$\lambda_{\min}$"),
+    "curvature": Axis("Curvature along", "$v_1$"),
     "gauss_newton_lambda_max": Axis("Gauss-Newton sharpness", r"$\lambda_{\max}(G)$", scale="log"),
     "between_iterates": Axis("Sharpness between iterates", r"$\lambda_{\max}$", scale="log"),
     "trace": Axis("Hessian trace", r"$\mathrm{tr}\,H$", scale="log"),
@@ -95,15 +96,20 @@ def axis_of(column: str) -> Axis:
     return AXIS[column]
 
 
+def require_columns(table: pd.DataFrame, *names: str) -> None:
+    """Raise a `FlatlibError` that names the columns which the table lacks."""
+    missing = [name for name in names if name not in table]
+    if missing:
+        raise FlatlibError(f"the table has no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+
+
 def drawable(table: pd.DataFrame, x: str, y: str, *others: str) -> pd.DataFrame:
     """The rows whose x and y are finite, x and y in the units of their axes.
 
     Raises:
         FlatlibError: a missing column, or (`NothingToDraw`) no row that is finite.
     """
-    missing = [name for name in (x, y, *others) if name not in table]
-    if missing:
-        raise FlatlibError(f"the table has no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+    require_columns(table, x, y, *others)
     scaled = {name: table[name].astype(float) * axis_of(name).multiplier for name in (x, y)}
     rows = table.assign(**scaled)
     rows = rows[np.isfinite(rows[[x, y]]).all(axis=1)]

@@ -1,4 +1,4 @@
-"""The loss around a network: along eigenvectors of its Hessian, and in the plane of two of them."""
+"""The loss around a network: along eigenvectors of its Hessian or other directions, and in the plane of two."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from flatlib.errors import FlatlibError
-from flatlib.figures.axes import AXIS
+from flatlib.figures.axes import AXIS, require_columns
 from flatlib.figures.labels import End, label_ends
 from flatlib.figures.nothing import NothingToDraw, says_why
 from flatlib.figures.style import GREY, INK, INNER_MARKERS, VIRIDIS_END, Series
@@ -29,18 +29,42 @@ def landscape_lines(table: pd.DataFrame, ax: Axes) -> None:
         FlatlibError: a missing column.
     """
     rows = _finite(table, "step", "loss", "direction", "eigenvalue", "quadratic")
-    groups = list(rows.groupby("direction"))
+    named = rows.groupby("direction")["eigenvalue"].first()
+    _lines(rows, {j: rf"$\lambda_{{{j:g}}}$ = {value:.3g}" for j, value in named.items()}, ax)
+    ax.set_xlabel("Step along eigenvector $t$")
+
+
+@says_why
+def landscape_slices(table: pd.DataFrame, ax: Axes) -> None:
+    """Draw the loss along named directions, each with its curvature; its quadratic approximation dashed and grey.
+
+    Args:
+        table: one row per direction and step with columns direction (a name), curvature, step, loss, quadratic
+            (`flatlib.sharpness.loss_along`).
+
+    Raises:
+        FlatlibError: a missing column.
+    """
+    require_columns(table, "direction")
+    rows = _finite(table, "step", "loss", "curvature", "quadratic")
+    named = rows.groupby("direction", sort=False)["curvature"].first()
+    _lines(rows, {name: f"{name}\n$v^\\top H v$ = {value:.2g}" for name, value in named.items()}, ax)
+    ax.set_xlabel("Step along a direction $t$")
+
+
+def _lines(rows: pd.DataFrame, labels: dict[object, str], ax: Axes) -> None:
+    """One curve for each direction in `labels`, in their order, beside its parabola."""
     ends = []
-    for i, (direction, line) in enumerate(groups):
-        share = i / max(len(groups) - 1, 1)
+    for i, (direction, label) in enumerate(labels.items()):
+        line = rows[rows["direction"] == direction]
+        share = i / max(len(labels) - 1, 1)
         marker = ("o", *INNER_MARKERS)[i % (1 + len(INNER_MARKERS))]
-        value = f"{line['eigenvalue'].iloc[0]:.3g}"
-        color = INK if len(groups) == 1 else plt.colormaps["viridis"](VIRIDIS_END * share)
-        look = Series(color, marker, rf"$\lambda_{{{direction:g}}}$ = {value}")
+        color = INK if len(labels) == 1 else plt.colormaps["viridis"](VIRIDIS_END * share)
+        look = Series(color, marker, label)
         ax.plot(line["step"], line["loss"], color=look.color, marker=look.marker, markevery=[-1])
         ax.plot(line["step"], line["quadratic"], **DASHED)
         ends.append(End(line["step"].iloc[-1], line["loss"].iloc[-1], look))
-    ax.set(xlabel="Step along eigenvector $t$", ylabel=LOSS)
+    ax.set_ylabel(LOSS)
     label_ends(ax, ends)
 
 
@@ -75,9 +99,7 @@ def landscape_contours(table: pd.DataFrame, ax: Axes) -> None:
 
 
 def _finite(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise FlatlibError(f"the table has no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
+    require_columns(table, *columns)
     rows = table[np.isfinite(table[list(columns)].astype(float)).all(axis=1)]
     if rows.empty:
         raise NothingToDraw(f"nothing to draw: none of the table's {len(table)} rows is finite")

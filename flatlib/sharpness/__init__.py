@@ -9,6 +9,7 @@ from flatlib.sharpness.keskar import BoxSharpness, keskar_sharpness
 from flatlib.sharpness.landscape import Lines, Plane, loss_along_eigenvectors, loss_in_eigenplane
 from flatlib.sharpness.margin import Margins, margin
 from flatlib.sharpness.minimum import MinimumSharpness, minimum_sharpness
+from flatlib.sharpness.slices import loss_along, loss_in_plane
 
 __all__ = [  # noqa: RUF022 -- grouped by subject
     # the largest eigenvalue between two iterates
@@ -31,4 +32,7 @@ __all__ = [  # noqa: RUF022 -- grouped by subject
     "Plane",
     "loss_along_eigenvectors",
     "loss_in_eigenplane",
+    # the loss along any directions
+    "loss_along",
+    "loss_in_plane",
 ]
