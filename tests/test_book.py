@@ -47,6 +47,7 @@ PAGES = [
     "book/method/libraries.html",
     "book/method/toy.html",
     "book/method/rerun.html",
+    "book/method/scale.html",
     "book/method/your_model.html",
     "book/references.html",
 ]
