@@ -8,6 +8,7 @@ One direction, top to bottom:
     records -> sweep                                                       (a run becomes a line)
     stats, concordance -> claims, figures, published                       (tables become verdicts)
     parameters, chapter, overview, show, execute, book, bench, cli         (a page, a command)
+    new_chapter, docstrings                                                (a page begun, the pages of this package)
 """
 
 __version__ = "0.1.0"

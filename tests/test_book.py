@@ -49,6 +49,7 @@ PAGES = [
     "book/method/rerun.html",
     "book/method/scale.html",
     "book/method/your_model.html",
+    "book/contributing.html",
     "book/references.html",
 ]
 COMMITTED = list(notebooks(ROOT).values())
