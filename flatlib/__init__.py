@@ -9,6 +9,7 @@ One direction, top to bottom:
     stats, concordance -> claims, figures, published                       (tables become verdicts)
     parameters, chapter, overview, show, execute, several                  (a page, executed)
     explorer, book, bench, cli                                             (a book, a command)
+    new_chapter, docstrings                                                (a page begun, the pages of this package)
 """
 
 __version__ = "0.1.0"

@@ -46,7 +46,9 @@ PAGES = [
     "book/method/primer.html",
     "book/method/toy.html",
     "book/method/rerun.html",
+    "book/method/scale.html",
     "book/method/your_model.html",
+    "book/contributing.html",
     "book/references.html",
 ]
 

@@ -1,4 +1,4 @@
-"""`flatlib run`, `refresh` and `book`: chapters executed, published and rendered."""
+"""`flatlib run`, `refresh`, `new` and `book`: chapters executed, published, begun and rendered."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from flatlib.errors import FlatlibError
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    """The three commands and their options."""
+    """The commands and their options."""
     run = commands.add_parser("run", help="rerun chapters at a preset, with your own parameters")
     run.add_argument("chapters", nargs="+", metavar="CHAPTER", help="a chapter's name, or all")
     run.add_argument("--preset", default="smoke", help="smoke (default) or another folder of book/presets")
@@ -29,6 +29,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     refresh.add_argument("--preset", default="small")
     where(refresh)
     refresh.set_defaults(command=refresh_chapters)
+
+    new = commands.add_parser("new", help="write a new chapter's claim, notebook and presets from the skeleton")
+    new.add_argument("chapter", metavar="CHAPTER", help="its number and name, such as 12_batch_order")
+    new.set_defaults(command=new_chapter)
 
     book = commands.add_parser("book", help="render the book")
     book.add_argument("--chapters", type=Path, help="folder of executed notebooks to show in place of the published")
@@ -139,6 +143,18 @@ def refresh_chapters(options: argparse.Namespace) -> int:
     for name in named:
         publish(pages[name])
         print(f"{name}: executed")
+    return 0
+
+
+def new_chapter(options: argparse.Namespace) -> int:
+    """`flatlib new`: the files written, and how to run them."""
+    from flatlib.checkout import find_root
+    from flatlib.new_chapter import create
+
+    root = find_root()
+    for path in create(root, options.chapter):
+        print(path.relative_to(root))
+    print(f"to run it: flatlib run {options.chapter} --preset smoke", file=sys.stderr)
     return 0
 
 
