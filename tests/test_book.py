@@ -1,10 +1,13 @@
 """The book as a reader gets it: built once from the committed notebooks, every page opened in a real browser."""
 
+import io
 import json
 import posixpath
 
+import numpy as np
 import pytest
-from browser import PAGES, ROOT, THEMES, WIDTHS, open_page
+from browser import PAGES, ROOT, THEMES, WIDTHS, open_page, set_theme
+from PIL import Image
 from sphinx.util.inventory import InventoryFile
 
 import flatlib.book
@@ -76,6 +79,22 @@ def test_badges_are_legible(browser, address, theme):
     browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
     assert len(browser.find_elements("css selector", ".verdict[data-verdict]")) >= 5
     assert contrast(browser) >= 4.5
+
+
+@pytest.mark.parametrize(("theme", "paper"), [("light", 255), ("dark", 18)])
+def test_a_figure_lies_on_the_paper_of_its_page(browser, address, theme, paper):
+    open_page(browser, f"{address}/book/claims/01_lr_batch.html", WIDTHS[0])
+    set_theme(browser, theme)
+    png = browser.find_element("css selector", "figure img").screenshot_as_png
+    grey = np.asarray(Image.open(io.BytesIO(png)).convert("L"), dtype=float)
+    assert grey[2, 2] == pytest.approx(paper, abs=3)
+    assert np.abs(grey - paper).max() > 150, "nothing to be seen on it"
+
+
+def test_text_in_figures_is_text(pages):
+    figures = [path.read_text(encoding="utf-8") for path in (pages / "_images").glob("*.svg")]
+    assert len(figures) > 40
+    assert [text[:300] for text in figures if "<text" not in text] == []
 
 
 def test_injected_parameters_are_hidden(browser, address):
