@@ -53,8 +53,8 @@ def keskar_sharpness(
 ) -> BoxSharpness:
     r"""The largest rise found in a small box around the weights, in percent.
 
-    $\phi = 100 \cdot \big(\max_{y \in C_\epsilon} L(w + A y) - L(w)\big) / \big(1 + L(w)\big)$, with the box
-    $C_\epsilon = \{y : |y_i| \le \epsilon\,(|(A^+ w)_i| + 1)\}$.
+    $\phi = 100\,(m - L(w)) / (1 + L(w))$ with $m = \max_{y \in C_\epsilon} L(w + A y)$ over the box $C_\epsilon$ of all
+    $y$ with $|y_i| \le \epsilon\,(|(A^+ w)_i| + 1)$.
 
     Keskar et al. 2017, "On large-batch training", metric 2.1. $A$ is the identity, or n x `dimension` standard normal
     numbers with $A^+$ its pseudo-inverse. The maximisation is theirs, L-BFGS-B (scipy's) stopped after 10 iterations,
