@@ -5,7 +5,7 @@ One direction, top to bottom:
     config -> data, models -> curvature, jacobian, sharpness -> measures   (a network becomes numbers)
     measures -> train, tracking, own_model                                 (settings become a trained run)
     deep_linear                                                            (a model whose Hessian is known)
-    records -> sweep                                                       (a run becomes a line)
+    records -> order, sweep                                                (a run becomes a line)
     stats, concordance -> claims, figures, published                       (tables become verdicts)
     parameters, chapter, overview, show, execute, several, book, bench, cli (a page, a command)
 """
