@@ -5,7 +5,8 @@ unless told otherwise), so that a rerun never changes what is published. Only `f
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,8 @@ from flatlib.execution import Execution
 from flatlib.show import glue_texts
 
 REFRESH = "FLATLIB_REFRESH"  # set by `flatlib refresh`: a file that collects the run_ids a chapter asks for
+ANSWER: ContextVar[Callable[["Chapter", list[RunConfig]], pd.DataFrame] | None] = ContextVar("ANSWER", default=None)
+"""Set by a dry run (`flatlib.asked`): what answers `Chapter.run` where nothing is to be trained."""
 
 
 class Chapter:
@@ -58,9 +61,17 @@ class Chapter:
             raise FlatlibError(f"records: {folder} is published; only flatlib refresh writes there")
         return folder / self.name / f"{values.preset}.jsonl"
 
+    @property
+    def records(self) -> list[Path]:
+        """The records this run reads: the committed ones, then its own."""
+        return [*self.published.values(), self.record]
+
     def run(self, configs: Iterable[RunConfig]) -> pd.DataFrame:
         """The table of these runs: read where they are recorded, trained where they are not."""
         configs = list(configs)
+        answer = ANSWER.get()
+        if answer is not None:
+            return answer(self, configs)
         values = self.parameters
         if REFRESH in os.environ:
             with Path(os.environ[REFRESH]).open("a") as asked:

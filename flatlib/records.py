@@ -166,9 +166,9 @@ def in_folder(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.jsonl")) if not path.name.endswith(FAILURES)}
 
 
-def append_failure(path: Path, config: RunConfig, error: str) -> None:
-    """Write down that a run of this record failed, and why."""
-    line = {"run_id": config.run_id, "config": config.to_json(), "error": error}
+def append_failure(path: Path, config: RunConfig, error: str, **more: float) -> None:
+    """Write down that a run of this record was not finished, and why; ``seconds``, after how long it was given up."""
+    line = {"run_id": config.run_id, "config": config.to_json(), "error": error} | more
     _append(failures(path), line)
 
 

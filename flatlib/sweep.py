@@ -19,6 +19,7 @@ from flatlib.errors import FlatlibError
 from flatlib.execution import Execution
 from flatlib.executors import outcomes
 from flatlib.lock import locked
+from flatlib.order import tried_in_vain, whole_seeds_first
 from flatlib.provenance import provenance
 from flatlib.records import Line
 from flatlib.train import train
@@ -34,6 +35,10 @@ def run(
     known: Sequence[Path] = (),
 ) -> pd.DataFrame:
     """Train every configuration that is not recorded yet; the table of all of them, in the order given.
+
+    They are trained a whole seed at a time, the one nearest to complete first, so that what is recorded when time is up
+    makes as many complete seeds as it can. What failed before, or had as much time as there is now and was not done,
+    comes last (`flatlib.order`).
 
     Args:
         configs: what to train; a configuration that is listed twice is trained once.
@@ -57,7 +62,10 @@ def run(
         load(first, resolve("cpu"), execution.data)  # an absent data set is one clear error, before any worker starts
         with locked(record):
             lines = recorded([record], wanted) | lines  # whoever had the record until now may have added to it
-            missing = [config for run_id, config in wanted.items() if run_id not in lines]
+            missing = whole_seeds_first(
+                (config for run_id, config in wanted.items() if run_id not in lines),
+                put_off=tried_in_vain(record, execution.time_limit),
+            )
             if missing:
                 lines |= train_missing(missing, len(wanted), record, execution)
     return records.table(lines[run_id] for run_id in wanted)
@@ -76,7 +84,7 @@ def recorded(paths: Iterable[Path], wanted: Container[str]) -> records.Lines:
 def train_missing(missing: list[RunConfig], total: int, record: Path, execution: Execution) -> records.Lines:
     """Train `missing`, append each line as it comes, show progress, and report failures once all are through."""
     done: records.Lines = {}
-    failures: list[str] = []
+    failures: dict[str, str] = {}
     with tqdm(
         total=total,
         initial=total - len(missing),
@@ -89,19 +97,25 @@ def train_missing(missing: list[RunConfig], total: int, record: Path, execution:
         for config, outcome in outcomes(missing, execution, run_one):
             if isinstance(outcome, Exception):
                 reason = (str(outcome).splitlines() or [type(outcome).__name__])[0]
-                failures.append(f"{config.run_id}: {reason}")
+                failures[config.run_id] = reason
                 records.append_failure(record, config, f"{type(outcome).__name__}: {reason}")
             else:
                 records.append(record, outcome)
                 done[config.run_id] = outcome
             bar.set_postfix_str(f"{len(missing) - len(done) - len(failures)} left", refresh=False)
             bar.update()
+    too_long = [] if execution.scheduler else missing[: execution.workers]  # they had all the time there was
+    too_long = [config for config in too_long if config.run_id not in done | failures]
+    for config in too_long:
+        records.append_failure(record, config, "not done when time was up", seconds=execution.time_limit)
     if failures:
-        raise FlatlibError(f"{len(failures)} of {len(missing)} runs failed (the others are recorded); {failures[0]}")
+        first = ": ".join(next(iter(failures.items())))
+        raise FlatlibError(f"{len(failures)} of {len(missing)} runs failed (the others are recorded); {first}")
     if len(done) < len(missing):
+        longer = f" ({len(too_long)} had all of it, and come last from now on)" if too_long else ""
         raise FlatlibError(
             f"the time limit of {execution.time_limit:g} s is over: {total - len(missing) + len(done)} of {total} runs "
-            "are recorded; the same command goes on from there"
+            f"are recorded{longer}; the same command goes on from there"
         )
     return done
 

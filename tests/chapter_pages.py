@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import nbformat
 from notebook_text import code
 
+from flatlib.asked import executed
 from flatlib.checkout import find_root, notebooks
 from flatlib.parameters import preset
 
@@ -44,19 +45,10 @@ def smoke(chapter: str) -> dict:
     return preset(PRESETS / "smoke" / f"{chapter}.yaml") | QUICK[chapter]
 
 
-def open_page(monkeypatch, chapter: str, values: dict, *, to_its_runs: bool = False) -> dict:
-    """The notebook's code cells with these parameters in place, executed in this process, to the end or as far as the
-    last one that trains; the variables they leave."""
+def open_page(monkeypatch, chapter: str, values: dict) -> dict:
+    """The notebook's code cells with these parameters in place, executed in this process; the variables they leave."""
     monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
-    cells = code(nbformat.read(CHAPTERS[chapter], 4))
-    if to_its_runs:
-        last = max(place for place, cell in enumerate(cells) if "chapter.run(" in cell.source)
-        cells = cells[: last + 1]
-    names = {}
     with plt.rc_context(), contextlib.redirect_stdout(io.StringIO()):
-        for cell in cells:
-            exec(compile(cell.source, chapter, "exec"), names)
-            if "parameters" in cell.metadata.get("tags", []):
-                names |= values
+        names = executed(code(nbformat.read(CHAPTERS[chapter], 4)), chapter, values)
     plt.close("all")
     return names

@@ -19,6 +19,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     run.add_argument("-p", dest="given", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     run.add_argument("--records", type=Path, help="folder to read and append records in (default _build/records)")
     run.add_argument("--output", type=Path, help="folder for the executed notebooks (default _build/run/PRESET)")
+    run.add_argument("--dry-run", action="store_true", help="train nothing; say what is missing and what it takes")
     where(run)
     run.set_defaults(command=run_chapters)
 
@@ -108,6 +109,8 @@ def run_chapters(options: argparse.Namespace) -> int:
     if options.records is not None:
         given["records"] = str(options.records.resolve())
     root, chapters = prepared(options, given)
+    if options.dry_run:
+        return print_plan(root, chapters, options)
     output = (options.output or root / "_build" / "run" / options.preset).resolve()
     if output.is_relative_to(root / "book"):
         raise FlatlibError(f"--output: {output} is published; only flatlib refresh writes there")
@@ -126,6 +129,24 @@ def run_chapters(options: argparse.Namespace) -> int:
         print(f"to read these pages: flatlib book --chapters {output}", file=sys.stderr)
         print(*verdicts, sep="\n")
     return failed
+
+
+def print_plan(root: Path, chapters: dict[str, dict[str, Any]], options: argparse.Namespace) -> int:
+    """`flatlib run --dry-run`: a table of what is missing and what that takes here, and what its numbers are."""
+    from flatlib.asked import asked
+    from flatlib.device import resolve
+    from flatlib.plan.estimate import costs, notes, plan_table
+    from flatlib.plan.steps import BUDGET
+
+    device = resolve(options.device)
+    wanted = {name: asked(root, name, values) for name, values in chapters.items()}
+    if any(found.missing for found in wanted.values()):
+        print(f"timing steps on random images, about {BUDGET:.0f} s", file=sys.stderr)
+    expected, steps = costs(wanted, device)
+    at_once = min(options.workers, os.cpu_count() or 1) if device.type == "cpu" else 1
+    print(plan_table(wanted, expected, at_once).to_string(index=False))
+    print(*notes(wanted, expected, steps, device, at_once), sep="\n")
+    return 0
 
 
 def refresh_chapters(options: argparse.Namespace) -> int:
