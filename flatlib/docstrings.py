@@ -78,6 +78,7 @@ def _shifted(body: str) -> str:
 def setup(app: Any) -> dict[str, bool]:
     """Called by Sphinx. Napoleon handles the same event at priority 500 and must come second."""
     app.connect("autodoc-process-docstring", rewrite, priority=400)
+    app.connect("autodoc-skip-member", nameless)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -85,3 +86,8 @@ def rewrite(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[
     """Replace the lines of one docstring in place. A short word such as `trace` may be anything and is no link."""
     telling = {name: full for name, full in public().items() if "_" in name or not name.islower()}
     lines[:] = restructured(inspect.cleandoc("\n".join(lines)), telling).split("\n")
+
+
+def nameless(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out the fields of a named tuple, whose class explains them: Python calls each an alias for a number."""
+    return True if (inspect.getdoc(obj) or "").startswith("Alias for field number") else None
