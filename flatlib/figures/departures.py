@@ -21,7 +21,12 @@ CORNERS = {(-1, 1): "flatter, better", (1, -1): "sharper, worse", (-1, -1): "fla
 
 @says_why
 def departures(table: pd.DataFrame, ax: Axes, x: str = "lambda_max", y: str = "test_accuracy") -> None:
-    """Draw a table of `flatlib.departures.departures`: one mark per setting, a colour and a shape per intervention.
+    """Draw one mark per setting, in a colour and a shape for what its experiment turns, over four quadrants.
+
+    Args:
+        table: of `flatlib.departures.departures`.
+        x: the measure in doublings.
+        y: the measure in points.
 
     Raises:
         FlatlibError: an unknown column.

@@ -9,18 +9,22 @@ from flatlib.figures.style import CATEGORY, INNER_MARKERS, Series
 
 
 def image(pixels: np.ndarray, ax: Axes, title: str = "") -> None:
-    """Draw grey pixels (H, W), dark where they are large, as ink on paper."""
+    """Draw grey `pixels` (H, W), dark where they are large, as ink on paper; `title` stands above."""
     _draw(pixels, ax, title, cmap="Greys", vmin=0, vmax=max(1.0, float(pixels.max())))
 
 
 def image_direction(pixels: np.ndarray, ax: Axes, title: str = "") -> None:
-    """Draw a direction in the space of images (H, W): green where ink is added, purple where it is taken away."""
+    """Draw a direction in the space of images, `pixels` (H, W): green where ink is added, purple where it is taken
+    away; `title` stands above."""
     largest = float(np.abs(pixels).max()) or 1.0
     _draw(pixels, ax, title, cmap=SIGNED, vmin=-largest, vmax=largest)
 
 
 def class_probabilities(named: dict[str, np.ndarray], ax: Axes) -> None:
     """Draw probabilities of the classes, one mark per class for each name; two names are the most that can be read.
+
+    Args:
+        named: name -> (C,) probabilities.
 
     Raises:
         FlatlibError: arrays of different lengths, or more than four of them.

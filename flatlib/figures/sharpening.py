@@ -24,6 +24,7 @@ def sharpening(track: pd.DataFrame, losses: pd.DataFrame, spectra: pd.DataFrame,
         losses: columns update and train_loss, in order, at the updates of `track` and as many between them as there
             are: the loss may change faster than the sharpness can be measured.
         spectra: one row per node, with columns update, node, weight; nodes below zero are drawn too.
+        learning_rate: eta of the line.
 
     Raises:
         FlatlibError: a missing column, no rows, or updates of `track` without a loss or a spectrum.

@@ -31,6 +31,7 @@ def loss_along(
 
     Parameters
     ----------
+    model, loss, data: as for `HessianOperator`.
     directions: (n,) each, flat in the order of the operator's parameters, by the name they are drawn with.
     radius: r, in the units of the weights.
     points: odd, so that the middle one is w.
@@ -76,6 +77,7 @@ def loss_in_plane(
 
     Parameters
     ----------
+    model, loss, data: as for `HessianOperator`.
     basis: (n, 2) orthonormal columns $u_1, u_2$, flat in the order of the operator's parameters; the coordinates of a
         displacement d in the plane are then $U^\top d$.
     radius, points, options: those of `loss_along`.
