@@ -10,7 +10,7 @@ SHOWN = """return [...document.querySelectorAll('.frames [data-now]')]
     .filter(group => getComputedStyle(group).display !== 'none').map(group => Number(group.dataset.now))"""
 PIECES = """return [...document.querySelectorAll('.frames [data-since]')]
     .filter(group => getComputedStyle(group).display !== 'none').length"""
-LAST = 60
+LAST, EVERY = 40, 12  # frames, and updates between two
 PATIENCE_S = 10
 
 
@@ -57,7 +57,7 @@ def test_the_keyboard_moves_the_slider_and_the_frame_with_it(browser, address, s
         assert shown(browser) == frame
         assert browser.execute_script(PIECES) * LAST == whole * frame
         said = part(browser, "output").text
-        assert said.startswith(f"update {8 * frame}: sharpness ")
+        assert said.startswith(f"update {EVERY * frame}: sharpness ")
         assert slider.get_attribute("aria-valuetext") == said
     assert slider.accessible_name == "Training"
     assert slider.size["width"] > 100
