@@ -8,7 +8,7 @@ One direction, top to bottom:
     records -> order, sweep                                                (a run becomes a line)
     stats, concordance -> claims, figures, published                       (tables become verdicts)
     parameters, chapter, overview, show, execute, several, book, bench, cli (a page, a command)
-    asked -> plan                                                          (what a page would train, and for how long)
+    asked -> plan; run_list -> slot                                        (what a page would train; elsewhere)
 """
 
 __version__ = "0.1.0"
