@@ -114,8 +114,8 @@ def train_missing(missing: list[RunConfig], total: int, record: Path, execution:
     if len(done) < len(missing):
         longer = f" ({len(too_long)} had all of it, and come last from now on)" if too_long else ""
         raise FlatlibError(
-            f"the time limit of {execution.time_limit:g} s is over: {total - len(missing) + len(done)} of {total} runs "
-            f"are recorded{longer}; the same command goes on from there"
+            f"the time limit of {round(execution.time_limit, 1):g} s is over: {total - len(missing) + len(done)} of "
+            f"{total} runs are recorded{longer}; the same command goes on from there"
         )
     return done
 

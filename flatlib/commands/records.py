@@ -1,6 +1,7 @@
 """`flatlib records`: show, merge and check records."""
 
 import argparse
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,13 +17,13 @@ def add(commands: argparse._SubParsersAction) -> None:
     for name, command, text in (
         ("show", show_records, "print the runs of a record as a table"),
         ("check", check_records, "read every line and say what is wrong"),
-        ("merge", merge_records, "join records of the same chapter made in several places"),
+        ("merge", merge_records, "join records, or folders of them, made in several places"),
     ):
         action = actions.add_parser(name, help=text)
         action.add_argument("paths", nargs="+", type=Path, metavar="RECORD")
         action.set_defaults(command=command)
         if name == "merge":
-            action.add_argument("--output", type=Path, required=True, help="the record to write")
+            action.add_argument("--output", type=Path, required=True, help="the record, or the folder, to write")
 
 
 def show_records(options: argparse.Namespace) -> int:
@@ -53,18 +54,47 @@ def check_records(options: argparse.Namespace) -> int:
 
 
 def merge_records(options: argparse.Namespace) -> int:
-    """`flatlib records merge`: all runs of all records once; a contradiction is reported and nothing is written."""
+    """`flatlib records merge`: all runs of all records once; a contradiction is reported and nothing is written.
+
+    Of folders, every ``CHAPTER/PRESET.jsonl`` is merged into the one of the same name in the output folder, which keeps
+    the runs that it has.
+    """
     from flatlib import records
     from flatlib.lock import locked_if_there
 
-    merged: records.Lines = {}
-    with locked_if_there(options.output):
-        for path in existing(options.paths):
-            for line in records.read(path).values():
-                records.add(merged, line, str(path))
-        records.write(options.output, merged.values())
-    print(f"{options.output}: {len(merged)} runs from {len(options.paths)} records")
+    targets = (
+        in_folders(options.paths, options.output) if options.paths[0].is_dir() else {options.output: options.paths}
+    )
+    with contextlib.ExitStack() as stack:
+        merged: dict[Path, records.Lines] = {}
+        for target, paths in targets.items():
+            stack.enter_context(locked_if_there(target))
+            lines = merged.setdefault(target, {})
+            for path in existing(paths):
+                for line in records.read(path).values():
+                    records.add(lines, line, str(path))
+        for target, lines in merged.items():
+            if lines or target == options.output:  # no published record is begun by a slot in which no run was finished
+                records.write(target, lines.values())
+            print(f"{target}: {len(lines)} runs from {len(targets[target])} records")
     return 0
+
+
+def in_folders(folders: Sequence[Path], output: Path) -> dict[Path, list[Path]]:
+    """For every record of these folders its place in `output`, and what is merged there; what is there comes first."""
+    from flatlib import records
+
+    targets: dict[Path, list[Path]] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise FlatlibError(f"{folder}: no such folder; merge folders with folders and records with records")
+        for chapter in sorted(path for path in folder.iterdir() if path.is_dir()):
+            for path in records.in_folder(chapter).values():
+                target = output / chapter.name / path.name
+                targets.setdefault(target, [target] if target.is_file() else []).append(path)
+    if not targets:
+        raise FlatlibError(f"{', '.join(map(str, folders))}: no such record as CHAPTER/PRESET.jsonl in it")
+    return targets
 
 
 def existing(paths: Sequence[Path]) -> Sequence[Path]:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from flatlib.curvature.lanczos import Lanczos
 from flatlib.curvature.operator import HessianOperator
-from flatlib.curvature.power import PyHessianProducts, power_iteration
 from flatlib.curvature.symmetry import require_symmetry
 from flatlib.errors import FlatlibError
 
@@ -158,6 +157,8 @@ def _by_pyhessian(
     tol: float,
     max_products: int | None,
 ) -> Eigenvalues:
+    from flatlib.curvature.power import PyHessianProducts, power_iteration  # PyHessian: no other engine needs it
+
     products = PyHessianProducts(operator)
     limit = max_products or PYHESSIAN_PRODUCTS
 

@@ -8,12 +8,15 @@ import torch
 
 from flatlib.config import RunConfig
 from flatlib.curvature.graph_memory import VECTORS, affordable_examples, kept_bytes, product_bytes
+from flatlib.measures.performance import CHUNK
 from flatlib.models import build
 from flatlib.plan.stand_ins import Images
 from flatlib.plan.steps import Steps
 
 STATES = {"sgd": 0, "heavy_ball": 1, "nesterov": 1, "adagrad": 1, "adam": 2, "adamw": 2, "adabound": 2, "adashift": 12}
 """Numbers that an optimizer keeps for each weight; AdaShift keeps its last ten gradients."""
+IN_FLIGHT = 3
+"""Copies of the largest tensor that a pass without a graph holds at a time: what a layer reads, writes, reorders."""
 FLOAT = 4  # bytes
 
 
@@ -22,7 +25,8 @@ def peak_bytes(config: RunConfig, images: Images, device: torch.device, steps: S
 
     The graph of a step is what the forward pass of two random images is seen to keep, times the images of the batch;
     on a GPU the peak that the calibration (`steps`) saw, in proportion to the batch. The graph of a product is
-    predicted as `flatlib.curvature` does it, which measures in parts where all images would not fit.
+    predicted as `flatlib.curvature` does it, which measures in parts where all images would not fit. Loss and accuracy
+    are taken of a thousand images at a time, without a graph.
     """
     kept, parameters = _network(network_of(config), images.shape, images.classes)
     weights = FLOAT * parameters * (2 + STATES[config.optimizer] + (config.sam_rho > 0))
@@ -35,7 +39,8 @@ def peak_bytes(config: RunConfig, images: Images, device: torch.device, steps: S
     measured = min(config.measure_size, images.train, affordable_examples(kept, device))
     product = weights + measured * product_bytes(kept) + VECTORS * FLOAT * parameters
     resident = FLOAT * (images.train + images.test + (config.validation_size or 0)) * math.prod(images.shape)
-    return resident + max(step, product)
+    evaluation = weights + min(CHUNK, images.train) * IN_FLIGHT * max(kept, default=0)
+    return resident + max(step, product, evaluation)
 
 
 def network_of(config: RunConfig) -> RunConfig:
