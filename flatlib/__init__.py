@@ -8,7 +8,7 @@ One direction, top to bottom:
     records -> order, sweep                                                (a run becomes a line)
     stats, concordance -> claims, figures, published                       (tables become verdicts)
     parameters, chapter, overview, show, execute, several                  (a page, executed)
-    asked -> plan; run_list -> slot                                        (what a page would train, and doing it elsewhere)
+    asked -> plan; run_list -> slot                                        (what a page would train; elsewhere)
     explorer, book, bench, cli                                             (a book, a command)
     new_chapter, docstrings                                                (a page begun, the pages of this package)
 """

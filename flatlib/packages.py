@@ -10,7 +10,7 @@ from flatlib.errors import FlatlibError
 
 TORCH = (2, 11)
 """The oldest version whose switches for precision are used here, as in pyproject.toml."""
-ALWAYS = ("torch", "numpy", "pandas", "scipy", "tqdm", "psutil", "filelock")
+ALWAYS = ("torch", "numpy", "pandas", "scipy", "tqdm", "psutil", "filelock", "orjson")
 SOMETIMES: dict[str, Callable[[RunConfig], bool]] = {
     "torchvision": lambda config: config.model.startswith(("vgg", "resnet")),
     "pytorch_optimizer": lambda config: config.optimizer in ("adashift", "adabound"),
