@@ -68,7 +68,8 @@ def test_the_order_has_every_chapter():
 
 
 def test_a_list_of_all_begins_with_the_most_valuable_chapters(tmp_path, capsys):
-    assert main(["plan", "all", "--preset", "smoke", "--output", str(tmp_path / "list.jsonl")]) == 0
+    plan = ["plan", "all", "--preset", "smoke", "--records", str(tmp_path), "--output", str(tmp_path / "list.jsonl")]
+    assert main(plan) == 0
     groups = run_list.read(tmp_path / "list.jsonl")
     assert [chapter[:2] for chapter, _ in groups] == list(ORDER)
     told = capsys.readouterr().out
@@ -168,7 +169,7 @@ def test_absent_data_stop_everything_at_once(tmp_path, groups, slots):
 
 
 def test_packages_that_are_not_there_are_named(monkeypatch):
-    there = ("torch", "numpy", "pandas", "scipy", "psutil", "filelock")
+    there = ("torch", "numpy", "pandas", "scipy", "psutil", "filelock", "orjson")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in there else None)
     with pytest.raises(FlatlibError, match=r"not installed here: tqdm$"):
         require_packages([RunConfig(dataset="mnist")])
