@@ -60,11 +60,11 @@ def test_steps_between_and_above_what_was_timed():
 
 
 def test_the_next_batch_is_the_wanted_one_or_a_doubled_one_or_none():
-    assert next_batch(8, {100, 5000}, took=0.01, left=2) == 100
-    assert next_batch(8, {100, 5000}, took=0.01, left=0.5) == 16
-    assert next_batch(8, {100, 5000}, took=0.01, left=0.1) is None
-    assert next_batch(64, {100}, took=0.01, left=0.9) is None
-    assert next_batch(100, {100}, took=0, left=9) is None
+    assert next_batch(8, [100, 5000], took=0.01, left=2) == 100
+    assert next_batch(8, [100, 5000], took=0.01, left=0.5) == 16
+    assert next_batch(8, [100, 5000], took=0.01, left=0.1) is None
+    assert next_batch(64, [100], took=0.01, left=0.9) is None
+    assert next_batch(100, [100], took=0, left=9) is None
 
 
 def test_kinds_are_what_changes_the_time_of_a_step():
@@ -78,7 +78,7 @@ def test_calibration_needs_no_data_and_keeps_to_its_time(monkeypatch, tmp_path):
     monkeypatch.setenv("FLATLIB_DATA", str(tmp_path))
     narrow = kind_of(replace(RULED, width=0.1))
     wide = kind_of(replace(RULED, model="small_cnn", batch_size=0))
-    found = calibrate({narrow: {20, 100}, wide: {10**6}}, CPU, budget=1.0)
+    found = calibrate({narrow: [20, 100], wide: [10**6]}, CPU, budget=1.0)
     assert all(second > 0 for kind in found.values() for second in kind.seconds.values())
     assert 8 in found[narrow].seconds
     assert found[wide].largest < 10**6
@@ -88,7 +88,7 @@ def test_calibration_needs_no_data_and_keeps_to_its_time(monkeypatch, tmp_path):
 def test_seconds_per_update_are_those_of_a_clock(monkeypatch):
     """With runs of 2 s each and 0.1 s an update, 0.1 s are found."""
     monkeypatch.setattr(steps, "run_for", lambda config, updates, device: 2 + 0.1 * updates)
-    (found,) = calibrate({kind_of(RULED): {8}}, CPU).values()
+    (found,) = calibrate({kind_of(RULED): [8]}, CPU).values()
     assert found.seconds == pytest.approx({8: 0.1})
 
 
@@ -141,9 +141,9 @@ def missing_one():
 def test_the_table_has_a_row_for_each_chapter_and_a_total(missing_one):
     expected = {"01": [Cost(100.0, EXACT, 2**30)], "02": [Cost(50.0, GUESS, 2**31), Cost(50.0, EXACT, 2**31)]}
     table = plan_table(dict.fromkeys(expected, missing_one), expected, at_once=2).set_index("chapter")
-    assert table.loc["01"].tolist() == [2, 1, 1, "mlp", "100 s", "1 GiB", "0%"], "one run cannot be spread over two"
-    assert table.loc["02", ["time", "memory", "guessed"]].tolist() == ["50 s", "2 GiB", "50%"]
-    assert table.loc["total"].tolist() == [4, 2, 2, "1 kinds", "100 s", "2 GiB", "25%"]
+    assert table.loc["01"].tolist() == [2, 1, 1, "mlp", "100 s", "1.0 GiB", "0%"], "one run cannot be spread over two"
+    assert table.loc["02", ["time", "memory", "guessed"]].tolist() == ["50 s", "2.0 GiB", "50%"]
+    assert table.loc["total"].tolist() == [4, 2, 2, "1 in all", "100 s", "2.0 GiB", "25%"]
 
 
 def test_nothing_missing_is_nothing_to_time(missing_one, monkeypatch):

@@ -31,9 +31,9 @@ def costs(chapters: Mapping[str, Asked], device: torch.device, data: Path | None
     everything = [config for configs in missing.values() for config in configs]
     names = dict.fromkeys(config.dataset for config in everything)
     images = {name: images_of(name, data) for name in names}
-    batches: dict[RunConfig, set[int]] = defaultdict(set)
+    batches: dict[RunConfig, list[int]] = defaultdict(list)
     for config in everything:
-        batches[kind_of(config)].add(config.batch_size or in_use(config, images[config.dataset]).train)
+        batches[kind_of(config)].append(config.batch_size or in_use(config, images[config.dataset]).train)
     steps = calibrate(batches, device, data) if batches else {}
     found = {}
     for name, configs in missing.items():
@@ -58,7 +58,7 @@ def plan_table(chapters: Mapping[str, Asked], expected: Costs, at_once: int = 1)
     networks = dict.fromkeys(config.model for asked in chapters.values() for config in asked.configs.values())
     everything = [one for of_chapter in expected.values() for one in of_chapter]
     counts = {column: sum(found[column] for found in rows.values()) for column in ("runs", "recorded", "missing")}
-    rows["total"] = counts | {"networks": f"{len(networks)} kinds"} | taken(everything, at_once)
+    rows["total"] = counts | {"networks": f"{len(networks)} in all"} | taken(everything, at_once)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("chapter").reset_index()
 
 
@@ -78,7 +78,7 @@ def taken(expected: list[Cost], at_once: int) -> dict[str, str]:
     guessed = sum(one.seconds for one in expected if one.source == GUESS) / seconds
     return {
         "time": duration(seconds / min(at_once, len(expected))),
-        "memory": f"{max(one.memory for one in expected) / 2**30:.2g} GiB",
+        "memory": amount(max(one.memory for one in expected)),
         "guessed": f"{guessed:.0%}",
     }
 
@@ -90,7 +90,16 @@ def duration(seconds: float) -> str:
     ('100 s', '2.0 h', '0.2 s')
     """
     unit, size = next((pair for pair in UNITS if seconds >= 2 * pair[1]), UNITS[-1])
-    return f"{seconds / size:.3g} {unit}" if unit == "s" else f"{seconds / size:.1f} {unit}"
+    return f"{seconds / size:.{0 if seconds >= 10 else 1}f} {unit}" if unit == "s" else f"{seconds / size:.1f} {unit}"
+
+
+def amount(size: int) -> str:
+    """Bytes in a unit of which there is at least one.
+
+    >>> amount(3 * 2**30), amount(5 * 2**19)
+    ('3.0 GiB', '2 MiB')
+    """
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def notes(

@@ -4,7 +4,7 @@ import math
 import tempfile
 import time
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -67,29 +67,35 @@ def kind_of(config: RunConfig) -> RunConfig:
 
 
 def calibrate(
-    batches: dict[RunConfig, Iterable[int]], device: torch.device, data: Path | None = None, budget: float = BUDGET
+    batches: Mapping[RunConfig, Sequence[int]],
+    device: torch.device,
+    data: Path | None = None,
+    budget: float = BUDGET,
 ) -> dict[RunConfig, Steps]:
     """Time each kind of step at the batch sizes that are wanted, or as near to them as time allows.
 
     Args:
-        batches: by kind (see `kind_of`), the batch sizes that are wanted.
+        batches: by kind (see `kind_of`), the batch size of each of its runs.
         device: where.
         data: the data folder, for data sets that are files of the reader's own.
-        budget: seconds for all; each kind has an equal share of what is left. At least one size is timed of each.
+        budget: seconds for all, one half shared equally, the other by the number of runs, most runs first. At least
+            one size is timed of each kind, whatever that takes.
     """
     found = {}
     end = time.monotonic() + budget
+    kinds = sorted(batches, key=lambda kind: -len(batches[kind]))
     with tempfile.TemporaryDirectory() as folder:
         run_for(RunConfig(dataset=str(stand_in(Path(folder), WARM_UP, WARM_UP.train))), 1, device)
-        for done, (kind, wanted) in enumerate(batches.items()):
-            share = (end - time.monotonic()) / (len(batches) - done)
+        for done, kind in enumerate(kinds):
+            runs = [len(batches[other]) for other in kinds[done:]]
+            share = (end - time.monotonic()) * (runs[0] / sum(runs) + 1 / len(runs)) / 2
             images = images_of(kind.dataset, data)
-            found[kind] = timed_kind(kind, wanted, images, device, Path(folder), share)
+            found[kind] = timed_kind(kind, sorted(set(batches[kind])), images, device, Path(folder), share)
     return found
 
 
 def timed_kind(
-    kind: RunConfig, wanted: Iterable[int], images: Images, device: torch.device, folder: Path, share: float
+    kind: RunConfig, wanted: Sequence[int], images: Images, device: torch.device, folder: Path, share: float
 ) -> Steps:
     """One kind at growing batches, as long as the next one is expected to fit into its share of the time."""
     steps, end = Steps(), time.monotonic() + share
@@ -106,7 +112,7 @@ def timed_kind(
     return steps
 
 
-def next_batch(last: int, wanted: Iterable[int], took: float, left: float) -> int | None:
+def next_batch(last: int, wanted: Sequence[int], took: float, left: float) -> int | None:
     """The next size to time: the next that is wanted, or the double of the last one where that would take too long, or
     none.
 
