@@ -10,7 +10,7 @@ from flatlib.claims.trend import trends
 MODULES = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
 _FOUND = [module.CLAIM for module in MODULES if hasattr(module, "CLAIM")]
 CLAIMS = {claim.chapter: claim for claim in sorted(_FOUND, key=lambda claim: claim.chapter)}
-"""Every claim by the name of its chapter: the ``CLAIM`` of every module here that has one."""
+"""Every claim by the name of its chapter, from the ``CLAIM`` of every module here that has one."""
 
 __all__ = [
     "CLAIMS",

@@ -141,7 +141,7 @@ class CurvatureOperator(ABC):
 
     @property
     def noise(self) -> float:
-        """Roughly the length that rounding gives to a product which is zero, with a unit vector: some units in the last
+        """Roughly the length that rounding gives to a product which is zero, with a unit vector, some units in the last
         place of the loss. Known once there was a product."""
         return NOISE * torch.finfo(self.torch_dtype).eps * self._loss_size
 

@@ -52,7 +52,7 @@ REGISTRY: dict[str, Callable[[Checkpoint], Numbers]] = {
     "jacobian_norm": functools.partial(jacobian_norms, softmax=False),
     "softmax_jacobian_norm": functools.partial(jacobian_norms, softmax=True),
 }
-"""Every measure by name: from a checkpoint to its numbers."""
+"""Every measure by name, a function from a checkpoint to its numbers."""
 
 
 def measure(names: Iterable[str], checkpoint: Checkpoint) -> Numbers:

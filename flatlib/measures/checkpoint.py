@@ -46,7 +46,7 @@ class Checkpoint:
 
     @property
     def subject(self) -> tuple[nn.Module, Loss, Examples]:
-        """What every measure of curvature or sharpness is of: model, loss, examples."""
+        """Model, loss and examples, which every measure of curvature or sharpness is of."""
         return self.model, self.loss, self.examples
 
     def hessian(self) -> HessianOperator:
