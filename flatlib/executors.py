@@ -3,12 +3,13 @@
 Each yields every configuration with its outcome as it finishes, until a deadline. What is under way then is given up.
 """
 
+import logging
 import multiprocessing
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ def on_cluster(
         import distributed
     except ImportError:
         raise FlatlibError("scheduler: needs the package distributed (pip install distributed)") from None
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost scheduler is one line, not tracebacks
     try:
         client = distributed.Client(execution.scheduler, timeout=CONNECT, set_as_default=False)
     except OSError as error:
@@ -118,6 +120,11 @@ def on_cluster(
             future.release()
     except TimeoutError:
         client.cancel(futures, force=True)
+    except CancelledError:
+        raise FlatlibError(
+            f"scheduler: the connection to {execution.scheduler} was lost; what has finished is recorded, run again "
+            "to go on"
+        ) from None
     finally:
         client.close()
 

@@ -120,7 +120,7 @@ def test_a_driver_with_workers_and_none_is_left_behind(tmp_path, uninterrupted):
 
 @contextmanager
 def cluster(folder: Path):
-    """A scheduler and two workers as processes of their own; the scheduler's address and the workers."""
+    """A scheduler and two workers as processes of their own: the scheduler's address, and these three."""
     file = folder / "scheduler.json"
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"NOTES": str(folder / "notes"), "PYTHONPATH": paths}
@@ -145,7 +145,7 @@ def cluster(folder: Path):
         address = json.loads(file.read_text())["address"]
         worker = [sys.executable, "-W", "ignore", "-m", "distributed.cli.dask_worker", address, "--nthreads", "1"]
         workers = [subprocess.Popen([*worker, "--no-nanny", "--no-dashboard"], **quiet) for _ in range(2)]
-        yield address, workers
+        yield address, scheduler, workers
     finally:
         for process in (*workers, scheduler):
             process.kill()
@@ -153,7 +153,7 @@ def cluster(folder: Path):
 
 
 def test_drivers_and_a_worker_of_a_cluster(tmp_path, uninterrupted):
-    with cluster(tmp_path) as (address, workers):
+    with cluster(tmp_path) as (address, scheduler, workers):
         killed_and_finished(tmp_path, {"scheduler": address}, CLUSTER_KILLS, 0.25, uninterrupted)
 
         record, notes = tmp_path / "second.jsonl", tmp_path / "notes"
@@ -166,6 +166,19 @@ def test_drivers_and_a_worker_of_a_cluster(tmp_path, uninterrupted):
         driver.join()
         assert driver.exitcode == 0
         assert results(records.read(record)) == uninterrupted
+
+        record, noted = tmp_path / "third.jsonl", len(started(notes))
+        here, there = context.Pipe(duplex=False)
+        driver = context.Process(target=drive, args=(record, notes, {"scheduler": address}, there))
+        driver.start()
+        while len(started(notes)) < noted + 5:
+            time.sleep(0.01)
+        scheduler.kill()
+        driver.join()
+        assert here.recv() == (
+            f"scheduler: the connection to {address} was lost; what has finished is recorded, run again to go on"
+        )
+        assert results(records.read(record)).items() <= uninterrupted.items()
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path, monkeypatch):
@@ -227,7 +240,7 @@ def test_a_chapter_on_a_cluster_and_under_a_time_limit(tmp_path, capsys):
     """The command line, with a scheduler and two workers started as real processes."""
     common = ["run", "01_lr_batch", "--device", "cpu", "--records", str(tmp_path), "--output", str(tmp_path / "pages")]
     seeds = ["-p", "seeds", "[0]"]
-    with cluster(tmp_path) as (address, _):
+    with cluster(tmp_path) as (address, *_):
         assert main([*common, *seeds, "--scheduler", address, "--time-limit", "10m"]) == 0
     lines = records.read(tmp_path / "01_lr_batch" / "smoke.jsonl")
     assert {line["config"]["seed"] for line in lines.values()} == {0}
