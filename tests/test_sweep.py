@@ -1,5 +1,6 @@
 """Sweeps: only what is missing is trained, nothing finished is lost, workers change nothing but the time."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -109,6 +110,18 @@ def test_an_interrupt_keeps_what_had_finished(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         sweep.run(CONFIGS[:2], tmp_path / "r.jsonl", QUIET)
     assert list(records.read(tmp_path / "r.jsonl")) == [CONFIGS[0].run_id]
+
+
+def test_the_sweep_costs_less_than_a_fiftieth_of_runs_of_ten_seconds(tmp_path, monkeypatch):
+    """Everything that is not a run: skipping, ordering, locking, writing, syncing, the bar and the table."""
+    line = sweep.run_one(CONFIGS[0], "cpu", None)
+    monkeypatch.setattr(
+        sweep, "run_one", lambda config, *rest: line | {"run_id": config.run_id, "config": config.to_json()}
+    )
+    configs = grid(BASE, seed=range(200))
+    began = time.perf_counter()
+    sweep.run(configs, tmp_path / "r.jsonl", QUIET)
+    assert (time.perf_counter() - began) / len(configs) < 0.02 * 10
 
 
 def test_divergence_is_recorded(tmp_path):
