@@ -21,6 +21,7 @@ EXPERIMENT = (
     *("model", "width", "depth", "activation"),
 )
 OWN_SCALE = "small"  # the scale that this book was made at, and every claim was tested at
+TOY_SCALE = "digits"  # judged like the others, and compared with them; its runs have no say about measures
 HELD = {  # what two runs must share to be compared, from nothing to nearly everything
     "any two runs": (),
     "same experiment": EXPERIMENT,
@@ -45,6 +46,12 @@ def published(root: Path) -> Tables:
     if not tables:
         raise FlatlibError(f"{folder}: no record of a chapter")
     return tables
+
+
+def without_toys(tables: Tables) -> Tables:
+    """The tables but those of `TOY_SCALE`: test accuracies of a few hundred digits differ by less than the seeds do, and
+    pairs of such runs would only dilute what measures say of others."""
+    return {(chapter, scale): table for (chapter, scale), table in tables.items() if scale != TOY_SCALE}
 
 
 def all_runs(tables: Tables) -> pd.DataFrame:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flatlib.figures import interval_rows, ratio_rows
+from flatlib.figures import interval_rows, ratio_rows, verdict_grid
 
 pytestmark = pytest.mark.usefixtures("style")
 
@@ -44,3 +44,23 @@ def test_no_estimate_is_said_not_drawn(ax):
     table = pd.DataFrame({"row": ["A"], "series": ["all"], "estimate": [np.nan], "low": [np.nan], "high": [np.nan]})
     interval_rows(table, ax, label="τ")
     assert "no estimate" in ax.texts[0].get_text()
+
+
+def test_verdicts_are_marks_in_a_grid_of_predictions_and_scales(ax):
+    rows = [("01_a", "x", "small", "supported"), ("01_a", "y", "small", "inconclusive")]
+    rows += [("01_a", "x", "paper", "contradicted"), ("02_b", "x", "small", "supported")]
+    judged = pd.DataFrame(rows, columns=["chapter", "prediction", "scale", "verdict"])
+    verdict_grid(judged, ax, ["small", "paper"])
+    marks = {line.get_label(): line for line in ax.lines[:3]}
+    np.testing.assert_array_equal(marks["supported"].get_xydata(), [[0, 2], [0, 0]])
+    np.testing.assert_array_equal(marks["contradicted"].get_xydata(), [[1, 2]])
+    np.testing.assert_array_equal(marks["inconclusive"].get_xydata(), [[0, 1]])
+    assert len({(line.get_marker(), line.get_markerfacecolor()) for line in marks.values()}) == 3, "not by colour alone"
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["x  1", "y  1", "x  2"]
+    (between,) = ax.lines[3:]
+    assert between.get_ydata()[0] == 0.5
+
+
+def test_no_verdict_is_said_not_drawn(ax):
+    verdict_grid(pd.DataFrame(columns=["chapter", "prediction", "scale", "verdict"]), ax, [])
+    assert "no verdict" in ax.texts[0].get_text()

@@ -116,6 +116,8 @@ def test_every_published_run_is_in_the_overview():
     runs = overview.all_runs(tables)
     assert len(runs) == len(lines) == sum(map(len, tables.values()))
     assert np.isfinite(overview.concordances(runs, "generalization_gap")["estimate"]).all()
+    serious = overview.all_runs(overview.without_toys(tables))
+    assert len(serious) == len(runs) - (runs["scale"] == "digits").sum() < len(runs)
 
 
 def test_a_book_without_records_is_an_error(tmp_path):

@@ -15,6 +15,7 @@ landscape_steps              the steps of an optimizer in such a plane
 ratio_rows                   ratios to a reference, one row per case
 interval_rows                estimates with their intervals, one row per case
 departures                   settings of many experiments, each against the rest of its own
+verdict_grid                 which predictions hold at which scale
 mean_rows                    means with intervals, one row per name and one mark per group
 spectrum                     the spectral density of one run
 spectral_density             a smoothed density with its outliers
@@ -42,6 +43,7 @@ from flatlib.figures.spectrum import spectrum
 from flatlib.figures.steps import landscape_steps
 from flatlib.figures.style import ONE_COLUMN, TWO_COLUMNS, use_style
 from flatlib.figures.trajectories import trajectories
+from flatlib.figures.verdict_grid import verdict_grid
 
 __all__ = [
     "AXIS",
@@ -69,4 +71,5 @@ __all__ = [
     "spectrum",
     "trajectories",
     "use_style",
+    "verdict_grid",
 ]

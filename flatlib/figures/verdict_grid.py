@@ -1,0 +1,45 @@
+"""Which predictions hold at which scale: one row per prediction, one column per scale."""
+
+import itertools
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from flatlib.figures.nothing import NothingToDraw, says_why
+from flatlib.figures.style import GREEN, GREY, PURPLE
+
+MARKS = {
+    "supported": {"marker": "o", "color": GREEN},
+    "contradicted": {"marker": "X", "color": PURPLE},
+    "inconclusive": {"marker": "o", "color": GREY, "markerfacecolor": "none"},
+}
+
+
+@says_why
+def verdict_grid(judged: pd.DataFrame, ax: Axes, scales: Sequence[str]) -> None:
+    """Draw a mark for the verdict on each prediction at each scale; what was not tested there stays empty.
+
+    Args:
+        judged: columns chapter (``01_lr_batch``), prediction, scale and verdict. Rows keep the order in which the
+            predictions appear, numbered by their chapter, with a line between two chapters.
+        scales: the columns, from left to right.
+    """
+    if judged.empty:
+        raise NothingToDraw("nothing to draw: there is no verdict")
+    rows = list(dict.fromkeys(zip(judged["chapter"], judged["prediction"], strict=True)))
+    heights = {row: len(rows) - 1 - i for i, row in enumerate(rows)}
+    for verdict, mark in MARKS.items():
+        mine = judged[judged["verdict"] == verdict]
+        y = [heights[row] for row in zip(mine["chapter"], mine["prediction"], strict=True)]
+        x = [scales.index(scale) for scale in mine["scale"]]
+        ax.plot(x, y, linestyle="none", markersize=5, label=verdict, **mark)
+    for above, below in itertools.pairwise(rows):
+        if above[0] != below[0]:
+            ax.axhline(heights[below] + 0.5, color=GREY, linewidth=0.4)
+    ax.set_yticks(list(heights.values()), [f"{name}  {int(chapter.partition('_')[0])}" for chapter, name in rows])
+    ax.set_xticks(range(len(scales)), scales)
+    ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    ax.set_xlim(-0.5, len(scales) - 0.5)
+    ax.set_ylim(-0.6, len(rows) - 0.4)
+    ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.0), ncols=3, handletextpad=0.2, columnspacing=1.0)
