@@ -1,6 +1,7 @@
 """Where the numbers are computed, and the settings that make them come out the same every time."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import torch
@@ -8,6 +9,10 @@ import torch
 from flatlib.errors import FlatlibError
 from flatlib.execution import Execution
 from flatlib.precision import full_precision
+
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
+"""NVIDIA's matrix products are the same every time only with a workspace of a fixed size; read when the GPU is first
+used."""
 
 
 def resolve(name: str) -> torch.device:
@@ -29,6 +34,8 @@ def reproducible() -> Iterator[None]:
     bits whatever the number of workers, and the workers do not fight over cores.
     """
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    workspace = os.environ.get(CUBLAS)
+    os.environ.setdefault(CUBLAS, ":4096:8")
     benchmark, fill = torch.backends.cudnn.benchmark, torch.utils.deterministic.fill_uninitialized_memory
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -42,6 +49,8 @@ def reproducible() -> Iterator[None]:
         torch.use_deterministic_algorithms(strict)
         torch.backends.cudnn.benchmark = benchmark
         torch.utils.deterministic.fill_uninitialized_memory = fill
+        if workspace is None:
+            del os.environ[CUBLAS]
 
 
 @contextlib.contextmanager

@@ -49,8 +49,8 @@ def published(root: Path) -> Tables:
 
 
 def without_toys(tables: Tables) -> Tables:
-    """The tables but those of `TOY_SCALE`: test accuracies of a few hundred digits differ by less than the seeds do, and
-    pairs of such runs would only dilute what measures say of others."""
+    """The tables but those of `TOY_SCALE`: test accuracies of a few hundred digits differ by less than the seeds do,
+    and pairs of such runs would only dilute what measures say of others."""
     return {(chapter, scale): table for (chapter, scale), table in tables.items() if scale != TOY_SCALE}
 
 
