@@ -1,7 +1,7 @@
 """Curvature of the training loss: its matrices as operators, and what is computed from their products."""
 
 from flatlib.curvature.density import Density, density
-from flatlib.curvature.eigenvalues import Eigenvalues, top_eigenvalues
+from flatlib.curvature.eigenvalues import top_eigenvalues
 from flatlib.curvature.estimate import Estimate
 from flatlib.curvature.frobenius import FrobeniusEstimate, frobenius
 from flatlib.curvature.gauss_newton import GaussNewtonOperator
@@ -14,6 +14,7 @@ from flatlib.curvature.preconditioned import (
     preconditioned_eigenvalue,
 )
 from flatlib.curvature.problem import pairs
+from flatlib.curvature.search import Eigenvalues
 from flatlib.curvature.stability import stability_threshold
 from flatlib.curvature.trace import trace
 

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from flatlib.curvature.eigenvalues import Eigenvalues, top_eigenvalues
+from flatlib.curvature.eigenvalues import top_eigenvalues
 from flatlib.curvature.operator import HessianOperator
+from flatlib.curvature.search import Eigenvalues
 from flatlib.errors import FlatlibError
 
 

@@ -6,10 +6,11 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.eigenvalues import Eigenvalues, top_eigenvalues
+from flatlib.curvature.eigenvalues import top_eigenvalues
 from flatlib.curvature.frozen import frozen_copy
 from flatlib.curvature.operator import HessianOperator
 from flatlib.curvature.problem import Data, Loss
+from flatlib.curvature.search import Eigenvalues
 from flatlib.errors import FlatlibError
 from flatlib.sharpness.surroundings import Options
 
