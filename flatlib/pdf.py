@@ -17,7 +17,7 @@ BROWSERS = (
     "chrome",
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
 )
-QUIET = [
+HEADLESS = [
     "--headless",
     "--disable-gpu",
     "--disable-dev-shm-usage",
@@ -25,6 +25,9 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+]
+"""Options of a browser without a window that speaks to nobody."""
+PRINTED = [
     "--blink-settings=preferredColorScheme=1",  # light, whatever the system prefers
     "--no-pdf-header-footer",
     "--generate-pdf-document-outline",
@@ -71,7 +74,7 @@ def print_page(browser: str, page: Path, pdf: Path) -> None:
         own = [f"--user-data-dir={profile}", f"--print-to-pdf={pdf}"]
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             own.append("--no-sandbox")  # as root, in a container, it does not start with one
-        command = [browser, *QUIET, *own, page.as_uri()]
+        command = [browser, *HEADLESS, *PRINTED, *own, page.as_uri()]
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
         except (subprocess.SubprocessError, OSError) as error:

@@ -11,6 +11,7 @@ import pytest
 
 import flatlib.book
 from flatlib.checkout import find_root
+from flatlib.pdf import HEADLESS
 
 ROOT = find_root()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -88,14 +89,8 @@ def browser(tmp_path_factory):
     options.binary_location = CHROMIUM
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     for flag in (
-        "--headless=new",
+        *HEADLESS,
         "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-        "--no-first-run",
         f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
     ):
         options.add_argument(flag)
