@@ -37,10 +37,14 @@ def test_the_pictures_are_the_images():
 def test_the_command(tmp_path, capsys):
     output = tmp_path / "training.json"
     arguments = ["--cases", "mlp", "--dataset", "digits", "--repeats", "1", "--images", "100", "--device", "cpu"]
+    arguments += ["--batch", "50", "--precision", "bfloat16"]
     assert main(["bench", "training", *arguments, "--output", str(output)]) == 0
-    assert json.loads(output.read_text())["entries"][0]["network"] == "mlp"
+    (entry,) = json.loads(output.read_text())["entries"]
+    assert (entry["network"], entry["batch"], entry["precision"]) == ("mlp", 50, "bfloat16")
     assert "tutorial / flatlib" in capsys.readouterr().out
     assert main(["bench", "training", "--images", "0"]) == 2
+    assert main(["bench", "training", "--batch", "0"]) == 2
+    assert main(["bench", "training", *arguments[:-1], "int8"]) == 2
     assert chosen("*") == ["mlp", "small_cnn", "vgg11/4"]
     with pytest.raises(FlatlibError, match="unknown name 'resnet'"):
         chosen("mlp,resnet")

@@ -19,6 +19,7 @@ from flatlib.device import reproducible, resolve
 from flatlib.errors import FlatlibError
 from flatlib.models import build
 from flatlib.optim import build_optimizer
+from flatlib.precision import Bfloat16, step_precision
 from flatlib.train import AUGMENT, Trained, batches, step, updates_per_epoch
 
 CASES = {"mlp": ("mlp", 1.0), "small_cnn": ("small_cnn", 1.0), "vgg11/4": ("vgg11", 0.25), "vgg11": ("vgg11", 1.0)}
@@ -48,20 +49,29 @@ class Pictures(Dataset):
         return self._transform(self._images[index]), self._labels[index]
 
 
-def benchmark(names: Iterable[str], dataset: str, device: str, images: int, repeats: int) -> list[dict[str, Any]]:
-    """One entry for each network: seconds of an epoch by both loops, floating-point operations, and the matrix rate.
+def benchmark(
+    names: Iterable[str],
+    dataset: str,
+    device: str,
+    images: int,
+    repeats: int,
+    batch: int = BATCH,
+    precision: str = "float32",
+) -> list[dict[str, Any]]:
+    """One entry for each network: seconds of an epoch by both loops, floating-point operations, and the matrix rate,
+    all of them in one precision (`RunConfig.precision`).
 
     One CPU thread, as sweeps train.
     """
     with reproducible():
         place = resolve(device)
-        return [_entry(name, dataset, place, images, repeats) for name in names]
+        return [_entry(name, dataset, place, images, repeats, batch, precision) for name in names]
 
 
-def chosen(patterns: str) -> list[str]:
-    """The cases that are listed, with commas between them; ``*`` is all but the largest."""
+def chosen(patterns: str, device: str = "cpu") -> list[str]:
+    """The cases that are listed, with commas between them; ``*`` is all, but on a CPU not the largest."""
     if patterns == "*":
-        return list(CASES)[:-1]
+        return list(CASES)[: -1 if resolve(device).type == "cpu" else None]
     names = [name.strip() for name in patterns.split(",")]
     for name in names:
         if name not in CASES:
@@ -69,11 +79,12 @@ def chosen(patterns: str) -> list[str]:
     return names
 
 
-def _entry(name: str, dataset: str, place: torch.device, images: int, repeats: int) -> dict[str, Any]:
+def _entry(
+    name: str, dataset: str, place: torch.device, images: int, repeats: int, batch: int, precision: str
+) -> dict[str, Any]:
     model, width = CASES[name]
-    config = RunConfig(
-        dataset=dataset, model=model, width=width, train_size=images, test_size=10, batch_size=min(BATCH, images)
-    )
+    size = {"train_size": images, "test_size": 10, "batch_size": min(batch, images)}
+    config = RunConfig(dataset=dataset, model=model, width=width, precision=precision, **size)
     data = load(config, place)
     shape = tuple(data.x_train.shape[1:])
     calls = {"flatlib": _our_epoch(config, data, shape), "tutorial": _tutorial_epoch(config, data, shape)}
@@ -81,8 +92,9 @@ def _entry(name: str, dataset: str, place: torch.device, images: int, repeats: i
         call(0)  # the first epoch plans its kernels
     with FlopCounterMode(display=False) as counter:
         calls["flatlib"](0)
-    seconds = alternating(calls | {"matrix": _matrix_product(place)}, repeats)
-    return {"network": name, "operations": counter.get_total_flops(), "seconds": seconds}
+    seconds = alternating(calls | {"matrix": _matrix_product(place, precision)}, repeats)
+    about = {"network": name, "batch": config.batch_size, "precision": precision}
+    return about | {"operations": counter.get_total_flops(), "seconds": seconds}
 
 
 def _our_epoch(config: RunConfig, data: Data, shape: tuple[int, ...]) -> Callable[[int], None]:
@@ -104,24 +116,32 @@ def _tutorial_epoch(config: RunConfig, data: Data, shape: tuple[int, ...]) -> Ca
     loader = DataLoader(Pictures(data), batch_size=config.batch_size, shuffle=True)
     optimizer = torch.optim.SGD(network.parameters(), lr=config.learning_rate)
     criterion = nn.CrossEntropyLoss()
+    called = Bfloat16(network) if config.precision == "bfloat16" else network
 
     def epoch(repeat: int) -> None:
         running = 0.0
         for inputs, labels in loader:
             inputs, labels = inputs.to(place), labels.to(place)
-            optimizer.zero_grad()
-            loss = criterion(network(inputs), labels)
-            loss.backward()
-            optimizer.step()
+            with step_precision(config.precision):
+                optimizer.zero_grad()
+                loss = criterion(called(inputs), labels)
+                loss.backward()
+                optimizer.step()
             running += loss.item()
 
     return epoch
 
 
-def _matrix_product(place: torch.device) -> Callable[[int], None]:
-    a, b = torch.randn(2, MATRIX, MATRIX, device=place)
-    a @ b
-    return lambda repeat: torch.mm(a, b)
+def _matrix_product(place: torch.device, precision: str) -> Callable[[int], None]:
+    kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    a, b = torch.randn(2, MATRIX, MATRIX, device=place, dtype=kind)
+
+    def product(repeat: int) -> None:
+        with step_precision(precision):
+            torch.mm(a, b)
+
+    product(0)
+    return product
 
 
 def report(entries: list[dict[str, Any]]) -> pd.DataFrame:
@@ -131,6 +151,7 @@ def report(entries: list[dict[str, Any]]) -> pd.DataFrame:
         seconds = {name: sorted(times)[len(times) // 2] for name, times in entry["seconds"].items()}
         rate = 2 * MATRIX**3 / seconds["matrix"]
         rows[entry["network"]] = {
+            "batch": entry["batch"],
             "seconds": seconds["flatlib"],
             "tutorial / flatlib": median_ratio(entry["seconds"]["tutorial"], entry["seconds"]["flatlib"]),
             "share of the matrix rate": entry["operations"] / seconds["flatlib"] / rate,

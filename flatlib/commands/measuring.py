@@ -35,6 +35,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     bench.add_argument("--dataset", default="cifar10", help="images the networks are trained on (default cifar10)")
     bench.add_argument("--repeats", type=int, default=5, help="starts of each search, and timings (default 5)")
     bench.add_argument("--images", type=int, default=2000, help="of an epoch of training (default 2000)")
+    bench.add_argument("--batch", type=int, default=100, help="images of a training step (default 100)")
+    bench.add_argument("--precision", default="float32", help="of training: float32 (default), tf32 or bfloat16")
     bench.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     bench.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     bench.add_argument("--output", type=Path, help="JSON file to write")
@@ -135,11 +137,14 @@ def benchmark_training(options: argparse.Namespace) -> dict[str, Any]:
     """An epoch of each network."""
     from flatlib.bench.training import benchmark, chosen, report
 
-    if options.images < 1:
-        raise FlatlibError(f"--images: at least 1, got {options.images}")
-    entries = benchmark(chosen(options.cases), options.dataset, options.device, options.images, options.repeats)
+    for name in ("images", "batch"):
+        if getattr(options, name) < 1:
+            raise FlatlibError(f"--{name}: at least 1, got {getattr(options, name)}")
+    settings = {name: getattr(options, name) for name in ("dataset", "device", "images", "repeats")}
+    cases = chosen(options.cases, options.device)
+    entries = benchmark(cases, **settings, batch=options.batch, precision=options.precision)
     print(report(entries).to_string(float_format="{:.3g}".format))
-    return {"dataset": options.dataset, "images": options.images, "entries": entries}
+    return settings | {"entries": entries}
 
 
 def ask_about_traps(options: argparse.Namespace) -> dict[str, Any]:
