@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from flatlib.augment import augmented, cropped, flipped, mixed
 from flatlib.config import RunConfig
 from flatlib.curvature import HessianOperator, trace
+from flatlib.curvature.problem import LOSSES, resolve_loss
 from flatlib.errors import FlatlibError
 from flatlib.loss import SmoothedCrossEntropy, batch_softmax_cross_entropy, training_loss
 from flatlib.measures import evaluate
@@ -145,3 +147,14 @@ def test_what_is_drawn_comes_from_the_generator_alone():
     assert not torch.equal(first[0], other[0])
     assert torch.equal(torch.get_rng_state(), state)
     assert augmented(IMAGES, labels, 4, RunConfig(), generator())[0] is IMAGES
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), F.cross_entropy])
+def test_pytorchs_cross_entropy_is_the_one_of_that_name(loss):
+    assert resolve_loss(loss) is LOSSES["cross_entropy"]
+
+
+@pytest.mark.parametrize("options", [{"weight": torch.ones(3)}, {"ignore_index": 1}, {"label_smoothing": 0.1}])
+def test_a_cross_entropy_with_options_stays_what_it_is(options):
+    loss = nn.CrossEntropyLoss(**options)
+    assert resolve_loss(loss) is loss

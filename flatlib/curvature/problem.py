@@ -45,16 +45,26 @@ LOSSES = {"cross_entropy": cross_entropy, "mse": mse}
 
 
 def resolve_loss(loss: Loss) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss by name, or the callable itself, which must average over examples: a sum has another Hessian."""
+    """The loss by name, or the callable itself, which must average over examples: a sum has another Hessian.
+
+    PyTorch's own cross-entropy, without options, is the one of that name: what is known of it need not be found out.
+    """
     if isinstance(loss, str):
         if loss not in LOSSES:
             raise FlatlibError(f'loss "{loss}" is unknown; choose one of {", ".join(LOSSES)} or pass a callable')
         return LOSSES[loss]
     if not callable(loss):
         raise FlatlibError(f"the loss must be a name or a callable, not {type(loss).__name__}")
+    if loss is F.cross_entropy or (type(loss) is nn.CrossEntropyLoss and _has_no_options(loss)):
+        return cross_entropy
     if getattr(loss, "reduction", "mean") != "mean":
         raise FlatlibError(f'the loss has reduction="{loss.reduction}": only "mean" weights examples alike')
     return loss
+
+
+def _has_no_options(loss: nn.CrossEntropyLoss) -> bool:
+    options = (loss.weight, loss.ignore_index, loss.reduction, loss.label_smoothing)
+    return options == (None, IGNORED, "mean", 0.0) and not loss._forward_hooks and not loss._forward_pre_hooks
 
 
 @torch.no_grad()
