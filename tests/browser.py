@@ -3,11 +3,13 @@
 import functools
 import http.server
 import json
+import os
 import shutil
 import threading
 import time
 
 import pytest
+from filelock import FileLock
 
 import flatlib.book
 from flatlib.checkout import find_root
@@ -63,9 +65,19 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory):
-    """The folder of the built book."""
+    """The folder of the built book; test processes side by side build it once."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return built(tmp_path_factory.mktemp("book"))
+    folder = tmp_path_factory.getbasetemp().parent / "book"
+    with FileLock(folder.with_suffix(".lock")):
+        done = folder / "html" / "index.html"
+        return done.parent if done.exists() else built(folder)
+
+
+def built(folder):
+    """The book in a folder."""
     before = {path: path.stat().st_mtime_ns for path in (ROOT / "book").rglob("*")}
-    page = flatlib.book.build(output=tmp_path_factory.mktemp("book"))
+    page = flatlib.book.build(output=folder)
     assert {path: path.stat().st_mtime_ns for path in (ROOT / "book").rglob("*")} == before, "the build wrote to book/"
     return page.parent
 
