@@ -3,6 +3,7 @@
 import io
 import json
 import posixpath
+import shutil
 
 import numpy as np
 import pytest
@@ -130,16 +131,27 @@ def test_a_chapter_that_stopped_is_an_error(tmp_path):
         flatlib.book.build(chapters=tmp_path, output=tmp_path / "out")
 
 
-def test_a_warning_fails_the_build_and_leaves_the_old_pages(tmp_path):
-    notebook = json.loads(COMMITTED[0].read_text(encoding="utf-8"))
-    notebook["cells"][0]["source"] = "# Broken\n\n{ref}`nowhere`"
-    (tmp_path / "rerun").mkdir()
-    (tmp_path / "rerun" / COMMITTED[0].name).write_text(json.dumps(notebook), encoding="utf-8")
+@pytest.fixture
+def one_page(tmp_path, monkeypatch):
+    """Write the only page of a book which else is this one: a second to build."""
+    root = tmp_path / "checkout"
+    for name in ("_static", "_templates"):
+        shutil.copytree(ROOT / "book" / name, root / "book" / name)
+    for name in ("_config.yml", "book/references.bib"):
+        shutil.copy(ROOT / name, root / name)
+    (root / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
+    monkeypatch.setattr("flatlib.book.find_root", lambda: root)
+    monkeypatch.setattr("flatlib.explorer.write", lambda root, book: None)
+    return (root / "book" / "index.md").write_text
+
+
+def test_a_warning_fails_the_build_and_leaves_the_old_pages(tmp_path, one_page):
+    one_page("# Broken\n\n{ref}`nowhere`")
     old = tmp_path / "out" / "html"
     old.mkdir(parents=True)
     (old / ".buildinfo").write_text("an earlier build")
     with pytest.raises(FlatlibError, match=r"not built: .*nowhere.*book\.log"):
-        flatlib.book.build(chapters=tmp_path / "rerun", output=tmp_path / "out")
+        flatlib.book.build(output=tmp_path / "out")
     assert [path.name for path in old.iterdir()] == [".buildinfo"]
     assert "nowhere" in (tmp_path / "out" / "book.log").read_text(encoding="utf-8")
 
@@ -176,9 +188,7 @@ def test_a_picture_keeps_its_room_and_a_badge_has_its_colour(tmp_path):
     assert done.count('class="verdict" data-verdict="supported">') == 1
 
 
-def test_an_equation_that_cannot_be_read_fails_the_build(tmp_path):
-    notebook = json.loads(COMMITTED[0].read_text(encoding="utf-8"))
-    notebook["cells"][0]["source"] = "# Broken\n\n$\\nosuchcommand{x}$"
-    (tmp_path / COMMITTED[0].name).write_text(json.dumps(notebook), encoding="utf-8")
+def test_an_equation_that_cannot_be_read_fails_the_build(tmp_path, one_page):
+    one_page("# Broken\n\n$\\nosuchcommand{x}$")
     with pytest.raises(FlatlibError, match=r"an equation cannot be read .*nosuchcommand"):
-        flatlib.book.build(chapters=tmp_path, output=tmp_path / "out")
+        flatlib.book.build(output=tmp_path / "out")
