@@ -163,7 +163,8 @@ def failures(path: Path) -> Path:
 
 def in_folder(folder: Path) -> dict[str, Path]:
     """The records of a chapter's folder by preset, without the failed runs written down beside them."""
-    return {path.stem: path for path in sorted(folder.glob("*.jsonl")) if not path.name.endswith(FAILURES)}
+    found = {path.stem: path for path in folder.glob("*.jsonl") if not path.name.endswith(FAILURES)}
+    return dict(sorted(found.items()))
 
 
 def append_failure(path: Path, config: RunConfig, error: str, **more: float) -> None:
