@@ -118,13 +118,13 @@ def on_cluster(
             error = future.exception()
             yield configs[future.key], error if error is not None else future.result()
             future.release()
-    except TimeoutError:
+    except (CancelledError, OSError) as error:
+        if not isinstance(error, TimeoutError) or left is None:
+            raise FlatlibError(
+                f"scheduler: the connection to {execution.scheduler} was lost; what has finished is recorded, run "
+                "again to go on"
+            ) from None
         client.cancel(futures, force=True)
-    except CancelledError:
-        raise FlatlibError(
-            f"scheduler: the connection to {execution.scheduler} was lost; what has finished is recorded, run again "
-            "to go on"
-        ) from None
     finally:
         client.close()
 
