@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flatlib.checks import check_optimization, checked, one_of
+from flatlib.checks import check_optimization, check_ranges, checked, one_of
 from flatlib.errors import FlatlibError
 
 __all__ = ["RunConfig", "grid"]
@@ -41,28 +41,6 @@ CHOICES = {
     "engine": ("lanczos", "pyhessian"),
     "precision": ("float32", "tf32", "bfloat16"),
 }
-MINIMUM = {  # inclusive where the value makes sense, otherwise `learning_rate` and `width` say so themselves
-    "train_size": 1,
-    "test_size": 1,
-    "validation_size": 1,
-    "depth": 1,
-    "batch_size": 0,
-    "seed": 0,
-    "max_epochs": 1,
-    "max_updates": 1,
-    "microbatch": 1,
-    "sam_batch": 1,
-    "check_every": 1,
-    "track_every": 1,
-    "measure_size": 1,
-    "version": 1,
-}
-LARGEST_SEED = 2**62  # torch's generators take 63 bits, and the order of the batches has a seed of its own
-POSITIVE = (
-    *("learning_rate", "width", "stop_value", "matched_loss", "track_time", "tolerance", "averaging_learning_rate"),
-)
-SHARES = ("momentum", "label_smoothing", "dropout", "averaging_start")
-NOT_NEGATIVE = ("weight_decay", "sam_rho", "mixup")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,37 +153,8 @@ class RunConfig:
                 one_of(name, value, MEASURES)
         for name in self.augmentation:
             one_of("augmentation", name, AUGMENTATIONS)
-        self._check_ranges()
+        check_ranges(self)
         check_optimization(self)
-
-    def _check_ranges(self) -> None:
-        for name, least in MINIMUM.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise FlatlibError(f"{name}: must be at least {least}, got {value}")
-        if self.seed > LARGEST_SEED:
-            raise FlatlibError(f"seed: must be at most 2**62, got {self.seed}")
-        for name in POSITIVE:
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise FlatlibError(f"{name}: must be positive and finite, got {value}")
-        for name in SHARES:
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise FlatlibError(f"{name}: must be at least 0 and below 1, got {value}")
-        for name in NOT_NEGATIVE:
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise FlatlibError(f"{name}: must be finite and not negative, got {getattr(self, name)}")
-        if self.stop == "train_accuracy" and self.stop_value > 1:
-            raise FlatlibError(f"stop_value: a train accuracy is at most 1, got {self.stop_value}")
-        if self.train_size is not None and self.batch_size > self.train_size:
-            raise FlatlibError(f"batch_size: {self.batch_size} is more than the {self.train_size} training images")
-        if bool(self.track) != ((self.track_every is None) != (self.track_time is None)):
-            raise FlatlibError("track: goes with exactly one of track_every and track_time")
-        if self.model != "mlp" and (self.depth, self.activation) != (2, "relu"):
-            raise FlatlibError(f"depth, activation: apply to mlp only, the model is {self.model}")
-        if self.dropout and not self.model.startswith(("mlp", "vgg")):
-            raise FlatlibError(f"dropout: applies to mlp and the VGGs only, the model is {self.model}")
 
     @property
     def canonical(self) -> str:

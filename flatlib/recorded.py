@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from flatlib.config import LARGEST_SEED, RunConfig, run_id_of
+from flatlib.checks import LARGEST_SEED
+from flatlib.config import RunConfig, run_id_of
 from flatlib.errors import FlatlibError
 
 

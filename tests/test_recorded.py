@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flatlib import records
-from flatlib.config import LARGEST_SEED, RunConfig, grid
+from flatlib.checks import LARGEST_SEED
+from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.recorded import recorded_run_id
 

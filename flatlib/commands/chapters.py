@@ -14,9 +14,7 @@ from flatlib.errors import FlatlibError
 def add(commands: argparse._SubParsersAction) -> None:
     """The commands and their options."""
     run = commands.add_parser("run", help="rerun chapters at a preset, with your own parameters")
-    run.add_argument("chapters", nargs="+", metavar="CHAPTER", help="a chapter's name, or all")
-    run.add_argument("--preset", default="smoke", help="smoke (default) or another folder of book/presets")
-    run.add_argument("-p", dest="given", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    which(run, "smoke")
     run.add_argument("--records", type=Path, help="folder to read and append records in (default _build/records)")
     run.add_argument("--output", type=Path, help="folder for the executed notebooks (default _build/run/PRESET)")
     run.add_argument("--dry-run", action="store_true", help="train nothing; say what is missing and what it takes")
@@ -46,6 +44,13 @@ def add(commands: argparse._SubParsersAction) -> None:
     book.add_argument("--url", default="", help="address of the published pages (default that of GitHub Pages)")
     book.add_argument("--notebooks", default="", help="branch with this build's _sources, for Colab (default no Colab)")
     book.set_defaults(command=render_book)
+
+
+def which(command: argparse.ArgumentParser, preset: str) -> None:
+    """The options that say which chapters, and at which settings; `preset` is the default one."""
+    command.add_argument("chapters", nargs="+", metavar="CHAPTER", help="a chapter's name, or all")
+    command.add_argument("--preset", default=preset, help=f"{preset} (default) or another folder of book/presets")
+    command.add_argument("-p", dest="given", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
 
 
 def where(command: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from flatlib.commands.chapters import prepared, seconds
+from flatlib.commands.chapters import prepared, seconds, which
 from flatlib.errors import FlatlibError
 
 ORDER = ("01", "03", "05", "02", "04", "08", "09", "06", "07", "10", "11")
@@ -14,9 +14,7 @@ ORDER = ("01", "03", "05", "02", "04", "08", "09", "06", "07", "10", "11")
 def add(commands: argparse._SubParsersAction) -> None:
     """The two commands and their options."""
     plan = commands.add_parser("plan", help="write down the missing runs of chapters, for flatlib sweep elsewhere")
-    plan.add_argument("chapters", nargs="+", metavar="CHAPTER", help="a chapter's name, or all")
-    plan.add_argument("--preset", default="paper", help="paper (default) or another folder of book/presets")
-    plan.add_argument("-p", dest="given", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    which(plan, "paper")
     plan.add_argument("--records", type=Path, help="folder with further records (default _build/records)")
     plan.add_argument("--output", type=Path, required=True, help="the list to write")
     plan.set_defaults(command=write_plan, device="cpu", workers=1, scheduler="", time_limit="0")

@@ -5,8 +5,8 @@ from flatlib.curvature.eigenvalues import top_eigenvalues
 from flatlib.curvature.estimate import Estimate
 from flatlib.curvature.frobenius import FrobeniusEstimate, frobenius
 from flatlib.curvature.gauss_newton import GaussNewtonOperator
+from flatlib.curvature.hessian import HessianOperator
 from flatlib.curvature.layers import per_layer
-from flatlib.curvature.operator import HessianOperator
 from flatlib.curvature.preconditioned import (
     PreconditionedOperator,
     adam_preconditioner,

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from flatlib.curvature.operator import CurvatureOperator, HessianOperator
-from flatlib.curvature.search import SIGNS, Eigenvalues, by_lanczos, start_vector
+from flatlib.curvature.hessian import HessianOperator
+from flatlib.curvature.operator import CurvatureOperator
+from flatlib.curvature.search import SIGNS, Eigenvalues, Wanted, by_lanczos, start_vector
 from flatlib.errors import FlatlibError
 
 ENDS = {"largest": ("largest",), "smallest": ("smallest",), "both": ("largest", "smallest")}
@@ -72,20 +73,18 @@ def top_eigenvalues(
     if isinstance(start, Tensor) and (start.shape != (n,) or not torch.isfinite(start).all()):
         raise FlatlibError(f"start must be {n} finite numbers, got the shape {tuple(start.shape)}")
     generator = torch.Generator().manual_seed(seed)
-    return ENGINES[engine](operator, start, generator, k, ENDS[which], tol, max_products)
+    return ENGINES[engine](operator, start, generator, Wanted(k, ENDS[which], tol, max_products))
 
 
 def _by_pyhessian(
     operator: HessianOperator,
     start: Tensor | str | None,
     generator: torch.Generator,
-    k: int,
-    ends: tuple[str, ...],
-    tol: float,
-    max_products: int | None,
+    wanted: Wanted,
 ) -> Eigenvalues:
     from flatlib.curvature.power import PyHessianProducts, power_iteration  # PyHessian: no other engine needs it
 
+    k, ends, tol, max_products = wanted
     products = PyHessianProducts(operator)
     limit = max_products or PYHESSIAN_PRODUCTS
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from flatlib.curvature.eigenvalues import top_eigenvalues
 from flatlib.curvature.exact_trace import exact_traces
-from flatlib.curvature.operator import HessianOperator
+from flatlib.curvature.hessian import HessianOperator
 from flatlib.curvature.problem import Data, Loss
 from flatlib.curvature.trace import trace
 from flatlib.errors import FlatlibError

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from flatlib.curvature.fast_layers import FastLayers
 from flatlib.curvature.frozen import measuring, set_modes
+from flatlib.curvature.hessian import HessianOperator
 from flatlib.curvature.lanczos import ROUNDING
-from flatlib.curvature.operator import HessianOperator
 from flatlib.curvature.symmetry import require_symmetry
 from flatlib.errors import FlatlibError
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from flatlib.curvature.eigenvalues import top_eigenvalues
-from flatlib.curvature.operator import HessianOperator
+from flatlib.curvature.hessian import HessianOperator
 from flatlib.curvature.search import Eigenvalues
 from flatlib.errors import FlatlibError
 

@@ -1,6 +1,7 @@
 """The search for the ends of a spectrum by Lanczos: from a cheap start, on as few numbers as there are."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -52,83 +53,91 @@ class Eigenvalues:
     converged: bool
 
 
+class Wanted(NamedTuple):
+    """Which eigenvalues are searched for, and how well: arguments of `top_eigenvalues`.
+
+    Attributes
+    ----------
+    ends: "largest", "smallest" or both, with `k` eigenvalues at each.
+    """
+
+    k: int
+    ends: tuple[str, ...]
+    tol: float
+    max_products: int | None
+
+    @property
+    def signs(self) -> Tensor:
+        """(2k,) or (k,), 1 for the largest and -1 for the smallest, in the order of `Eigenvalues.values`."""
+        return torch.tensor([SIGNS[end] for end in self.ends for _ in range(self.k)])
+
+
 def by_lanczos(
     operator: CurvatureOperator,
     start: Tensor | str | None,
     generator: torch.Generator,
-    k: int,
-    ends: tuple[str, ...],
-    tol: float,
-    max_products: int | None,
+    wanted: Wanted,
 ) -> Eigenvalues:
     """On the row space of the inputs where that is cheaper, unless the zeros outside it are among the wanted values."""
     narrow = narrowed(operator)
-    if narrow is not None and k * len(ends) <= narrow.operator.shape[0]:
+    if narrow is not None and len(wanted.signs) <= narrow.operator.shape[0]:
         inside = narrow.into(start) if isinstance(start, Tensor) else start
-        found = _search(narrow.operator, inside, generator, k, ends, tol, max_products)
-        signs = torch.tensor([SIGNS[end] for end in ends for _ in range(k)])
-        if (signs * found.values > 0).all():
+        found = _search(narrow.operator, inside, generator, wanted)
+        if (wanted.signs * found.values > 0).all():
             return replace(found, vectors=narrow.out_of(found.vectors))
-    return _search(operator, start, generator, k, ends, tol, max_products)
+    return _search(operator, start, generator, wanted)
 
 
 def _search(
     operator: CurvatureOperator,
     start: Tensor | str | None,
     generator: torch.Generator,
-    k: int,
-    ends: tuple[str, ...],
-    tol: float,
-    max_products: int | None,
+    wanted: Wanted,
 ) -> Eigenvalues:
     if start is None:
-        start = subsample_start(operator, k, ends, generator)
+        start = subsample_start(operator, wanted, generator)
     vector = start_vector(operator, start, generator)
-    return _iterate(operator, vector, generator, k, ends, tol, max_products)
+    return _iterate(operator, vector, generator, wanted)
 
 
 def _iterate(
     operator: CurvatureOperator,
     start: Tensor,
     generator: torch.Generator,
-    k: int,
-    ends: tuple[str, ...],
-    tol: float,
-    max_products: int | None,
+    wanted: Wanted,
 ) -> Eigenvalues:
     n = operator.shape[0]
-    needed = min(n, k * len(ends))
+    needed = min(n, len(wanted.signs))
     lanczos = Lanczos(operator.matvec, start, generator)
     converged = False
-    while not converged and lanczos.steps < (max_products or LANCZOS_PRODUCTS):
+    while not converged and lanczos.steps < (wanted.max_products or LANCZOS_PRODUCTS):
         lanczos.step()
         if lanczos.steps < needed:
             continue
         values, residuals, vectors = lanczos.ritz()
-        wanted = [i if end == "smallest" else lanczos.steps - 1 - i for end in ends for i in range(k)]
-        bound = np.maximum(tol * np.abs(values[wanted]), lanczos.rounding)
-        converged = bool(np.all(residuals[wanted] <= bound))
+        here = [i if end == "smallest" else lanczos.steps - 1 - i for end in wanted.ends for i in range(wanted.k)]
+        bound = np.maximum(wanted.tol * np.abs(values[here]), lanczos.rounding)
+        converged = bool(np.all(residuals[here] <= bound))
     require_symmetry(lanczos.asymmetry, lanczos.size, operator.noise)
-    columns = lanczos.basis.T @ torch.as_tensor(vectors[:, wanted]).to(lanczos.basis)
+    columns = lanczos.basis.T @ torch.as_tensor(vectors[:, here]).to(lanczos.basis)
     return Eigenvalues(
-        torch.as_tensor(values[wanted]),
-        torch.as_tensor(residuals[wanted]),
+        torch.as_tensor(values[here]),
+        torch.as_tensor(residuals[here]),
         columns / torch.linalg.vector_norm(columns, dim=0),
         lanczos.steps,
         converged,
     )
 
 
-def subsample_start(
-    operator: CurvatureOperator, k: int, ends: tuple[str, ...], generator: torch.Generator
-) -> Tensor | None:
+def subsample_start(operator: CurvatureOperator, wanted: Wanted, generator: torch.Generator) -> Tensor | None:
     """The sum of the wanted eigenvectors, roughly, of the Hessian of `SUBSAMPLE` of the examples; None where that would
     cost as much as it saves, because a product is then spent on vectors of length n rather than on examples."""
     n, examples = operator.shape[0], int(SUBSAMPLE * getattr(operator, "examples", 0))
     if examples < FEWEST or examples * operator.bytes_per_example < WORTH * n * operator.torch_dtype.itemsize:
         return None
     part = operator.subsampled(examples, generator)
-    found = by_lanczos(part, "random", generator, k, ends, SUBSAMPLE_TOLERANCE, min(n, SUBSAMPLE_PRODUCTS + 2 * k))
+    rough = wanted._replace(tol=SUBSAMPLE_TOLERANCE, max_products=min(n, SUBSAMPLE_PRODUCTS + 2 * wanted.k))
+    found = by_lanczos(part, "random", generator, rough)
     return found.vectors.sum(1)
 
 

@@ -6,7 +6,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operator import HessianOperator
+from flatlib.curvature.hessian import HessianOperator
 from flatlib.curvature.problem import Data, Loss
 from flatlib.errors import FlatlibError, NotDefined
 from flatlib.sharpness.surroundings import Options, Surroundings, require_positive

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from flatlib.curvature.eigenvalues import top_eigenvalues
 from flatlib.curvature.frozen import frozen_copy
-from flatlib.curvature.operator import HessianOperator
+from flatlib.curvature.hessian import HessianOperator
 from flatlib.curvature.problem import Data, Loss
 from flatlib.curvature.search import Eigenvalues
 from flatlib.errors import FlatlibError

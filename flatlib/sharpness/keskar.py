@@ -8,7 +8,7 @@ import scipy.optimize
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operator import HessianOperator
+from flatlib.curvature.hessian import HessianOperator
 from flatlib.curvature.problem import Data, Loss
 from flatlib.errors import FlatlibError
 from flatlib.sharpness.surroundings import Options, Surroundings, require_positive

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flatlib.curvature.eigenvalues import top_eigenvalues
-from flatlib.curvature.operator import HessianOperator
+from flatlib.curvature.hessian import HessianOperator
 from flatlib.curvature.problem import Data, Loss
 from flatlib.curvature.search import Eigenvalues
 from flatlib.errors import FlatlibError

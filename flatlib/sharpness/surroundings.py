@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flatlib.curvature.frozen import measuring
-from flatlib.curvature.operator import HessianOperator
+from flatlib.curvature.hessian import HessianOperator
 from flatlib.errors import FlatlibError, NotFinite
 
 
