@@ -79,13 +79,15 @@ def by_lanczos(
     wanted: Wanted,
 ) -> Eigenvalues:
     """On the row space of the inputs where that is cheaper, unless the zeros outside it are among the wanted values."""
-    narrow = narrowed(operator)
+    narrow, spent = narrowed(operator), 0
     if narrow is not None and len(wanted.signs) <= narrow.operator.shape[0]:
         inside = narrow.into(start) if isinstance(start, Tensor) else start
         found = _search(narrow.operator, inside, generator, wanted)
         if (wanted.signs * found.values > 0).all():
             return replace(found, vectors=narrow.out_of(found.vectors))
-    return _search(operator, start, generator, wanted)
+        spent = found.products
+    found = _search(operator, start, generator, wanted)
+    return replace(found, products=found.products + spent)
 
 
 def _search(
