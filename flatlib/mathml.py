@@ -5,7 +5,7 @@ moves once it is shown, and a screen reader meets mathematics instead of a pictu
 """
 
 import re
-from html import escape
+from html import escape, unescape
 from typing import TYPE_CHECKING, Any
 
 from docutils import nodes
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from sphinx.writers.html5 import HTML5Translator
 
 CONVERTER = LatexToMathML(annotation=True)  # keeps the TeX, for whoever copies an equation
+PLAIN = LatexToMathML()
+TAG = re.compile(r"<[^>]+>")
 EXTRA_SPACE = re.compile(r"(\\\\)\s*\[[\d.]+(?:pt|em|ex)\]")  # after a line, `\\[6pt]`: the converter would print it
 LOGGER = logging.getLogger(__name__)
 
@@ -50,7 +52,19 @@ def visit_display(translator: "HTML5Translator", node: nodes.math_block) -> None
     raise nodes.SkipNode
 
 
+def in_words(app: "Sphinx", page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """Once a page is written, its equations are plain characters to whoever reads its text after that: search engines
+    and the cards of messengers show its first sentences."""
+    for node in list(doctree.findall(nodes.math)) if doctree is not None else ():
+        try:
+            text = unescape(TAG.sub("", PLAIN.convert_with_local_state(node.astext(), displaystyle=False)))
+        except LatexError:
+            text = node.astext()  # there is a warning about it already
+        node.parent.replace(node, nodes.Text(text))
+
+
 def setup(app: "Sphinx") -> dict[str, Any]:
     """What Sphinx asks of an extension."""
     app.add_html_math_renderer("mathml", (visit_inline, None), (visit_display, None))
+    app.connect("html-page-context", in_words, priority=400)  # before the extension that writes descriptions, at 500
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -60,6 +60,12 @@ def test_a_published_page_has_its_address_and_a_card(published, page):
     assert f'<meta property="og:url" content="https://example.org/book/{page}" />' in text
     assert '<meta property="og:image" content="https://example.org/book/_static/card.png" />' in text
     assert '<meta property="og:site_name" content="Sharpness and generalization" />' in text
+    assert "\\" not in re.search(r'<meta property="og:description" content="([^"]*)"', text)[1], "TeX is not for cards"
+
+
+def test_the_card_of_a_chapter_says_its_claim(published):
+    text = (published / f"{CHAPTER}.html").read_text(encoding="utf-8")
+    assert 'content="Claim Sharpness-aware minimization finds smaller λmax at every batch size, but' in text
 
 
 def test_a_chapter_opens_on_binder_and_on_colab(published):
