@@ -38,7 +38,7 @@ def verdict_grid(judged: pd.DataFrame, ax: Axes, scales: Sequence[str]) -> None:
         if above[0] != below[0]:
             ax.axhline(heights[below] + 0.5, color=GREY, linewidth=0.4)
     ax.set_yticks(list(heights.values()), [f"{name}  {int(chapter.partition('_')[0])}" for chapter, name in rows])
-    ax.set_xticks(range(len(scales)), scales)
+    ax.set_xticks(range(len(scales)), scales, rotation=45, ha="left", rotation_mode="anchor")
     ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
     ax.set_xlim(-0.5, len(scales) - 0.5)
     ax.set_ylim(-0.6, len(rows) - 0.4)
