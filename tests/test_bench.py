@@ -101,3 +101,36 @@ def test_exact_quantities_are_timed_against_torch_func(tmp_path, capsys):
     assert entry["trace_is_exact"]
     assert entry["jacobian_error"] < 1e-5
     assert "trace / gradient" in capsys.readouterr().out
+
+
+def test_a_benchmark_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
+    output, other = tmp_path / "exact.json", tmp_path / "list.json"
+    other.write_text("[]")
+    timed = []
+
+    def benchmark(problems, repeats, threads):
+        (problem,) = problems
+        timed.append(problem.name)
+        if timed == ["mlp init 1000", "mlp/10 init 1000"]:
+            raise KeyboardInterrupt
+        names = ("gradient", "trace", "jacobian_norm", "vmap(jacrev)")
+        return [{"problem": problem.name, "trace_is_exact": True, "seconds": {name: [1.0] for name in names}}]
+
+    def ask(path, repeats="1"):
+        options = ["--dataset", "digits", "--device", "cpu", "--repeats", repeats, "--output", str(path)]
+        return main(["bench", "exact", "--cases", "mlp* init 1000", *options])
+
+    monkeypatch.setattr("flatlib.bench.exact.benchmark", benchmark)
+    monkeypatch.setattr("flatlib.bench.problems.NAMES", ("mlp init 1000", "mlp/10 init 1000"))
+    assert ask(output) == 130
+    (kept,) = json.loads(output.read_text())["entries"]
+    assert kept["provenance"]["device"] == "cpu"
+    assert ask(output) == 0
+    assert timed == ["mlp init 1000", "mlp/10 init 1000", "mlp/10 init 1000"]
+    assert "1 of 2 cases are there" in capsys.readouterr().err
+    whole = output.read_text()
+    assert json.loads(whole)["entries"][0] == kept
+    for path, repeats, message in ((output, "2", "was taken with another repeats"), (other, "1", "is no benchmark")):
+        assert ask(path, repeats) == 2
+        assert message in capsys.readouterr().err
+    assert (output.read_text(), other.read_text()) == (whole, "[]")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,10 +91,6 @@ def run_benchmark(options: argparse.Namespace) -> int:
     """`flatlib bench`: a table on stdout, progress on stderr, everything measured in a JSON file."""
     if options.repeats < 1 or options.threads < 1:
         raise FlatlibError("--repeats and --threads: at least 1")
-    from flatlib.device import resolve
-    from flatlib.provenance import provenance
-
-    about = {"provenance": provenance(resolve(options.device))}
     benchmarks = {
         "curvature": benchmark_curvature,
         "exact": benchmark_exact,
@@ -102,8 +99,16 @@ def run_benchmark(options: argparse.Namespace) -> int:
     }
     found = benchmarks[options.what](options)
     if options.output is not None:
-        write_json(options.output, about | found)
+        write_json(options.output, found)
     return 0
+
+
+def where_taken(options: argparse.Namespace) -> dict[str, Any]:
+    """Versions, commit and device of what is timed now."""
+    from flatlib.device import resolve
+    from flatlib.provenance import provenance
+
+    return {"provenance": provenance(resolve(options.device))}
 
 
 def benchmark_curvature(options: argparse.Namespace) -> dict[str, Any]:
@@ -125,12 +130,39 @@ def benchmark_exact(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def timed(benchmark: Callable[..., list[dict[str, Any]]], options: argparse.Namespace) -> dict[str, Any]:
-    """The entries of a benchmark on the cases, and how they were taken."""
+    """The entries of a benchmark on the cases, and how they were taken.
+
+    Each is written as soon as it is there, and what the output holds already is kept: a benchmark of hours that was
+    interrupted goes on where it stopped, and one output can be filled case by case.
+    """
     from flatlib.bench.problems import chosen, problems
 
-    cases = problems(chosen(options.cases), options.dataset, options.device)
     settings = {name: getattr(options, name) for name in ("dataset", "repeats", "threads")}
-    return settings | {"entries": benchmark(cases, options.repeats, options.threads)}
+    wanted, entries = chosen(options.cases), taken(options.output, settings)
+    missing = [name for name in wanted if name not in entries]
+    if len(missing) < len(wanted):
+        print(f"{options.output}: {len(wanted) - len(missing)} of {len(wanted)} cases are there", file=sys.stderr)
+    for problem in problems(missing, options.dataset, options.device):
+        (entry,) = benchmark([problem], options.repeats, options.threads)
+        entries[problem.name] = entry | where_taken(options)
+        if options.output is not None:
+            write_json(options.output, settings | {"entries": list(entries.values())})
+    return settings | {"entries": list(entries.values())}
+
+
+def taken(path: Path | None, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The entries of an earlier benchmark, by case. Raises `FlatlibError` if it was not taken with these settings."""
+    if path is None or not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        entries = {entry["problem"]: entry for entry in found["entries"]}
+        differing = [name for name, value in settings.items() if found[name] != value]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise FlatlibError(f"{path}: is no benchmark of this kind; name another --output") from None
+    if differing:
+        raise FlatlibError(f"{path}: was taken with another {differing[0]}; name another --output")
+    return entries
 
 
 def benchmark_training(options: argparse.Namespace) -> dict[str, Any]:
@@ -144,7 +176,7 @@ def benchmark_training(options: argparse.Namespace) -> dict[str, Any]:
     cases = chosen(options.cases, options.device)
     entries = benchmark(cases, **settings, batch=options.batch, precision=options.precision)
     print(report(entries).to_string(float_format="{:.3g}".format))
-    return settings | {"entries": entries}
+    return where_taken(options) | settings | {"entries": entries}
 
 
 def ask_about_traps(options: argparse.Namespace) -> dict[str, Any]:
@@ -156,4 +188,4 @@ def ask_about_traps(options: argparse.Namespace) -> dict[str, Any]:
     rows = answers()
     table = pd.DataFrame(rows).set_index("trap")
     print(table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)[:28]).T.to_string())
-    return {"answers": rows}
+    return where_taken(options) | {"answers": rows}
