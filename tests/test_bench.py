@@ -116,9 +116,9 @@ def test_a_benchmark_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
         names = ("gradient", "trace", "jacobian_norm", "vmap(jacrev)")
         return [{"problem": problem.name, "trace_is_exact": True, "seconds": {name: [1.0] for name in names}}]
 
-    def ask(path, repeats="1"):
+    def ask(path, repeats="1", what="exact"):
         options = ["--dataset", "digits", "--device", "cpu", "--repeats", repeats, "--output", str(path)]
-        return main(["bench", "exact", "--cases", "mlp* init 1000", *options])
+        return main(["bench", what, "--cases", "mlp* init 1000", *options])
 
     monkeypatch.setattr("flatlib.bench.exact.benchmark", benchmark)
     monkeypatch.setattr("flatlib.bench.problems.NAMES", ("mlp init 1000", "mlp/10 init 1000"))
@@ -133,4 +133,6 @@ def test_a_benchmark_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
     for path, repeats, message in ((output, "2", "was taken with another repeats"), (other, "1", "is no benchmark")):
         assert ask(path, repeats) == 2
         assert message in capsys.readouterr().err
+    assert ask(output, what="curvature") == 2
+    assert "was taken with another benchmark" in capsys.readouterr().err
     assert (output.read_text(), other.read_text()) == (whole, "[]")

@@ -136,8 +136,10 @@ def timed(benchmark: Callable[..., list[dict[str, Any]]], options: argparse.Name
     interrupted goes on where it stopped, and one output can be filled case by case.
     """
     from flatlib.bench.problems import chosen, problems
+    from flatlib.device import resolve
 
     settings = {name: getattr(options, name) for name in ("dataset", "repeats", "threads")}
+    settings |= {"benchmark": options.what, "device": str(resolve(options.device))}
     wanted, entries = chosen(options.cases), taken(options.output, settings)
     missing = [name for name in wanted if name not in entries]
     if len(missing) < len(wanted):
