@@ -41,8 +41,8 @@ def _switched(switches: tuple, precision: str) -> Iterator[None]:
 class Bfloat16(nn.Module):
     """A network whose forward pass is autocast to bfloat16 and gives float32; weights and gradients stay float32.
 
-    The cast ends with the pass: PyTorch keeps the cast weights as long as it lasts, and SAM moves the weights between
-    two passes.
+    Weights are cast at every use: PyTorch would keep the cast ones as long as any autocast lasts that surrounds this
+    one, even one that is off, as `reproducible` opens it, and every step would train the weights of the first.
     """
 
     def __init__(self, model: nn.Module):
@@ -51,5 +51,5 @@ class Bfloat16(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's outputs, in float32."""
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
             return self.model(x).float()

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from flatlib.config import RunConfig
+from flatlib.device import reproducible
 from flatlib.measures import measure, of_run
 from flatlib.models import build
 from flatlib.optim import batch_gradient, sam_gradient
@@ -71,6 +72,26 @@ def test_bfloat16_is_another_run_with_float32_measures_of_float32_weights():
     assert {p.dtype for p in coarse.model.parameters()} == {torch.float32}
     again = measure(MEASURES[:-1], of_run(coarse.model, coarse.data, replace(TRACKED, precision="float32")))
     assert again == {name: coarse.measures[name] for name in again}
+
+
+def test_bfloat16_learns_what_float32_learns():
+    """With weights that were cast at the first step and kept, the digits stay at one in ten."""
+    config = replace(TINY, train_size=1000, max_epochs=15, stop="epochs", measures=("performance",))
+    plain, coarse = (train(replace(config, precision=name), device="cpu") for name in ("float32", "bfloat16"))
+    assert plain.measures["train_accuracy"] > 0.9
+    for name in ("train_accuracy", "train_loss"):
+        assert coarse.measures[name] == pytest.approx(plain.measures[name], abs=0.01)
+
+
+def test_bfloat16_casts_the_weights_of_the_moment():
+    """Also inside another autocast, on or off, which lasts longer than the pass."""
+    layer, x = nn.Linear(4, 3), torch.ones(1, 4)
+    for surrounding in (reproducible(), torch.autocast("cpu", torch.bfloat16)):
+        with surrounding:
+            before = Bfloat16(layer)(x)
+            with torch.no_grad():
+                layer.bias.add_(1)
+            assert torch.allclose(Bfloat16(layer)(x), before + 1, atol=0.1)
 
 
 def test_tf32_changes_nothing_on_a_cpu():
