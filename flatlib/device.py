@@ -8,6 +8,7 @@ import torch
 
 from flatlib.errors import FlatlibError
 from flatlib.execution import Execution
+from flatlib.memory import keep_freed_memory
 from flatlib.precision import full_precision
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
@@ -31,8 +32,10 @@ def reproducible() -> Iterator[None]:
     """One CPU thread, deterministic kernels, and float32 as float32 whatever is set outside: no TF32, no autocast.
 
     A sum split over threads depends on how many there are. With one thread the same configuration gives the same
-    bits whatever the number of workers, and the workers do not fight over cores.
+    bits whatever the number of workers, and the workers do not fight over cores. Memory is kept from one step to the
+    next (`keep_freed_memory`), which alone outlasts the context.
     """
+    keep_freed_memory()
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     workspace = os.environ.get(CUBLAS)
     os.environ.setdefault(CUBLAS, ":4096:8")

@@ -1,5 +1,8 @@
-"""How much memory there is to take."""
+"""How much memory there is to take, and memory that is not given back to be asked for again."""
 
+import ctypes
+import functools
+import os
 import resource
 from pathlib import Path
 
@@ -8,6 +11,31 @@ import torch
 
 CGROUP = Path("/sys/fs/cgroup")
 """Where a container's limits stand (Linux, control groups of version 2)."""
+ALLOCATOR = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+"""Variables with which whoever starts the process sets what `keep_freed_memory` would."""
+KEPT = 2**30
+"""Bytes at the end of the heap that stay the process's own when they are free."""
+OF_THE_HEAP = 2**28
+"""Bytes up to which a block is taken from the heap. Larger ones go back when they are freed, and leave no holes."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Ask the C library to keep up to `KEPT` bytes of freed memory for the next step; whether it does.
+
+    By default glibc gives the megabytes of every activation back to the system when they are freed, and the next step
+    asks for the same pages again: some 4600 page faults in a training step of VGG-11 at width 1/4, a quarter of its
+    time. The setting is the whole process's and stays. Other C libraries are left alone, and so is one that was set by
+    the environment (`ALLOCATOR`).
+    """
+    if any(name in os.environ for name in ALLOCATOR):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # no glibc: musl, macOS, Windows
+        return False
+    return bool(mallopt(M_TRIM_THRESHOLD, KEPT) and mallopt(M_MMAP_THRESHOLD, OF_THE_HEAP))
 
 
 def free_memory(device: torch.device) -> int:

@@ -1,5 +1,7 @@
 """Memory, in processes of their own: within the stated bound, and not growing."""
 
+import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,13 +47,30 @@ for repeat in range(100):
         gc.collect()
         print(psutil.Process().memory_info().rss, len(gc.get_objects()))
 """
+STEPS = """
+import resource, torch
+from flatlib.config import RunConfig
+from flatlib.device import reproducible
+from flatlib.memory import keep_freed_memory
+from flatlib.models import build
+from flatlib.optim import batch_gradient
+model = build(RunConfig(model="vgg11", width=0.25), (3, 32, 32), 10)
+batch = torch.randn(50, 3, 32, 32), torch.arange(50) % 10
+faults = []
+with reproducible():
+    for _ in range(13):
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+        batch_gradient(model, torch.nn.functional.cross_entropy, batch)
+print(int(keep_freed_memory()), faults[-1] - faults[2])
+"""
 WIDE = """nn.Sequential(
     nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(25088, 9)
 )"""
 
 
-def run(program: str) -> list[int]:
-    result = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
+def run(program: str, **environment: str) -> list[int]:
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | environment)
     return [int(number) for number in result.stdout.split()]
 
 
@@ -73,6 +92,15 @@ def test_a_hundred_measurements_take_no_more_than_forty():
     rss, objects, later_rss, later_objects = run(STEADY)
     assert later_rss < rss + 8 * 2**20
     assert later_objects < objects + 200
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
+def test_a_step_takes_the_memory_of_the_step_before_unless_the_environment_says_otherwise():
+    """Counted in pages that ten steps ask the system for."""
+    kept, few = run(STEPS)
+    left_alone, many = run(STEPS, MALLOC_TRIM_THRESHOLD_=str(2**17))
+    assert (kept, left_alone) == (1, 0)
+    assert 10 * few < many
 
 
 def operator_with(monkeypatch, free: int) -> HessianOperator:

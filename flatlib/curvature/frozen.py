@@ -11,6 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from flatlib.device import global_generators
 from flatlib.errors import FlatlibError, NotFinite, explained
+from flatlib.memory import keep_freed_memory
 from flatlib.precision import full_precision
 
 BATCH_NORM = ("eval", "train", "recalibrated")
@@ -128,6 +129,7 @@ def measuring(device: torch.device) -> Iterator[None]:
     Raises `FlatlibError` if something inside drew from the global random state: what was measured is then not a
     function (functional dropout left on, for example; it makes two products differ by more than half).
     """
+    keep_freed_memory()
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
