@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from flatlib.augment import augmented
 from flatlib.config import RunConfig
 from flatlib.data import Data, load
 from flatlib.device import reproducible, resolve, seeded
@@ -18,12 +17,13 @@ from flatlib.errors import FlatlibError, NotFinite
 from flatlib.loss import training_loss
 from flatlib.measures import Checkpoint, Numbers, evaluate, measure, of_run
 from flatlib.models import build
-from flatlib.optim import SCHEDULES, Average, batch_gradient, build_optimizer, sam_gradient
+from flatlib.optim import SCHEDULES, Average, build_optimizer
 from flatlib.optim.optimizers import set_learning_rate
-from flatlib.precision import Bfloat16, step_precision
+from flatlib.replay import replayed
+from flatlib.step import Stepper, gradient_of
 
-# What is random in a run draws from streams of its own: the initialisation uses the seed itself.
-SHUFFLE, DROPOUT, AUGMENT = 0x5EED, 0xD209, 0xA06
+# What is random in a run draws from streams of its own, as in `step.AUGMENT`: the initialisation uses the seed itself.
+SHUFFLE, DROPOUT = 0x5EED, 0xD209
 CHUNK = 1000  # images per pass when batch norm's statistics are estimated again
 
 
@@ -92,13 +92,13 @@ def descend(run: Trained) -> None:
     last = last_update(config, per_epoch)
     check_every, track_every = config.check_every or per_epoch, tracking_interval(config)
     average = Average(run.model) if config.averaging_start is not None else None
-    generator = torch.Generator().manual_seed(config.seed + AUGMENT)
+    step = stepper(run)
     track(run, tracked)
     run.model.train()
     for batch in batches(data, config):
         if run.updates % per_epoch == 0:
             set_learning_rate(run.optimizer, learning_rate_at(config, run.updates // per_epoch))
-        step(run.model, run.optimizer, run, batch, generator)
+        step(batch)
         run.updates += 1
         if average is not None and run.updates % per_epoch == 0 and averages(config, run.updates // per_epoch):
             average.add(run.model)
@@ -144,25 +144,12 @@ def averages(config: RunConfig, epochs: int) -> bool:
     return config.averaging_start is not None and epochs > config.averaging_start * config.max_epochs
 
 
-def step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    run: Trained,
-    batch: Tensor | slice,
-    generator: torch.Generator,
-) -> None:
-    """One step of a run's kind on one batch of its images."""
-    config, data = run.config, run.data
-    loss = training_loss(config)
-    examples = augmented(data.x_train[batch], data.y_train[batch], data.classes, config, generator)
-    network = Bfloat16(model) if config.precision == "bfloat16" else model
-    parts = config.microbatch
-    with step_precision(config.precision):
-        if config.sam_rho:
-            sam_gradient(network, loss, examples, config.sam_rho, sam_batch=config.sam_batch, microbatch=parts)
-        else:
-            batch_gradient(network, loss, examples, parts)
-    optimizer.step()
+def stepper(run: Trained) -> Stepper:
+    """What takes the run's steps from its first, as fast as its device does."""
+    images = run.data.x_train
+    size = run.config.batch_size or len(images)
+    gradient = replayed(gradient_of(run.model, run.config), run.model, size, images.device)
+    return Stepper(gradient, run.optimizer, run.config, run.data)
 
 
 def checkpoint(run: Trained) -> Checkpoint:
@@ -177,8 +164,8 @@ def next_iterate(run: Trained) -> nn.Module:
         model = copy.deepcopy(run.model)
         optimizer = build_optimizer(model.parameters(), run.config)
         optimizer.load_state_dict(copy.deepcopy(run.optimizer.state_dict()))
-        generator = torch.Generator().manual_seed(run.config.seed + AUGMENT)
-        step(model.train(), optimizer, run, next(batches(run.data, run.config)), generator)
+        step = Stepper(gradient_of(model.train(), run.config), optimizer, run.config, run.data)
+        step(next(batches(run.data, run.config)))
     return model
 
 

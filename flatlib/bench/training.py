@@ -20,7 +20,8 @@ from flatlib.errors import FlatlibError
 from flatlib.models import build
 from flatlib.optim import build_optimizer
 from flatlib.precision import Bfloat16, step_precision
-from flatlib.train import AUGMENT, Trained, batches, step, updates_per_epoch
+from flatlib.step import Stepper, gradient_of
+from flatlib.train import Trained, batches, stepper, updates_per_epoch
 
 CASES = {"mlp": ("mlp", 1.0), "small_cnn": ("small_cnn", 1.0), "vgg11/4": ("vgg11", 0.25), "vgg11": ("vgg11", 1.0)}
 """Model and width by name."""
@@ -87,24 +88,32 @@ def _entry(
     config = RunConfig(dataset=dataset, model=model, width=width, precision=precision, **size)
     data = load(config, place)
     shape = tuple(data.x_train.shape[1:])
-    calls = {"flatlib": _our_epoch(config, data, shape), "tutorial": _tutorial_epoch(config, data, shape)}
+    one_by_one = _our_epoch(config, data, shape, _plain)
+    calls = {"flatlib": _our_epoch(config, data, shape, stepper), "tutorial": _tutorial_epoch(config, data, shape)}
+    if place.type == "cuda":
+        calls["flatlib, without CUDA graphs"] = one_by_one
     for call in calls.values():
         call(0)  # the first epoch plans its kernels
     with FlopCounterMode(display=False) as counter:
-        calls["flatlib"](0)
+        one_by_one(0)  # what a graph replays is not counted
     seconds = alternating(calls | {"matrix": _matrix_product(place, precision)}, repeats)
     about = {"network": name, "batch": config.batch_size, "precision": precision}
     return about | {"operations": counter.get_total_flops(), "seconds": seconds}
 
 
-def _our_epoch(config: RunConfig, data: Data, shape: tuple[int, ...]) -> Callable[[int], None]:
+def _plain(run: Trained) -> Stepper:
+    return Stepper(gradient_of(run.model, run.config), run.optimizer, run.config, run.data)
+
+
+def _our_epoch(
+    config: RunConfig, data: Data, shape: tuple[int, ...], steps_of: Callable[[Trained], Stepper]
+) -> Callable[[int], None]:
     network = build(config, shape, data.classes).to(data.x_train.device).train()
-    run = Trained(config, network, data, build_optimizer(network.parameters(), config))
-    generator = torch.Generator().manual_seed(config.seed + AUGMENT)
+    step = steps_of(Trained(config, network, data, build_optimizer(network.parameters(), config)))
 
     def epoch(repeat: int) -> None:
         for batch in itertools.islice(batches(data, config), updates_per_epoch(config, data)):
-            step(network, run.optimizer, run, batch, generator)
+            step(batch)
 
     return epoch
 
@@ -145,15 +154,17 @@ def _matrix_product(place: torch.device, precision: str) -> Callable[[int], None
 
 
 def report(entries: list[dict[str, Any]]) -> pd.DataFrame:
-    """Seconds of an epoch, how many times longer the tutorial's takes, and the share of the machine's matrix rate."""
+    """Seconds of an epoch, how many times longer the other loops take, and the share of the machine's matrix rate."""
     rows = {}
     for entry in entries:
         seconds = {name: sorted(times)[len(times) // 2] for name, times in entry["seconds"].items()}
         rate = 2 * MATRIX**3 / seconds["matrix"]
+        others = [name for name in entry["seconds"] if name not in ("flatlib", "matrix")]
+        ratios = {name: median_ratio(entry["seconds"][name], entry["seconds"]["flatlib"]) for name in others}
         rows[entry["network"]] = {
             "batch": entry["batch"],
             "seconds": seconds["flatlib"],
-            "tutorial / flatlib": median_ratio(entry["seconds"]["tutorial"], entry["seconds"]["flatlib"]),
+            **{f"{name} / flatlib": ratio for name, ratio in ratios.items()},
             "share of the matrix rate": entry["operations"] / seconds["flatlib"] / rate,
             "Gflop/s": entry["operations"] / seconds["flatlib"] / 1e9,
         }
