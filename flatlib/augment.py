@@ -15,7 +15,8 @@ def augmented(
 ) -> tuple[Tensor, Tensor]:
     """One batch as the configuration trains on it: flipped, shifted, mixed.
 
-    x: (N, C, H, W). y: classes (N,). generator: on the CPU, so that every device draws the same.
+    x: (N, C, H, W). y: classes (N,). generator: on the CPU, so that every device draws the same; no step waits until a
+        GPU has what was drawn.
     """
     if "flip" in config.augmentation:
         x = flipped(x, generator)
@@ -29,13 +30,13 @@ def augmented(
 def flipped(x: Tensor, generator: torch.Generator) -> Tensor:
     """Each image mirrored left to right with probability one half."""
     mirrored = torch.rand(len(x), generator=generator) < 0.5
-    return torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(-1), x)
+    return torch.where(mirrored.to(x.device, non_blocking=True)[:, None, None, None], x.flip(-1), x)
 
 
 def cropped(x: Tensor, generator: torch.Generator, padding: int = PADDING) -> Tensor:
     """Each image shifted by up to `padding` pixels either way; what comes in is 0, the mean of standardised images."""
     n, _, height, width = x.shape
-    down, right = torch.randint(2 * padding + 1, (2, n), generator=generator).to(x.device)
+    down, right = torch.randint(2 * padding + 1, (2, n), generator=generator).to(x.device, non_blocking=True)
     padded = F.pad(x, (padding,) * 4)
     rows = down[:, None] + torch.arange(height, device=x.device)
     columns = right[:, None] + torch.arange(width, device=x.device)
@@ -49,7 +50,7 @@ def mixed(x: Tensor, y: Tensor, classes: int, alpha: float, generator: torch.Gen
     r"""$\lambda x + (1 - \lambda) x'$ with another image of the batch, $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$
     for the whole batch, and the same of the one-hot labels (Zhang et al. 2018)."""
     share = _beta(alpha, generator)
-    other = torch.randperm(len(x), generator=generator).to(x.device)
+    other = torch.randperm(len(x), generator=generator).to(x.device, non_blocking=True)
     labels = F.one_hot(y, classes).to(x.dtype)
     return share * x + (1 - share) * x[other], share * labels + (1 - share) * labels[other]
 

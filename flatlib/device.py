@@ -17,14 +17,22 @@ used."""
 
 
 def resolve(name: str) -> torch.device:
-    """The torch device a user's name means: ``auto`` takes CUDA where there is one; one that is absent is an error."""
+    """The torch device a user's name means: ``auto`` takes CUDA where there is one, ``cuda`` is PyTorch's current GPU;
+    one that is absent is an error."""
     name = Execution(device=name).device
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise FlatlibError(f"device: {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
     return device
+
+
+def current(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """On a GPU, what is asked of PyTorch without naming one, its streams, clocks and memory, is of this one inside."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ def in_processes(
         left = None if deadline == FOREVER else max(0.0, deadline - time.monotonic())
         for future in as_completed(futures, timeout=left):
             yield futures[future], future.exception() or future.result()
-    except TimeoutError:
+    except (TimeoutError, GeneratorExit):  # time is up, or nobody wants the rest
         end_workers(pool)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

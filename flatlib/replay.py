@@ -24,8 +24,8 @@ WARM_UP = 3
 CHECKED = 2
 """Replays that are compared with the plain gradient, each at a batch and at weights of its own."""
 AGREEMENT = 1e-3
-"""Of the lengths of the two gradients, and of batch norm's statistics; the kernels are the same, and so should the
-bits be. A graph that takes an old batch, old weights or an old random mask is of the order of 1 away."""
+"""Of the lengths of the two gradients, of the weights and of batch norm's statistics; the kernels are the same, and so
+should the bits be. A graph that takes an old batch, old weights or an old random mask is of the order of 1 away."""
 
 
 class Graph(Protocol):
@@ -42,31 +42,46 @@ class Graph(Protocol):
 
 
 class CudaGraph:
-    """PyTorch's own, on a stream of its own, as its notes on CUDA semantics have it."""
+    """PyTorch's own, on a stream beside the current one, as its notes on CUDA semantics have it."""
+
+    usable = True
+    """Until a recording fails: before PyTorch 2.15 that leaves the process's memory pools in disorder, and another one
+    would make it worse."""
 
     def __init__(self, device: torch.device):
-        self._graph, self._stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+        self._graph, self._stream = torch.cuda.CUDAGraph(), stream_beside(device)
 
     def beside(self, work: Callable[[], None]) -> None:
         """See `Graph`."""
-        self._stream.wait_stream(torch.cuda.current_stream())
+        current = torch.cuda.current_stream(self._stream.device)
+        self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
             work()
-        torch.cuda.current_stream().wait_stream(self._stream)
+        current.wait_stream(self._stream)
 
     def record(self, work: Callable[[], None]) -> None:
         """See `Graph`."""
-        with torch.cuda.graph(self._graph, stream=self._stream):
+        CudaGraph.usable = False
+        # The first context puts the current stream back, also where a recording that fails does not.
+        current = torch.cuda.stream(torch.cuda.current_stream(self._stream.device))
+        with current, torch.cuda.graph(self._graph, stream=self._stream):
             work()
+        CudaGraph.usable = True
 
     def replay(self) -> None:
         """See `Graph`."""
         self._graph.replay()
 
 
+@functools.cache
+def stream_beside(device: torch.device) -> torch.cuda.Stream:
+    """The same for every run: cuBLAS may keep a workspace for each stream that it has seen."""
+    return torch.cuda.Stream(device)
+
+
 def replayed(gradient: Gradient, model: nn.Module, size: int, device: torch.device) -> Gradient:
     """The same gradient, on a GPU at batches of at most `LARGEST` images by a `Replay`."""
-    if device.type != "cuda" or size > LARGEST:
+    if device.type != "cuda" or size > LARGEST or not CudaGraph.usable:
         return gradient
     return Replay(gradient, model, size, device, CudaGraph(device))
 
@@ -126,7 +141,7 @@ class Replay:
             found = outcome(self._model)
             reason = None if all(map(agree, found, expected)) else "they do not give the plain gradient"
         except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
+            reason = str(origin(error)).partition("\n")[0]
         if reason is not None:
             warnings.warn(f"no CUDA graphs in this run, which is slower for it: {reason}", stacklevel=2)
             self._graph, self._batch, self._gradients = None, None, []
@@ -134,25 +149,35 @@ class Replay:
             self._plain(batch)
 
 
+def origin(error: BaseException) -> BaseException:
+    """What went wrong first: a recording that is broken off raises once more when it is ended."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
 class State:
-    """What a pass changes beside the gradient: the buffers and the random states."""
+    """What a pass changes beside the gradient: the buffers, the random states and, on SAM's way, the weights."""
 
     def __init__(self, model: nn.Module, device: torch.device):
-        self._buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        tensors = [*model.parameters(), *model.buffers()]
+        self._tensors = [(tensor, tensor.detach().clone()) for tensor in tensors]
         self._generators = [(generator, generator.get_state()) for generator in global_generators(device)]
 
+    @torch.no_grad()
     def put_back(self) -> None:
         """As they were."""
-        for buffer, value in self._buffers:
-            buffer.copy_(value)
+        for tensor, value in self._tensors:
+            tensor.copy_(value)
         for generator, state in self._generators:
             generator.set_state(state)
 
 
 def outcome(model: nn.Module) -> list[Tensor]:
-    """Copies of what a pass leaves: the whole gradient, and each buffer."""
+    """Copies of what a pass leaves: the whole gradient, all weights, and each buffer."""
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
-    return [torch.cat([g.flatten() for g in gradients]), *(buffer.clone() for buffer in model.buffers())]
+    whole = [torch.cat([t.detach().flatten() for t in tensors]) for tensors in (gradients, model.parameters())]
+    return whole + [buffer.clone() for buffer in model.buffers()]
 
 
 def agree(found: Tensor, expected: Tensor) -> bool:

@@ -4,11 +4,13 @@ Only the driver writes. A worker sends its line back when a run is done; the dri
 happens, so that an interrupt costs the runs that were under way and no more.
 """
 
+import contextlib
 import time
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
+import torch
 from tqdm import tqdm
 
 from flatlib import records
@@ -85,20 +87,24 @@ def train_missing(missing: list[RunConfig], total: int, record: Path, execution:
     """Train `missing`, append each line as it comes, show progress, and report failures once all are through."""
     done: records.Lines = {}
     failures: dict[str, str] = {}
-    with tqdm(
+    stream = outcomes(missing, execution, run_one)
+    bar = tqdm(
         total=total,
         initial=total - len(missing),
         desc=f"{record.parent.name} {record.stem}",
         unit="run",
         disable=not execution.progress,
         bar_format="{desc}: {n_fmt} of {total_fmt} runs done{postfix} |{bar:24}| {elapsed} spent, {remaining} to go",
-    ) as bar:
+    )
+    with contextlib.closing(stream), bar:
         bar.set_postfix_str(f"{len(missing)} left")
-        for config, outcome in outcomes(missing, execution, run_one):
+        for config, outcome in stream:
             if isinstance(outcome, Exception):
                 reason = (str(outcome).splitlines() or [type(outcome).__name__])[0]
                 failures[config.run_id] = reason
                 records.append_failure(record, config, f"{type(outcome).__name__}: {reason}")
+                if isinstance(outcome, torch.AcceleratorError):  # every later call of its process would fail as well
+                    raise FlatlibError(f"a GPU failed ({reason}); what has finished is recorded, run again to go on")
             else:
                 records.append(record, outcome)
                 done[config.run_id] = outcome

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flatlib.config import RunConfig
 from flatlib.data import Data, load
-from flatlib.device import reproducible, resolve, seeded
+from flatlib.device import current, reproducible, resolve, seeded
 from flatlib.errors import FlatlibError, NotFinite
 from flatlib.loss import training_loss
 from flatlib.measures import Checkpoint, Numbers, evaluate, measure, of_run
@@ -61,15 +61,23 @@ def train(config: RunConfig, *, device: str = "auto", data: Path | None = None) 
         FlatlibError: if the data or the device is not there, or the network does not fit the images.
     """
     place = resolve(device)
-    with reproducible(), seeded(config.seed + DROPOUT, place):
+    with current(place), reproducible(), seeded(config.seed + DROPOUT, place):
         images = load(config, place, data)
         model = build(config, tuple(images.x_train.shape[1:]), images.classes).to(place)
         run = Trained(config, model, images, build_optimizer(model.parameters(), config))
         descend(run)
+        release_gradients(run)
         if run.status != "diverged":
             take_final_measures(run)
         run.measures["updates"] = run.updates
         return run
+
+
+def release_gradients(run: Trained) -> None:
+    """On a GPU they keep the memory of a graph that is gone from the measures, and from other runs."""
+    run.model.zero_grad(set_to_none=True)
+    if run.data.x_train.device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def take_final_measures(run: Trained) -> None:

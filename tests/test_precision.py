@@ -9,7 +9,7 @@ from torch import nn
 
 from flatlib.config import RunConfig
 from flatlib.device import reproducible
-from flatlib.measures import measure, of_run
+from flatlib.measures import evaluate, measure, of_run
 from flatlib.models import build
 from flatlib.optim import batch_gradient, sam_gradient
 from flatlib.precision import ON_GPU, PRECISION_SWITCHES, Bfloat16
@@ -92,6 +92,13 @@ def test_bfloat16_casts_the_weights_of_the_moment():
             with torch.no_grad():
                 layer.bias.add_(1)
             assert torch.allclose(Bfloat16(layer)(x), before + 1, atol=0.1)
+
+
+def test_loss_and_accuracy_are_in_full_precision_also_outside_a_run():
+    kinds, layer = set(), nn.Linear(4, 3)
+    with watched(lambda module, output: kinds.update(switch.fp32_precision for switch in PRECISION_SWITCHES)):
+        evaluate(layer, torch.ones(2, 4), torch.zeros(2, dtype=torch.long))
+    assert kinds == {"ieee"}
 
 
 def test_tf32_changes_nothing_on_a_cpu():

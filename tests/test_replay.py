@@ -99,12 +99,24 @@ class OldMask(Stand):
         super().replay()
 
 
+class OtherWeights(Stand):
+    """SAM moves the weights and does not come back."""
+
+    def replay(self):
+        super().replay()
+        with torch.no_grad():
+            next(self.model.parameters()).add_(1)
+
+
 class Unrecorded(Stand):
-    """An operation that waits for the GPU."""
+    """An operation that waits for the GPU; what ends the recording says only that it was broken off."""
 
     def record(self, work):
         work()
-        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        try:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
 
 
 @contextmanager
@@ -146,6 +158,7 @@ def test_a_run_that_replays_is_the_run_that_does_not(settings, monkeypatch):
         (OldWeights, {"batch_size": 0, "max_epochs": 8}),
         (OldStatistics, {"model": "small_cnn_bn"}),
         (OldMask, {"dropout": 0.3}),
+        (OtherWeights, {"sam_rho": 0.05}),
         (Unrecorded, {"model": "small_cnn_bn"}),
         (Unrecorded, {"dropout": 0.3}),
     ],
@@ -178,13 +191,15 @@ def test_what_agrees():
     assert not agree(torch.tensor(3), torch.tensor(4))
 
 
-def test_graphs_are_for_small_batches_on_a_gpu():
+def test_graphs_are_for_small_batches_on_a_gpu_where_none_has_failed(monkeypatch):
     def gradient(batch):
         pass
 
     model = nn.Linear(2, 2)
     assert replayed(gradient, model, 10, CPU) is gradient
     assert replayed(gradient, model, LARGEST + 1, torch.device("cuda")) is gradient
+    monkeypatch.setattr(CudaGraph, "usable", False)
+    assert replayed(gradient, model, 10, torch.device("cuda")) is gradient
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 
 from flatlib import records, sweep
 from flatlib.config import RunConfig, grid
@@ -53,6 +54,23 @@ def test_a_torn_record_goes_on_where_it_stopped(tmp_path, trained):
         sweep.run(CONFIGS[:2], record, QUIET)
     assert trained == [0, 1, 1]
     assert results(record) == whole
+
+
+def test_a_gpu_that_fails_fails_no_other_run(tmp_path, monkeypatch):
+    """After an illegal access every later call of the process is an error; the runs after it are not begun."""
+    record, begun, run_one = tmp_path / "r.jsonl", [], sweep.run_one
+
+    def fail_at_the_second(config, *rest):
+        begun.append(config)
+        if len(begun) == 2:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore")
+        return run_one(config, *rest)
+
+    monkeypatch.setattr(sweep, "run_one", fail_at_the_second)
+    with pytest.raises(FlatlibError, match=r"a GPU failed \(CUDA error: .* encountered\); what has finished"):
+        sweep.run(CONFIGS, record, QUIET)
+    assert (len(begun), len(records.read(record))) == (2, 1)
+    assert begun[1].run_id in records.failures(record).read_text()
 
 
 def test_known_records_are_only_read(tmp_path, trained):

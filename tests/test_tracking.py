@@ -116,3 +116,11 @@ def test_an_unknown_measure_is_refused_at_once(problem):
     model, x, y = problem
     with pytest.raises(FlatlibError, match="unknown name 'sharpness'; allowed: performance, "):
         Tracker(model, "cross_entropy", (x, y), measures=["sharpness"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_the_data_may_be_elsewhere(problem):
+    """A loader gives tensors on the CPU."""
+    model, x, y = problem
+    tracker = Tracker(model.cuda(), "cross_entropy", (x, y), measures=["lambda_max", "train_loss"])
+    assert tracker.look(0)["train_loss"] > 0

@@ -15,6 +15,7 @@ from flatlib.bench.problems import Problem
 from flatlib.bench.timing import alternating, geometric_mean, median_ratio, using_threads
 from flatlib.curvature import HessianOperator, top_eigenvalues
 from flatlib.curvature.lanczos import Lanczos
+from flatlib.precision import full_precision
 
 ACCURACY = 1e-3
 """Relative error against float64 that every answer must have from every start."""
@@ -29,7 +30,7 @@ def benchmark(problems: Iterable[Problem], repeats: int = 5, threads: int = 1) -
     `repeats` starts within `ACCURACY` of the float64 eigenvalue. Each call starts from nothing: it builds its operator.
     Memory is that of one such call in a process of its own.
     """
-    with using_threads(threads):
+    with using_threads(threads), full_precision():
         return [_entry(problem, repeats) for problem in problems]
 
 

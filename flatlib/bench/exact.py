@@ -13,6 +13,7 @@ from flatlib.bench.problems import Problem
 from flatlib.bench.timing import alternating, median_ratio, using_threads
 from flatlib.curvature import HessianOperator, trace
 from flatlib.jacobian import jacobian_norm
+from flatlib.precision import full_precision
 
 SAMPLES = 1000
 CHUNK = 100
@@ -21,7 +22,7 @@ CHUNK = 100
 
 def benchmark(problems: Iterable[Problem], repeats: int, threads: int) -> list[dict[str, Any]]:
     """One entry for each problem: seconds of a gradient, the exact trace, and Jacobian norms by both."""
-    with using_threads(threads):
+    with using_threads(threads), full_precision():
         return [_entry(problem, repeats) for problem in problems]
 
 

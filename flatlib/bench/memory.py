@@ -8,6 +8,7 @@ import torch
 
 from flatlib.bench.libraries import LIBRARIES
 from flatlib.bench.problems import Problem
+from flatlib.device import current
 from flatlib.memory import peak_memory
 
 
@@ -28,6 +29,7 @@ def _measure(answer: Connection, name: str, problem: Problem, effort: float, thr
     torch.set_num_threads(threads)
     torch.autograd.functional.hvp(lambda v: v.square().sum(), torch.ones(2), torch.ones(2))  # what PyTorch itself loads
     on_gpu = problem.device.type == "cuda"
-    before = torch.cuda.memory_allocated() if on_gpu else psutil.Process().memory_info().rss
-    LIBRARIES[name].solve(problem, effort, 0)
-    answer.send((torch.cuda.max_memory_allocated() if on_gpu else peak_memory()) - before)
+    with current(problem.device):
+        before = torch.cuda.memory_allocated() if on_gpu else psutil.Process().memory_info().rss
+        LIBRARIES[name].solve(problem, effort, 0)
+        answer.send((torch.cuda.max_memory_allocated() if on_gpu else peak_memory()) - before)

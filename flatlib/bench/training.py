@@ -1,6 +1,7 @@
 """The benchmark of training: an epoch of `flatlib.train`, against the loop of every tutorial."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -20,6 +21,7 @@ from flatlib.errors import FlatlibError
 from flatlib.models import build
 from flatlib.optim import build_optimizer
 from flatlib.precision import Bfloat16, step_precision
+from flatlib.replay import CHECKED, WARM_UP
 from flatlib.step import Stepper, gradient_of
 from flatlib.train import Trained, batches, stepper, updates_per_epoch
 
@@ -92,8 +94,10 @@ def _entry(
     calls = {"flatlib": _our_epoch(config, data, shape, stepper), "tutorial": _tutorial_epoch(config, data, shape)}
     if place.type == "cuda":
         calls["flatlib, without CUDA graphs"] = one_by_one
+    planned = math.ceil((WARM_UP + CHECKED) / updates_per_epoch(config, data))
     for call in calls.values():
-        call(0)  # the first epoch plans its kernels
+        for repeat in range(planned):  # the first epochs plan their kernels, and record a graph
+            call(repeat)
     with FlopCounterMode(display=False) as counter:
         one_by_one(0)  # what a graph replays is not counted
     seconds = alternating(calls | {"matrix": _matrix_product(place, precision)}, repeats)

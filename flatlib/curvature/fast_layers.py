@@ -192,6 +192,7 @@ class BatchNormBackward(Function):
 def _native_backward(g: Tensor, x: Tensor, weight, mean: Tensor, scale: Tensor, training: bool, eps: float) -> tuple:
     """PyTorch's kernel; with running statistics it wants the variance, here that of the stored scale."""
     if training:
+        weight = x.new_ones(x.shape[1]) if weight is None else weight  # CUDA's kernels want one to sum beside it
         return aten.native_batch_norm_backward(g, x, weight, None, None, mean, scale, True, eps, [True] * 3)
     column = (1, -1, *[1] * (x.ndim - 2))
     gamma_r = scale if weight is None else weight * scale

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedParameter
 
-from flatlib.device import global_generators
+from flatlib.device import current, global_generators
 from flatlib.errors import FlatlibError, NotFinite, explained
 from flatlib.memory import keep_freed_memory
 from flatlib.precision import full_precision
@@ -131,6 +131,7 @@ def measuring(device: torch.device) -> Iterator[None]:
     """
     keep_freed_memory()
     with ExitStack() as stack:
+        stack.enter_context(current(device))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))

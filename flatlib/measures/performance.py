@@ -7,6 +7,7 @@ from flatlib.curvature.problem import Loss
 from flatlib.errors import FlatlibError
 from flatlib.loss import SmoothedCrossEntropy
 from flatlib.measures.checkpoint import Checkpoint, Split
+from flatlib.precision import full_precision
 
 Numbers = dict[str, float | None]
 """Measures by name; None is a measure that has no value for the network."""
@@ -19,7 +20,7 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy
 
     Args:
         model: maps (N, ...) to logits (N, C); it is left in the mode it was in.
-        x, y: inputs (N, ...) and classes (N,), on the model's device.
+        x, y: inputs (N, ...) and classes (N,), on any device.
         loss: what was trained on; where that smooths the labels (`SmoothedCrossEntropy`), the loss is of these.
 
     Returns:
@@ -28,12 +29,14 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy
     smoothing = loss.smoothing if isinstance(loss, SmoothedCrossEntropy) else 0.0
     training = model.training
     model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=x.device)
-    correct = torch.zeros((), dtype=torch.int64, device=x.device)
-    for images, labels in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
-        logits = model(images)
-        total += nn.functional.cross_entropy(logits.double(), labels, reduction="sum", label_smoothing=smoothing)
-        correct += (logits.argmax(dim=1) == labels).sum()
+    place = next(model.parameters(), x).device
+    total = torch.zeros((), dtype=torch.float64, device=place)
+    correct = torch.zeros((), dtype=torch.int64, device=place)
+    with full_precision():
+        for images, labels in zip(x.split(CHUNK), y.to(place).split(CHUNK), strict=True):
+            logits = model(images.to(place))
+            total += nn.functional.cross_entropy(logits.double(), labels, reduction="sum", label_smoothing=smoothing)
+            correct += (logits.argmax(dim=1) == labels).sum()
     model.train(training)
     mean = float(total) / len(x)
     if smoothing:

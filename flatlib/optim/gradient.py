@@ -17,6 +17,8 @@ def batch_gradient(model: nn.Module, loss: Loss, batch: Batch, microbatch: int |
     model.zero_grad(set_to_none=True)
     x, y = batch
     if microbatch is None or microbatch >= len(x):
+        # The loss has no name, so that its graph is gone at once: one from an earlier step may not live on while a step
+        # is recorded (`flatlib.replay`).
         loss(model(x), y).backward()
         return
     for part, targets in zip(x.split(microbatch), y.split(microbatch), strict=True):

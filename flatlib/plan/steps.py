@@ -138,13 +138,14 @@ def timed(kind: RunConfig, batch: int, path: Path, device: torch.device, end: fl
     few, more = FEW[device.type], 2
     if device.type == "cuda":
         run_for(config, few, device)  # kernels are chosen once for each kind and size
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     short = run_for(config, few, device)
     while True:
         difference = run_for(config, few + more, device) - short
         late = time.monotonic() + short + 4 * difference > end
         if difference >= SIGNIFICANT * short or (late and difference > 0):
-            memory = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+            memory = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
             return difference / more, memory
         more *= 4
 
