@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ CONNECT = 10.0
 """Seconds to wait for a scheduler to answer."""
 
 
-def outcomes(missing: list[RunConfig], execution: Execution, run_one: RunOne) -> Iterator[Outcome]:
-    """Each configuration with what `run_one` returns, or with the error it raised, as they finish.
+def outcomes(missing: list[RunConfig], execution: Execution, run_one: RunOne) -> Generator[Outcome]:
+    """Each configuration with what `run_one` returns, or with the error it raised, as they finish; closed before its
+    end, it gives up what is under way.
 
     run_one: (configuration, device, data folder) -> anything; it must be importable where it runs.
     """
@@ -37,7 +38,7 @@ def outcomes(missing: list[RunConfig], execution: Execution, run_one: RunOne) ->
     return in_this_process(missing, execution, run_one)
 
 
-def in_this_process(missing: list[RunConfig], execution: Execution, run_one: RunOne) -> Iterator[Outcome]:
+def in_this_process(missing: list[RunConfig], execution: Execution, run_one: RunOne) -> Generator[Outcome]:
     """One after another."""
     for config in missing:
         try:
@@ -48,7 +49,7 @@ def in_this_process(missing: list[RunConfig], execution: Execution, run_one: Run
 
 def in_processes(
     missing: list[RunConfig], execution: Execution, run_one: RunOne, deadline: float = FOREVER
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """`execution.workers` at a time, each in a process of its own.
 
     Processes, not threads: torch's settings are per process. Spawned, because a forked child of a process that has
@@ -88,7 +89,7 @@ def end_workers(pool: ProcessPoolExecutor) -> None:
 
 def on_cluster(
     missing: list[RunConfig], execution: Execution, run_one: RunOne, deadline: float = FOREVER
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """On the workers of a Dask scheduler, each run again elsewhere if its worker dies.
 
     The driver alone writes: workers send their lines back. They need flatlib and the data folder.

@@ -214,7 +214,8 @@ def test_a_time_limit_keeps_what_has_finished_and_says_how_to_go_on(tmp_path, mo
     record, other = tmp_path / "r.jsonl", replace(BASE, seed=99)
     limited = Execution(device="cpu", progress=False, time_limit=12)
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "outcomes", lambda missing, *_: [(missing[0], sweep_run_one(missing[0], "cpu", None))])
+        first = ((config, sweep_run_one(config, "cpu", None)) for config in [BASE])
+        patch.setattr(sweep, "outcomes", lambda *_: first)
         with pytest.raises(
             FlatlibError, match="time limit of 12 s is over: 1 of 2 runs are recorded; the same command"
         ):

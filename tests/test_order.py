@@ -23,7 +23,7 @@ def slot(tmp_path, monkeypatch, line):
     def run(configs=GRID, execution=SLOT, runs=RUNS_A_SLOT, too_long=()) -> str:
         def some(missing, execution, run_one):
             done = [config for config in missing[:runs] if config.run_id not in too_long]
-            return [(config, line(config)) for config in done]
+            return ((config, line(config)) for config in done)
 
         monkeypatch.setattr(sweep, "outcomes", some)
         try:
