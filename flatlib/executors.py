@@ -24,7 +24,7 @@ CONNECT = 10.0
 """Seconds to wait for a scheduler to answer."""
 
 
-def outcomes(missing: list[RunConfig], execution: Execution, run_one: RunOne) -> Generator[Outcome]:
+def outcomes(missing: list[RunConfig], execution: Execution, run_one: RunOne) -> Generator[Outcome, None, None]:
     """Each configuration with what `run_one` returns, or with the error it raised, as they finish; closed before its
     end, it gives up what is under way.
 
@@ -38,7 +38,7 @@ def outcomes(missing: list[RunConfig], execution: Execution, run_one: RunOne) ->
     return in_this_process(missing, execution, run_one)
 
 
-def in_this_process(missing: list[RunConfig], execution: Execution, run_one: RunOne) -> Generator[Outcome]:
+def in_this_process(missing: list[RunConfig], execution: Execution, run_one: RunOne) -> Generator[Outcome, None, None]:
     """One after another."""
     for config in missing:
         try:
@@ -49,7 +49,7 @@ def in_this_process(missing: list[RunConfig], execution: Execution, run_one: Run
 
 def in_processes(
     missing: list[RunConfig], execution: Execution, run_one: RunOne, deadline: float = FOREVER
-) -> Generator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """`execution.workers` at a time, each in a process of its own.
 
     Processes, not threads: torch's settings are per process. Spawned, because a forked child of a process that has
@@ -89,7 +89,7 @@ def end_workers(pool: ProcessPoolExecutor) -> None:
 
 def on_cluster(
     missing: list[RunConfig], execution: Execution, run_one: RunOne, deadline: float = FOREVER
-) -> Generator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """On the workers of a Dask scheduler, each run again elsewhere if its worker dies.
 
     The driver alone writes: workers send their lines back. They need flatlib and the data folder.
