@@ -4,12 +4,15 @@ import json
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
-from flatlib.bench.training import Pictures, benchmark, chosen, report
+from flatlib.bench.training import benchmark, chosen, report
+from flatlib.bench.tutorial import Pictures, tutorial, tutorial_epoch
 from flatlib.cli import main
 from flatlib.config import RunConfig
 from flatlib.data import load
 from flatlib.errors import FlatlibError
+from flatlib.models import build
 
 
 def test_both_loops_are_timed_in_turn_and_the_rate_is_a_share():
@@ -48,3 +51,20 @@ def test_the_command(tmp_path, capsys):
     assert chosen("*") == ["mlp", "small_cnn", "vgg11/4"]
     with pytest.raises(FlatlibError, match="unknown name 'resnet'"):
         chosen("mlp,resnet")
+
+
+def test_the_tutorials_loop_learns():
+    config = RunConfig(train_size=500, batch_size=50, width=0.1, learning_rate=0.1)
+    data = load(config, torch.device("cpu"))
+    network = build(config, (1, 8, 8), data.classes)
+    epoch = tutorial_epoch(network, config, data)
+    before = cross_entropy(network(data.x_train), data.y_train).item()
+    for _ in range(10):
+        epoch()
+    assert cross_entropy(network(data.x_train), data.y_train).item() < 0.5 * before
+
+
+def test_a_loop_that_breaks_off_is_one_line():
+    config = RunConfig(dataset="nowhere.npz")
+    with tutorial(config, torch.device("cpu")) as epoch, pytest.raises(FlatlibError, match="ended early"):
+        epoch(0)

@@ -7,20 +7,17 @@ from typing import Any
 
 import pandas as pd
 import torch
-from PIL import Image
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision import transforms
 
 from flatlib.bench.timing import alternating, median_ratio
+from flatlib.bench.tutorial import tutorial
 from flatlib.config import RunConfig
 from flatlib.data import Data, load
 from flatlib.device import reproducible, resolve
 from flatlib.errors import FlatlibError
 from flatlib.models import build
 from flatlib.optim import build_optimizer
-from flatlib.precision import Bfloat16, step_precision
+from flatlib.precision import step_precision
 from flatlib.replay import CHECKED, WARM_UP
 from flatlib.step import Stepper, gradient_of
 from flatlib.train import Trained, batches, stepper, updates_per_epoch
@@ -30,26 +27,6 @@ CASES = {"mlp": ("mlp", 1.0), "small_cnn": ("small_cnn", 1.0), "vgg11/4": ("vgg1
 BATCH = 100
 MATRIX = 2048
 """Side of the square matrices whose product is the machine's rate."""
-
-
-class Pictures(Dataset):
-    """Images as a data set on disk gives them, and torchvision's usual transforms."""
-
-    def __init__(self, data: Data):
-        low, high = data.x_train.min(), data.x_train.max()
-        pixels = ((data.x_train - low) / (high - low) * 255).byte().permute(0, 2, 3, 1).cpu().contiguous().numpy()
-        self._images = [Image.fromarray(image.squeeze()) for image in pixels]
-        self._labels = data.y_train.tolist()
-        channels = data.x_train.shape[1]
-        self._transform = transforms.Compose(
-            [transforms.ToTensor(), transforms.Normalize((0.5,) * channels, (0.25,) * channels)]
-        )
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self._transform(self._images[index]), self._labels[index]
 
 
 def benchmark(
@@ -91,16 +68,17 @@ def _entry(
     data = load(config, place)
     shape = tuple(data.x_train.shape[1:])
     one_by_one = _our_epoch(config, data, shape, _plain)
-    calls = {"flatlib": _our_epoch(config, data, shape, stepper), "tutorial": _tutorial_epoch(config, data, shape)}
-    if place.type == "cuda":
-        calls["flatlib, without CUDA graphs"] = one_by_one
-    planned = math.ceil((WARM_UP + CHECKED) / updates_per_epoch(config, data))
-    for call in calls.values():
-        for repeat in range(planned):  # the first epochs plan their kernels, and record a graph
-            call(repeat)
-    with FlopCounterMode(display=False) as counter:
-        one_by_one(0)  # what a graph replays is not counted
-    seconds = alternating(calls | {"matrix": _matrix_product(place, precision)}, repeats)
+    with tutorial(config, place) as their_epoch:
+        calls = {"flatlib": _our_epoch(config, data, shape, stepper), "tutorial": their_epoch}
+        if place.type == "cuda":
+            calls["flatlib, without CUDA graphs"] = one_by_one
+        planned = math.ceil((WARM_UP + CHECKED) / updates_per_epoch(config, data))
+        for call in calls.values():
+            for repeat in range(planned):  # the first epochs plan their kernels, and record a graph
+                call(repeat)
+        with FlopCounterMode(display=False) as counter:
+            one_by_one(0)  # what a graph replays is not counted
+        seconds = alternating(calls | {"matrix": _matrix_product(place, precision)}, repeats)
     about = {"network": name, "batch": config.batch_size, "precision": precision}
     return about | {"operations": counter.get_total_flops(), "seconds": seconds}
 
@@ -118,29 +96,6 @@ def _our_epoch(
     def epoch(repeat: int) -> None:
         for batch in itertools.islice(batches(data, config), updates_per_epoch(config, data)):
             step(batch)
-
-    return epoch
-
-
-def _tutorial_epoch(config: RunConfig, data: Data, shape: tuple[int, ...]) -> Callable[[int], None]:
-    """PyTorch's "Training a classifier": a loader in this process, and the loss asked for at every step."""
-    place = data.x_train.device
-    network = build(config, shape, data.classes).to(place).train()
-    loader = DataLoader(Pictures(data), batch_size=config.batch_size, shuffle=True)
-    optimizer = torch.optim.SGD(network.parameters(), lr=config.learning_rate)
-    criterion = nn.CrossEntropyLoss()
-    called = Bfloat16(network) if config.precision == "bfloat16" else network
-
-    def epoch(repeat: int) -> None:
-        running = 0.0
-        for inputs, labels in loader:
-            inputs, labels = inputs.to(place), labels.to(place)
-            with step_precision(config.precision):
-                optimizer.zero_grad()
-                loss = criterion(called(inputs), labels)
-                loss.backward()
-                optimizer.step()
-            running += loss.item()
 
     return epoch
 
