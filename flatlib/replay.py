@@ -90,8 +90,8 @@ class Replay:
     """The gradient of a network in training, launched at once for batches of `size` images.
 
     Batches of another size, the last of an epoch, are launched kernel by kernel. So is everything, with a warning, if
-    the gradient cannot be recorded or if its first replays do not give what the plain one gives: no run ever goes on
-    from a gradient that is not that of its batch.
+    the gradient cannot be recorded or if one of its first replays does not give what the plain one gives; the step then
+    takes the plain one.
 
     model: whose parameters and buffers stay the same tensors as long as this is used, as every optimizer keeps them.
     """
