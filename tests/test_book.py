@@ -188,6 +188,21 @@ def test_a_picture_keeps_its_room_and_a_badge_has_its_colour(tmp_path):
     assert done.count('class="verdict" data-verdict="supported">') == 1
 
 
+def test_a_picture_is_the_same_with_fewer_bytes(tmp_path):
+    (tmp_path / "_images").mkdir()
+    picture = tmp_path / "_images" / "a.svg"
+    picture.write_text(
+        '<svg width="72pt" height="1in">\n  <path d="M 1.23456 7 L -0.999 2.5"/>\n'
+        '  <text x="1.23456" transform="rotate(-0 1.2 3.4)">1.23456</text>\n'
+        '  <text transform="rotate(-90 1.2 3.4)">b</text>\n</svg>'
+    )
+    finish(tmp_path)
+    assert picture.read_text() == (
+        '<svg width="72pt" height="1in">\n<path d="M 1.23 7 L -1.00 2.5"/>\n'
+        '<text x="1.23">1.23456</text>\n<text transform="rotate(-90 1.2 3.4)">b</text>\n</svg>'
+    )
+
+
 def test_an_equation_that_cannot_be_read_fails_the_build(tmp_path, one_page):
     one_page("# Broken\n\n$\\nosuchcommand{x}$")
     with pytest.raises(FlatlibError, match=r"an equation cannot be read .*nosuchcommand"):
