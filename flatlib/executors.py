@@ -119,6 +119,8 @@ def on_cluster(
             error = future.exception()
             yield configs[future.key], error if error is not None else future.result()
             future.release()
+    except GeneratorExit:  # nobody wants the rest
+        client.cancel(futures, force=True)
     except (CancelledError, OSError) as error:
         if not isinstance(error, TimeoutError) or left is None:
             raise FlatlibError(

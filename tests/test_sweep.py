@@ -4,12 +4,14 @@ import time
 from dataclasses import replace
 
 import pytest
+import sleepers
 import torch
 
 from flatlib import records, sweep
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.execution import Execution
+from flatlib.executors import outcomes
 
 BASE = RunConfig(width=0.05, train_size=100, test_size=50, max_epochs=2, track=("lambda_max",), track_every=2)
 CONFIGS = grid(BASE, learning_rate=[0.1, 0.5], seed=[0, 1])
@@ -71,6 +73,14 @@ def test_a_gpu_that_fails_fails_no_other_run(tmp_path, monkeypatch):
         sweep.run(CONFIGS, record, QUIET)
     assert (len(begun), len(records.read(record))) == (2, 1)
     assert begun[1].run_id in records.failures(record).read_text()
+
+
+def test_workers_of_a_sweep_that_breaks_off_are_ended():
+    stream = outcomes([0.0, 1000.0, 2000.0], Execution(workers=2), sleepers.sleep)
+    assert next(stream) == (0.0, 0.0)
+    began = time.monotonic()
+    stream.close()
+    assert time.monotonic() - began < 20
 
 
 def test_known_records_are_only_read(tmp_path, trained):
