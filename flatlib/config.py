@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flatlib.checks import check_optimization, check_ranges, checked, one_of
+from flatlib._validation import check_optimization, check_ranges, checked, one_of
 from flatlib.errors import FlatlibError
 
 __all__ = ["RunConfig", "grid"]
@@ -62,13 +62,13 @@ class RunConfig:
         dropout: probability with which a unit of the fully connected hidden layers is dropped in a training step, for
             ``mlp`` and the VGGs (Kaur et al. 2022, section 3.4); every measure is taken with dropout off.
         loss: what is trained on: ``cross_entropy``, or ``batch_softmax``, the loss as Bejan et al. 2022 coded it (see
-            `flatlib.loss`). Every measure is of the cross-entropy.
-        optimizer: a name in `OPTIMIZERS`, see `flatlib.optim`; `momentum` goes with ``heavy_ball`` and ``nesterov``.
+            `flatlib.losses`). Every measure is of the cross-entropy.
+        optimizer: a name in `OPTIMIZERS`, see `flatlib.training.optim`; `momentum` goes with ``heavy_ball`` and ``nesterov``.
         weight_decay, weight_decay_kind: gamma, added to the gradient as gamma w (``l2``) or taken off the weights
             beside the step (``decoupled``). It is not part of the loss whose curvature is measured (Granziol 2020).
         sam_rho: radius of SAM around the optimizer, 0 for none; its perturbation is that of the whole batch (Kaur et
             al. 2022) or, with `sam_batch`, of each group of so many images (m-SAM).
-        learning_rate, schedule: constant, or ``granziol``, set at the start of each epoch (`flatlib.optim.schedule`).
+        learning_rate, schedule: constant, or ``granziol``, set at the start of each epoch (`flatlib.training.optim.schedules`).
         averaging_start: from this share of `max_epochs` on, the iterates at the end of each epoch are averaged, at
             `averaging_learning_rate` if there is one, and the average is what is measured at the end; None for none.
         batch_size: images a step; 0 takes all training images: full-batch gradient descent. `microbatch` images go

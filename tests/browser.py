@@ -11,9 +11,9 @@ import time
 import pytest
 from filelock import FileLock
 
-import flatlib.book
-from flatlib.checkout import find_root
-from flatlib.pdf import HEADLESS
+import flatlib.book.build
+from flatlib.book.paths import find_root
+from flatlib.book.pdf import HEADLESS
 
 ROOT = find_root()
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -77,7 +77,7 @@ def pages(tmp_path_factory):
 def built(folder):
     """The book in a folder."""
     before = {path: path.stat().st_mtime_ns for path in (ROOT / "book").rglob("*")}
-    page = flatlib.book.build(output=folder)
+    page = flatlib.book.build.build(output=folder)
     assert {path: path.stat().st_mtime_ns for path in (ROOT / "book").rglob("*")} == before, "the build wrote to book/"
     return page.parent
 

@@ -7,9 +7,9 @@ import matplotlib.pyplot as plt
 import nbformat
 from notebook_text import code
 
-from flatlib.asked import executed
-from flatlib.checkout import find_root, notebooks
-from flatlib.parameters import preset
+from flatlib.book.dry_run import executed
+from flatlib.book.parameters import preset
+from flatlib.book.paths import find_root, notebooks
 
 ROOT = find_root()
 CHAPTERS = notebooks(ROOT)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatlib.config import RunConfig
-from flatlib.curvature.problem import resolve_loss
+from flatlib.curvature.operators.empirical_risk import resolve_loss
 from flatlib.figures import use_style
 
 pytest.register_assert_rewrite("made_up")

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flatlib import records
 from flatlib.claims import Claim, overall
 from flatlib.config import RunConfig
+from flatlib.runs import records
 
 SEEDS = range(5)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from made_up import SEEDS, noise, runs_of
 
+from flatlib.claims.bejan2022 import six_optimizers
 from flatlib.config import RunConfig, grid
-from flatlib.six_optimizers import six_optimizers
 
 DECAYS = [0.0, 0.001, 0.01]
 MOMENTUM = {"optimizer": "heavy_ball", "momentum": 0.9}

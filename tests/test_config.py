@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flatlib import config as module
-from flatlib import data, measures, models
+from flatlib import measures
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.execution import Execution
-from flatlib.optim import SCHEDULES, optimizers
+from flatlib.training import data, models
+from flatlib.training.optim import SCHEDULES, optimizers
 
 DEFAULTS = {
     "dataset": "digits",

@@ -14,14 +14,14 @@ from torch import nn
 
 from flatlib.config import MEASURES, RunConfig
 from flatlib.curvature import HessianOperator, top_eigenvalues
-from flatlib.data import load
 from flatlib.device import reproducible, resolve
 from flatlib.errors import FlatlibError
 from flatlib.measures import measure, of_run
-from flatlib.models import build
 from flatlib.precision import PRECISION_SWITCHES
-from flatlib.sweep import run_one
-from flatlib.train import train
+from flatlib.runs.sweep import run_one
+from flatlib.training.data import load
+from flatlib.training.models import build
+from flatlib.training.train import train
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 AGREEMENT = 1e-3

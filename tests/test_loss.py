@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from flatlib.augment import augmented, cropped, flipped, mixed
 from flatlib.config import RunConfig
 from flatlib.curvature import HessianOperator, trace
-from flatlib.curvature.problem import LOSSES, resolve_loss
+from flatlib.curvature.operators.empirical_risk import LOSSES, resolve_loss
 from flatlib.errors import FlatlibError
-from flatlib.loss import SmoothedCrossEntropy, batch_softmax_cross_entropy, training_loss
+from flatlib.losses import SmoothedCrossEntropy, batch_softmax_cross_entropy, training_loss
 from flatlib.measures import evaluate
-from flatlib.models import build
-from flatlib.train import train
+from flatlib.training.augmentation import augmented, cropped, flipped, mixed
+from flatlib.training.models import build
+from flatlib.training.train import train
 
 LOGITS = torch.randn(5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.tensor([0, 1, 2, 3, 0])

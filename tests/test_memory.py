@@ -52,8 +52,8 @@ import resource, torch
 from flatlib.config import RunConfig
 from flatlib.device import reproducible
 from flatlib.memory import keep_freed_memory
-from flatlib.models import build
-from flatlib.optim import batch_gradient
+from flatlib.training.models import build
+from flatlib.training.optim import batch_gradient
 model = build(RunConfig(model="vgg11", width=0.25), (3, 32, 32), 10)
 batch = torch.randn(50, 3, 32, 32), torch.arange(50) % 10
 faults = []
@@ -104,7 +104,7 @@ def test_a_step_takes_the_memory_of_the_step_before_unless_the_environment_says_
 
 
 def operator_with(monkeypatch, free: int) -> HessianOperator:
-    monkeypatch.setattr("flatlib.curvature.graph_memory.free_memory", lambda device: free)
+    monkeypatch.setattr("flatlib.curvature.operators.chunk_memory.free_memory", lambda device: free)
     data = torch.zeros(1000, 3, 8, 8), torch.zeros(1000, dtype=torch.long)
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(288, 2))
     return HessianOperator(model, "cross_entropy", data)
@@ -116,7 +116,7 @@ def test_chunks_are_what_the_free_memory_allows(monkeypatch):
     assert 1 < little.chunk_size < 1000
     assert little.product_memory < 2**20 + 8 * 4 * little.shape[0]
     assert operator_with(monkeypatch, 0).chunk_size == 1
-    monkeypatch.setattr("flatlib.curvature.graph_memory.GRAPH_MEMORY_CPU", 2**20)
+    monkeypatch.setattr("flatlib.curvature.operators.chunk_memory.GRAPH_MEMORY_CPU", 2**20)
     assert operator_with(monkeypatch, 2**40).chunk_size == little.chunk_size
 
 

@@ -14,7 +14,7 @@ from flatlib.bench.memory import peak_memory_of
 from flatlib.bench.problems import Problem
 from flatlib.bench.timing import alternating, geometric_mean, median_ratio, using_threads
 from flatlib.curvature import HessianOperator, top_eigenvalues
-from flatlib.curvature.lanczos import Lanczos
+from flatlib.curvature.spectrum.lanczos import Lanczos
 from flatlib.precision import full_precision
 
 ACCURACY = 1e-3

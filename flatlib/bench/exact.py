@@ -12,8 +12,8 @@ from torch import Tensor
 from flatlib.bench.problems import Problem
 from flatlib.bench.timing import alternating, median_ratio, using_threads
 from flatlib.curvature import HessianOperator, trace
-from flatlib.jacobian import jacobian_norm
 from flatlib.precision import full_precision
+from flatlib.sharpness.jacobian import jacobian_norm
 
 SAMPLES = 1000
 CHUNK = 100

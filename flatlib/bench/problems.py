@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from flatlib.config import RunConfig
-from flatlib.data import load
 from flatlib.device import resolve
 from flatlib.errors import FlatlibError
-from flatlib.models import build
-from flatlib.train import train
+from flatlib.training.data import load
+from flatlib.training.models import build
+from flatlib.training.train import train
 
 SEED = 1
 TRAINING = {"learning_rate": 0.05, "batch_size": 50, "max_epochs": 20, "stop_value": 0.99, "seed": SEED}

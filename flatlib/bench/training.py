@@ -1,4 +1,4 @@
-"""The benchmark of training: an epoch of `flatlib.train`, against the loop of every tutorial."""
+"""The benchmark of training: an epoch of `flatlib.training.train`, against the loop of every tutorial."""
 
 import itertools
 import math
@@ -12,15 +12,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from flatlib.bench.timing import alternating, median_ratio
 from flatlib.bench.tutorial import tutorial
 from flatlib.config import RunConfig
-from flatlib.data import Data, load
 from flatlib.device import reproducible, resolve
 from flatlib.errors import FlatlibError
-from flatlib.models import build
-from flatlib.optim import build_optimizer
 from flatlib.precision import step_precision
-from flatlib.replay import CHECKED, WARM_UP
-from flatlib.step import Stepper, gradient_of
-from flatlib.train import Trained, batches, stepper, updates_per_epoch
+from flatlib.training.cuda_graph import CHECKED, WARM_UP
+from flatlib.training.data import Data, load
+from flatlib.training.models import build
+from flatlib.training.optim import build_optimizer
+from flatlib.training.step import Stepper, gradient_of
+from flatlib.training.train import Trained, batches, stepper, updates_per_epoch
 
 CASES = {"mlp": ("mlp", 1.0), "small_cnn": ("small_cnn", 1.0), "vgg11/4": ("vgg11", 0.25), "vgg11": ("vgg11", 1.0)}
 """Model and width by name."""

@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from flatlib.config import RunConfig
-from flatlib.data import Data, load
 from flatlib.errors import FlatlibError
-from flatlib.models import build
 from flatlib.precision import Bfloat16, full_precision, step_precision
+from flatlib.training.data import Data, load
+from flatlib.training.models import build
 
 
 class Pictures(Dataset):
@@ -42,7 +42,7 @@ class Pictures(Dataset):
 def tutorial(config: RunConfig, device: torch.device) -> Iterator[Callable[[int], None]]:
     """A call that takes one epoch, as long as the process lives.
 
-    It has the images, the network, the precision and the number of threads of `flatlib.train`, and otherwise PyTorch as
+    It has the images, the network, the precision and the number of threads of `flatlib.training.train`, and otherwise PyTorch as
     it comes: its kernels need not be deterministic, and the C library gives freed memory back.
     """
     context = multiprocessing.get_context("spawn")

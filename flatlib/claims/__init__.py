@@ -3,9 +3,9 @@
 import importlib
 import pkgutil
 
-from flatlib.claims.rules import Claim, Prediction, Rule, overall, readable, sentence
-from flatlib.claims.settings import complete_cells, exclusions
-from flatlib.claims.trend import trends
+from flatlib.claims.prediction import Claim, Prediction, Rule, overall, readable, sentence
+from flatlib.claims.rank_correlations import trends
+from flatlib.claims.selection import complete_cells, exclusions
 
 MODULES = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
 _FOUND = [module.CLAIM for module in MODULES if hasattr(module, "CLAIM")]

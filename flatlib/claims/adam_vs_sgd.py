@@ -8,10 +8,10 @@ of their own. Bejan et al. 2022, Figure 4: six optimizers, adaptive against not.
 import pandas as pd
 from scipy.stats import ks_2samp
 
-from flatlib.claims.rules import Claim, Prediction, Rule
-from flatlib.claims.settings import complete_cells
+from flatlib.claims.contrasts import seed_differences, seed_doublings
+from flatlib.claims.prediction import Claim, Prediction, Rule
+from flatlib.claims.selection import complete_cells
 from flatlib.config import RunConfig
-from flatlib.contrasts import seed_differences, seed_doublings
 from flatlib.errors import FlatlibError
 
 SGD, ADAM, AVERAGED = "SGD", "Adam", "Adam, averaged"

@@ -6,9 +6,9 @@ and the next, batch norm in train mode (`flatlib.sharpness.between_iterates`).
 
 import pandas as pd
 
-from flatlib.claims.rules import Claim, Prediction, Rule
-from flatlib.claims.settings import at_batch, complete_cells
-from flatlib.contrasts import mean_within, seed_differences, seed_doublings
+from flatlib.claims.contrasts import mean_within, seed_differences, seed_doublings
+from flatlib.claims.prediction import Claim, Prediction, Rule
+from flatlib.claims.selection import at_batch, complete_cells
 from flatlib.errors import FlatlibError
 
 CELL = ["model", "batch_size", "learning_rate"]

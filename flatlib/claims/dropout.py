@@ -6,9 +6,9 @@ one is the largest rate, of 0.5 or more, that every seed trained to the stop rul
 
 import pandas as pd
 
-from flatlib.claims.rules import Claim, Prediction, Rule
-from flatlib.claims.settings import complete_cells
-from flatlib.contrasts import mean_within, seed_differences, seed_doublings, seed_taus
+from flatlib.claims.contrasts import mean_within, seed_differences, seed_doublings, seed_taus
+from flatlib.claims.prediction import Claim, Prediction, Rule
+from flatlib.claims.selection import complete_cells
 
 CELL = ["batch_size", "learning_rate", "dropout"]
 SAME = ["batch_size", "learning_rate"]

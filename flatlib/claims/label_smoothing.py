@@ -6,8 +6,8 @@ compared is the peak along a run, and the value at equal training accuracy, neve
 
 import pandas as pd
 
-from flatlib.claims.rules import Claim, Prediction, Rule
-from flatlib.contrasts import mean_within, seed_taus
+from flatlib.claims.contrasts import mean_within, seed_taus
+from flatlib.claims.prediction import Claim, Prediction, Rule
 from flatlib.errors import FlatlibError
 
 JACOBIAN = "softmax_jacobian_norm"

@@ -7,11 +7,11 @@ a larger batch.
 import numpy as np
 import pandas as pd
 
-from flatlib.claims.rules import Claim, Prediction, Rule
-from flatlib.claims.settings import complete_cells
-from flatlib.contrasts import mean_within
+from flatlib.claims.contrasts import mean_within
+from flatlib.claims.prediction import Claim, Prediction, Rule
+from flatlib.claims.selection import complete_cells
 from flatlib.errors import FlatlibError
-from flatlib.records import trajectories
+from flatlib.runs.records import trajectories
 from flatlib.stats import seed_slopes
 
 CELL = ["batch_size", "learning_rate"]

@@ -6,8 +6,8 @@ the large one, gradient descent stays near the edge of stability: lambda_max is 
 
 import pandas as pd
 
-from flatlib.claims.rules import Claim, Prediction, Rule
-from flatlib.claims.settings import at_batch
+from flatlib.claims.prediction import Claim, Prediction, Rule
+from flatlib.claims.selection import at_batch
 from flatlib.stats import matched_difference, seed_slopes
 
 CELL = ["batch_size", "learning_rate"]

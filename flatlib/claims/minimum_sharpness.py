@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from flatlib.claims.rules import Claim, Prediction, Rule
-from flatlib.claims.settings import complete_cells
-from flatlib.contrasts import mean_within, seed_differences, seed_doublings, seed_taus
+from flatlib.claims.contrasts import mean_within, seed_differences, seed_doublings, seed_taus
+from flatlib.claims.prediction import Claim, Prediction, Rule
+from flatlib.claims.selection import complete_cells
 from flatlib.errors import FlatlibError
 
 CELL = ["model", "optimizer", "sam_rho"]

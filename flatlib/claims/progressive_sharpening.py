@@ -8,7 +8,7 @@ Cross-entropy loses its curvature once the data are fitted, so windows end where
 import numpy as np
 import pandas as pd
 
-from flatlib.claims.rules import Claim, Prediction, Rule
+from flatlib.claims.prediction import Claim, Prediction, Rule
 from flatlib.errors import FlatlibError
 from flatlib.stats import bootstrap_mean, kendall_tau, seed_slopes
 

@@ -6,10 +6,10 @@ beside the same training without. The gap is |training loss - test loss|.
 
 import pandas as pd
 
-from flatlib.claims.rules import Claim, Prediction, Rule
-from flatlib.claims.settings import complete_cells
-from flatlib.claims.trend import mean_text
-from flatlib.contrasts import seed_doublings, seed_taus
+from flatlib.claims.contrasts import seed_doublings, seed_taus
+from flatlib.claims.prediction import Claim, Prediction, Rule
+from flatlib.claims.rank_correlations import mean_text
+from flatlib.claims.selection import complete_cells
 from flatlib.errors import FlatlibError
 
 SETTINGS = {

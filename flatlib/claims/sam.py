@@ -6,9 +6,9 @@ is SAM's radius, 0 is plain SGD. Only runs at the same learning rate are compare
 
 import pandas as pd
 
-from flatlib.claims.rules import Claim, Prediction, Rule
-from flatlib.claims.settings import at_batch
-from flatlib.contrasts import mean_within, seed_differences, seed_taus
+from flatlib.claims.contrasts import mean_within, seed_differences, seed_taus
+from flatlib.claims.prediction import Claim, Prediction, Rule
+from flatlib.claims.selection import at_batch
 
 CELL = ["batch_size", "learning_rate", "sam_rho"]
 

@@ -6,9 +6,9 @@ lengths of training and input scalings are compared with themselves only.
 
 import pandas as pd
 
-from flatlib.claims.rules import Claim, Prediction, Rule
-from flatlib.claims.settings import complete_cells
-from flatlib.contrasts import mean_within, seed_differences, seed_doublings, seed_taus
+from flatlib.claims.contrasts import mean_within, seed_differences, seed_doublings, seed_taus
+from flatlib.claims.prediction import Claim, Prediction, Rule
+from flatlib.claims.selection import complete_cells
 from flatlib.stats import bootstrap_mean
 
 SAME = ["model", "learning_rate", "max_epochs", "standardize"]

@@ -20,7 +20,7 @@ def against(
     """Draw y against the setting x: every seed faint, the mean bold, a 95 % bootstrap band over seeds.
 
     A value of x has a mean and a band only if every seed reached the stop rule there, as in the verdicts
-    (`flatlib.claims.settings.complete_cells`). Capped runs are open markers; diverged runs are not drawn. A band needs
+    (`flatlib.claims.selection.complete_cells`). Capped runs are open markers; diverged runs are not drawn. A band needs
     two seeds.
 
     Args:

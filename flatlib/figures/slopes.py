@@ -27,7 +27,7 @@ def slope_trend(
 
     Args:
         table: one row per run with columns seed, x, y and `group` (numbers). All rows count: pass the runs that the
-            verdict counts (`flatlib.claims.rules.complete_cells`).
+            verdict counts (`flatlib.claims.prediction.complete_cells`).
         level: of the interval.
 
     Raises:

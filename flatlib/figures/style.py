@@ -52,7 +52,7 @@ def use_style() -> None:
 
     Call it in a chapter's first cell. The same table then gives the same bytes with the same matplotlib version.
     """
-    with as_file(files("flatlib") / "flatlib.mplstyle") as path:
+    with as_file(files("flatlib.figures") / "flatlib.mplstyle") as path:
         plt.style.use(path)
     shell = get_ipython()
     if hasattr(shell, "kernel"):

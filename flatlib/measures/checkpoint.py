@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from flatlib.config import RunConfig
 from flatlib.curvature import GaussNewtonOperator, HessianOperator
-from flatlib.curvature.problem import Data as Examples
-from flatlib.curvature.problem import Loss
-from flatlib.data import Data
-from flatlib.loss import SmoothedCrossEntropy
+from flatlib.curvature.operators.empirical_risk import Data as Examples
+from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.losses import SmoothedCrossEntropy
+from flatlib.training.data import Data
 
 Split = tuple[Tensor, Tensor]
 
@@ -63,7 +63,7 @@ def of_run(model: nn.Module, data: Data, config: RunConfig, after: Callable[[], 
 
     Args:
         model: the network as it stands.
-        data: the images it trains on and is tested on, from `flatlib.data.load`.
+        data: the images it trains on and is tested on, from `flatlib.training.data.load`.
         config: its settings; `measure_size`, `batch_norm`, `engine`, `tolerance` and `seed` say how it is measured.
         after: makes the network after one more step, for the measure `between_iterates`; None where there is none.
     """

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.problem import Loss
+from flatlib.curvature.operators.empirical_risk import Loss
 from flatlib.errors import FlatlibError
-from flatlib.loss import SmoothedCrossEntropy
+from flatlib.losses import SmoothedCrossEntropy
 from flatlib.measures.checkpoint import Checkpoint, Split
 from flatlib.precision import full_precision
 

@@ -2,9 +2,8 @@
 
 import torch
 
-from flatlib.curvature.problem import materialise
+from flatlib.curvature.operators.empirical_risk import materialise
 from flatlib.errors import NotDefined
-from flatlib.jacobian import jacobian_norm
 from flatlib.measures.checkpoint import Checkpoint
 from flatlib.measures.performance import Numbers
 from flatlib.sharpness import (
@@ -15,6 +14,7 @@ from flatlib.sharpness import (
     minimum_sharpness,
     sam_sharpness,
 )
+from flatlib.sharpness.jacobian import jacobian_norm
 
 
 def weight_norm(checkpoint: Checkpoint) -> Numbers:

@@ -3,12 +3,12 @@
 Every measure takes (model, loss, data), leaves the model as it was, and returns its value with what certifies it.
 """
 
-from flatlib.sharpness.ascent import Rise, adaptive_sharpness, sam_sharpness
-from flatlib.sharpness.iterates import BetweenIterates, between_iterates
+from flatlib.sharpness.between_iterates import BetweenIterates, between_iterates
 from flatlib.sharpness.keskar import BoxSharpness, keskar_sharpness
 from flatlib.sharpness.landscape import Lines, Plane, loss_along_eigenvectors, loss_in_eigenplane
 from flatlib.sharpness.margin import Margins, margin
 from flatlib.sharpness.minimum import MinimumSharpness, minimum_sharpness
+from flatlib.sharpness.sam import Rise, adaptive_sharpness, sam_sharpness
 from flatlib.sharpness.slices import loss_along, loss_in_plane
 
 __all__ = [  # noqa: RUF022 -- grouped by subject

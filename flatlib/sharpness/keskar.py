@@ -8,10 +8,10 @@ import scipy.optimize
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.hessian import HessianOperator
-from flatlib.curvature.problem import Data, Loss
+from flatlib.curvature.operators.empirical_risk import Data, Loss
+from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.errors import FlatlibError
-from flatlib.sharpness.surroundings import Options, Surroundings, require_positive
+from flatlib.sharpness.perturbed_loss import Options, Surroundings, require_positive
 
 MOST_CORNERS = 20
 RISING = 1e-3

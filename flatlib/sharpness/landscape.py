@@ -9,12 +9,12 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.eigenvalues import top_eigenvalues
-from flatlib.curvature.hessian import HessianOperator
-from flatlib.curvature.problem import Data, Loss
-from flatlib.curvature.search import Eigenvalues
+from flatlib.curvature.operators.empirical_risk import Data, Loss
+from flatlib.curvature.operators.hessian import HessianOperator
+from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
+from flatlib.curvature.spectrum.lanczos_search import Eigenvalues
 from flatlib.errors import FlatlibError
-from flatlib.sharpness.surroundings import Options, Surroundings
+from flatlib.sharpness.perturbed_loss import Options, Surroundings
 
 
 @dataclass(frozen=True)

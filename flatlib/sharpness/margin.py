@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.frozen import frozen_copy, logits, measuring, set_modes
-from flatlib.curvature.problem import Data, materialise, require_inputs
+from flatlib.curvature.operators.empirical_risk import Data, materialise, require_inputs
+from flatlib.curvature.operators.frozen_model import frozen_copy, logits, measuring, set_modes
 from flatlib.errors import FlatlibError, NotDefined
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75)

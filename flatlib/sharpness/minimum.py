@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from flatlib.curvature.estimate import Estimate
-from flatlib.curvature.exact_trace import exact_traces
-from flatlib.curvature.hessian import HessianOperator
-from flatlib.curvature.problem import Data, Loss, materialise
-from flatlib.curvature.trace import trace
+from flatlib.curvature.operators.empirical_risk import Data, Loss, materialise
+from flatlib.curvature.operators.hessian import HessianOperator
+from flatlib.curvature.trace.exact import exact_traces
+from flatlib.curvature.trace.hutchinson import Estimate
+from flatlib.curvature.trace.trace import trace
 from flatlib.errors import NotDefined
 from flatlib.sharpness.rescaling import BATCH_NORM, Layer, chain_of_layers, require_homogeneous
 

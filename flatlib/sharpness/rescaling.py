@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.frozen import frozen_copy, measuring, run, set_modes
+from flatlib.curvature.operators.frozen_model import frozen_copy, measuring, run, set_modes
 from flatlib.errors import NotDefined, NotFinite
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm

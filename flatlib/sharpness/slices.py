@@ -8,10 +8,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.hessian import HessianOperator
-from flatlib.curvature.problem import Data, Loss
+from flatlib.curvature.operators.empirical_risk import Data, Loss
+from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.errors import FlatlibError
-from flatlib.sharpness.surroundings import Options, Surroundings, require_positive
+from flatlib.sharpness.perturbed_loss import Options, Surroundings, require_positive
 
 RIGHT_ANGLE = 1e-5
 """Deviation of $U^\\top U$ from the identity that is rounding, of vectors in float32."""

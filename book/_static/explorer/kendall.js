@@ -1,4 +1,4 @@
-// Kendall's tau_b of runs compared within groups, as flatlib.concordance computes it: pairs are counted in each group,
+// Kendall's tau_b of runs compared within groups, as flatlib.claims.concordance computes it: pairs are counted in each group,
 // and the groups' taus are averaged by their number of untied pairs, sqrt(A B). One group gives Kendall's tau_b itself.
 window.flatlibExplorer = window.flatlibExplorer || {};
 

@@ -1,0 +1,1 @@
+"""Execute, judge and render the chapters of the book."""

@@ -1,0 +1,7 @@
+"""Run the command line as ``python -m flatlib.cli``."""
+
+import sys
+
+from flatlib.cli import main
+
+sys.exit(main())

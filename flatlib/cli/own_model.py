@@ -1,0 +1,119 @@
+"""Measuring a reader's own network: a function in a file of theirs, a table of numbers with their errors."""
+
+import importlib.util
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+from tqdm import tqdm
+
+from flatlib._validation import one_of
+from flatlib.curvature.operators.empirical_risk import materialise
+from flatlib.errors import FlatlibError
+from flatlib.measures import REGISTRY, Checkpoint, measure
+from flatlib.runs.provenance import provenance
+
+MEASURABLE = tuple(name for name in REGISTRY if name not in ("performance", "between_iterates"))
+"""Those that need nothing but a model and examples."""
+BATCH = 256
+COMPANIONS = {
+    "residual": "error",
+    "standard_error": "error",
+    "products": "products",
+    "converged": "converged",
+    "exact": "exact",
+}
+"""Where a companion of a measure stands in the table: its residual and its standard error are both its error."""
+
+
+def load(target: str) -> tuple[nn.Module, Any]:
+    """Call FUNCTION of FILE.py, which returns (model, data); `target` is "FILE.py:FUNCTION".
+
+    The file is a program of the reader's own, and is run.
+
+    Raises `FlatlibError` if there is no such file or function, if it fails, or returns anything else.
+    """
+    file, _, name = target.rpartition(":")
+    path = Path(file)
+    if not file or path.suffix != ".py" or not name.isidentifier():
+        raise FlatlibError(f"{target}: expected FILE.py:FUNCTION, a function of yours that returns (model, data)")
+    if not path.is_file():
+        raise FlatlibError(f"{path}: no such file")
+    spec = importlib.util.spec_from_file_location(f"{path.stem} of flatlib measure", path)
+    module = importlib.util.module_from_spec(spec)
+    # Kept: data may import a neighbour of the file when read, and dataclasses and pickle look their module up.
+    sys.path.insert(0, str(path.resolve().parent))
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+        function = getattr(module, name, None)
+        if not callable(function):
+            raise FlatlibError(f"{path}: has no function {name}")
+        found = function()
+    except FlatlibError:
+        raise
+    except Exception as error:
+        raise FlatlibError(f"{target}: failed with {type(error).__name__}: {error}") from error
+    if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], nn.Module)):
+        raise FlatlibError(f"{target}: must return (model, data), a torch module and what it is measured on")
+    return found
+
+
+def examples(data: Any, most: int | None, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """All examples of a pair of tensors, an iterable of batches or a data set, or the first `most`, on the device.
+
+    Raises `FlatlibError` if they are none of these, empty, or fail while they are read.
+    """
+    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+        data = DataLoader(data, batch_size=BATCH)
+    try:
+        x, y, _ = materialise(data)
+    except FlatlibError:
+        raise
+    except Exception as error:
+        raise FlatlibError(f"the data cannot be read: {type(error).__name__}: {error}") from error
+    return x[:most].to(device), y[:most].to(device)
+
+
+def measured(names: Sequence[str], checkpoint: Checkpoint) -> pd.DataFrame:
+    """One row for each measure: `value`, `error` (a residual or a standard error), `products`, `converged`, `seconds`.
+
+    What a measure does not state is missing; a value that is not defined for the network is NaN.
+    """
+    for name in names:
+        one_of("--measures", name, MEASURABLE)
+    rows: dict[str, dict[str, Any]] = {}
+    for name in tqdm(names, desc="measuring", leave=False):
+        start = time.perf_counter()
+        numbers = measure([name], checkpoint)
+        seconds = time.perf_counter() - start
+        for key, value in numbers.items():
+            column = COMPANIONS.get(key.removeprefix(f"{name}_"))
+            if column is None:
+                rows[key] = {"value": value, "seconds": seconds}
+            else:
+                rows[name][column] = value
+    columns = ["value", "error", "products", "converged", "exact", "seconds"]
+    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns).rename_axis("measure")
+
+
+def described(checkpoint: Checkpoint, device: torch.device) -> dict[str, Any]:
+    """What the numbers are of, and where they were computed, as plain JSON values."""
+    trainable = [p for p in checkpoint.model.parameters() if p.requires_grad]
+    return {
+        "model": type(checkpoint.model).__name__,
+        "parameters": sum(p.numel() for p in trainable),
+        "dtype": str(trainable[0].dtype) if trainable else None,
+        "examples": len(checkpoint.examples[0]),
+        "loss": checkpoint.loss,
+        "batch_norm": checkpoint.batch_norm,
+        "tolerance": checkpoint.tolerance,
+        "seed": checkpoint.seed,
+        "provenance": provenance(device),
+    }

@@ -1,0 +1,105 @@
+"""`flatlib records`: show, merge and check records."""
+
+import argparse
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from flatlib.errors import FlatlibError
+
+MAIN_MEASURES = ("updates", "train_loss", "test_accuracy", "lambda_max", "lambda_max_residual")  # what `show` prints
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """The command and its actions."""
+    record = commands.add_parser("records", help="show, merge or check records")
+    actions = record.add_subparsers(required=True, metavar="ACTION")
+    for name, command, text in (
+        ("show", show_records, "print the runs of a record as a table"),
+        ("check", check_records, "read every line and say what is wrong"),
+        ("merge", merge_records, "join records, or folders of them, made in several places"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("paths", nargs="+", type=Path, metavar="RECORD")
+        action.set_defaults(command=command)
+        if name == "merge":
+            action.add_argument("--output", type=Path, required=True, help="the record, or the folder, to write")
+
+
+def show_records(options: argparse.Namespace) -> int:
+    """`flatlib records show`: settings that vary, status and main measures, one run a row."""
+    from flatlib.config import RunConfig
+    from flatlib.runs import records
+
+    lines = [line for path in existing(options.paths) for line in records.read(path).values()]
+    runs = records.table(lines)
+    varying = [name for name in RunConfig().to_json() if name in runs and runs[name].astype(str).nunique() > 1]
+    fixed = [name for name in ("dataset", "model") if name not in varying]
+    telling = ["run_id", *fixed, *varying, "status", *(name for name in MAIN_MEASURES if name in runs)]
+    print(f"{len(lines)} runs" if runs.empty else f"{runs[telling].to_string(index=False)}\n{len(lines)} runs")
+    return 0
+
+
+def check_records(options: argparse.Namespace) -> int:
+    """`flatlib records check`: one line per record; the first bad line stops with its place."""
+    from flatlib.runs import records
+
+    for path in existing(options.paths):
+        lines = records.read(path)
+        statuses = [line["status"] for line in lines.values()]
+        counts = ", ".join(f"{statuses.count(status)} {status}" for status in records.STATUSES)
+        data = {line["provenance"].get("data") for line in lines.values()}
+        print(f"{path}: {len(lines)} runs ({counts}) on {len(data)} data set(s)")
+    return 0
+
+
+def merge_records(options: argparse.Namespace) -> int:
+    """`flatlib records merge`: all runs of all records once; a contradiction is reported and nothing is written.
+
+    Of folders, every ``CHAPTER/PRESET.jsonl`` is merged into the one of the same name in the output folder, which keeps
+    the runs that it has.
+    """
+    from flatlib.runs import records
+    from flatlib.runs.lock import locked_if_there
+
+    targets = (
+        in_folders(options.paths, options.output) if options.paths[0].is_dir() else {options.output: options.paths}
+    )
+    with contextlib.ExitStack() as stack:
+        merged: dict[Path, records.Lines] = {}
+        for target, paths in targets.items():
+            stack.enter_context(locked_if_there(target))
+            lines = merged.setdefault(target, {})
+            for path in existing(paths):
+                for line in records.read(path).values():
+                    records.add(lines, line, str(path))
+        for target, lines in merged.items():
+            if lines or target == options.output:  # no published record is begun by a slot in which no run was finished
+                records.write(target, lines.values())
+            print(f"{target}: {len(lines)} runs from {len(targets[target])} records")
+    return 0
+
+
+def in_folders(folders: Sequence[Path], output: Path) -> dict[Path, list[Path]]:
+    """For every record of these folders its place in `output`, and what is merged there; what is there comes first."""
+    from flatlib.runs import records
+
+    targets: dict[Path, list[Path]] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise FlatlibError(f"{folder}: no such folder; merge folders with folders and records with records")
+        for chapter in sorted(path for path in folder.iterdir() if path.is_dir()):
+            for path in records.in_folder(chapter).values():
+                target = output / chapter.name / path.name
+                targets.setdefault(target, [target] if target.is_file() else []).append(path)
+    if not targets:
+        raise FlatlibError(f"{', '.join(map(str, folders))}: no such record as CHAPTER/PRESET.jsonl in it")
+    return targets
+
+
+def existing(paths: Sequence[Path]) -> Sequence[Path]:
+    """`paths`, if each is a file."""
+    for path in paths:
+        if not path.is_file():
+            raise FlatlibError(f"{path}: no such record")
+    return paths

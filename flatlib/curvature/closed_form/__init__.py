@@ -1,0 +1,1 @@
+"""Models whose Hessian is known in closed form."""

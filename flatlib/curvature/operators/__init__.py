@@ -1,0 +1,1 @@
+"""Hessian and Gauss-Newton operators of an empirical risk."""

@@ -1,0 +1,1 @@
+"""Eigenvalues, spectral density and norms of an operator."""

@@ -1,0 +1,170 @@
+"""PyHessian's power iteration (Yao et al. 2020) behind this package's operator, accepted by its true residual."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import pyhessian
+import torch
+from pyhessian.utils import group_add, group_product, orthnormal
+from torch import Tensor
+
+from flatlib.curvature.operators.double_backward import FastLayers
+from flatlib.curvature.operators.frozen_model import measuring, set_modes
+from flatlib.curvature.operators.hessian import HessianOperator
+from flatlib.curvature.operators.symmetry import require_symmetry
+from flatlib.curvature.spectrum.lanczos import ROUNDING
+from flatlib.errors import FlatlibError
+
+STALLED = 0.9
+"""An unshifted iteration is shifted when `PATIENCE` products leave more than this part of the residual; tuned."""
+PATIENCE = 20
+WRONG_END = 0.1
+"""The dominant eigenvalue is known to be of the unwanted end when the residual is below this part of it; tuned."""
+DEFLATION = 0.1
+"""Part of the tolerance asked of vectors which later ones are made orthogonal to: their error enters those; tuned."""
+
+Vector = list[Tensor]
+
+
+class Pair(NamedTuple):
+    """An approximate eigenpair of the scaled Hessian: the value, ||Hv - value v||, the unit vector v, and whether the
+    iteration was heading for the wanted end of the spectrum."""
+
+    value: float
+    residual: float
+    vector: Vector
+    wanted_end: bool
+
+
+class PyHessianProducts:
+    r"""PyHessian's Hessian-vector products of a scaled loss, on the operator's copy of the model and its chunks.
+
+    - The scale makes $\|H\| \gtrsim 1$, so that PyHessian's guards of 1e-6 do not swallow small Hessians.
+    - Gradients are cleared before and after: its `backward` adds to what it finds, and what it leaves holds the graph.
+    - Its `eval()` is undone for train-mode batch norm; the caller's model is never seen.
+    - $0 \cdot \|\theta\|^2$ is added to the loss, so that parameters without a second derivative have a zero one.
+    - The device is the operator's.
+    """
+
+    def __init__(self, operator: HessianOperator):
+        self.used = 0
+        self.scale: float | None = None
+        self.largest = 0.0
+        """Largest ||Hv|| seen for a unit vector, a lower bound of the scaled ||H||."""
+        self._before: tuple[Vector, Vector] | None = None  # the last vector and its product
+        self._operator = operator
+        self._parameters = list(operator.parameters.values())
+        self._sizes = [p.numel() for p in self._parameters]
+        self._hessian = pyhessian.hessian(
+            operator.model, self._criterion, dataloader=list(operator.chunks()), cuda=False
+        )
+        self._hessian.device = operator.device
+        set_modes(operator.model, operator.batch_norm)
+
+    @property
+    def rounding(self) -> float:
+        """What is indistinguishable from zero beside ||H||."""
+        return ROUNDING * torch.finfo(self._operator.torch_dtype).eps * self.largest
+
+    def __call__(self, v: Vector) -> Vector:
+        """$Hv$ for a unit vector v, scaled by one over the norm of the first product."""
+        self.used += 1
+        with measuring(self._operator.device), _cleared(self._operator), FastLayers():
+            _, product = self._hessian.dataloader_hv_product(v)
+        largest_entry = max(float(piece.abs().max()) for piece in product)
+        if not largest_entry < float("inf"):
+            raise FlatlibError("a Hessian-vector product is not finite: the curvature is not defined")
+        if self.scale is None and largest_entry > 0:
+            product = [piece / largest_entry for piece in product]
+            length = _length(product)
+            product = [piece / length for piece in product]
+            self.scale = 1 / (largest_entry * length)
+        self.largest = max(self.largest, _length(product))
+        if self._before is not None:
+            v_before, product_before = self._before
+            difference = float(group_product(v_before, product)) - float(group_product(product_before, v))
+            require_symmetry(abs(difference), self.largest, (self.scale or 1.0) * self._operator.noise)
+        self._before = [piece.clone() for piece in v], [piece.clone() for piece in product]
+        return product
+
+    def pieces(self, v: Tensor) -> Vector:
+        """A flat vector as one new tensor per parameter; PyHessian's utilities work in place."""
+        return [part.reshape(p.shape).clone() for part, p in zip(v.split(self._sizes), self._parameters, strict=True)]
+
+    def _criterion(self, output: Tensor, target: Tensor) -> Tensor:
+        nothing = sum((p * p).sum() for p in self._parameters) * 0.0
+        return (self.scale or 1.0) * self._operator.checked_loss(output, target) + nothing
+
+
+def power_iteration(
+    products: PyHessianProducts,
+    start: Vector,
+    random: Callable[[], Vector],
+    k: int,
+    sign: int,
+    tol: float,
+    limit: int,
+) -> list[Pair]:
+    """The k largest (sign 1) or smallest (sign -1) eigenpairs, each iterated orthogonally to those before it.
+
+    PyHessian's own loop stops when its value changes little, whatever the residual, returns the value that is largest
+    in magnitude, and between eigenvalues a and -a stops anywhere. This one, on PyHessian's products and vector
+    operations, accepts on the residual only.
+    """
+    pairs: list[Pair] = []
+    for later in reversed(range(k)):
+        v = random() if pairs else start
+        found = [pair.vector for pair in pairs]
+        pairs.append(_iterate(products, v, random, found, sign, DEFLATION * tol if later else tol, limit - later))
+    return sorted(pairs, key=lambda pair: -sign * pair.value)
+
+
+def _iterate(
+    products: PyHessianProducts,
+    v: Vector,
+    random: Callable[[], Vector],
+    found: list[Vector],
+    sign: int,
+    tol: float,
+    limit: int,
+) -> Pair:
+    """Power iteration on H, and on H + sign rho I once the other end dominates or the iteration stalls.
+
+    rho, the largest ||Hv|| seen, makes every shifted eigenvalue of the wanted sign. The first iteration of all starts
+    unshifted, as the dominant end is not known yet.
+    """
+    shift = sign * products.largest
+    residuals: list[float] = []
+    while True:
+        v = orthnormal(v, found)
+        product = products(v)
+        value = float(group_product(product, v) / group_product(v, v))
+        residual = _length([hv - value * piece for hv, piece in zip(product, v, strict=True)])
+        residuals.append(residual)
+        other_end = shift == 0 and sign * value < 0
+        accepted = residual <= max(tol * abs(value), products.rounding) and not other_end
+        if accepted or products.used >= limit:
+            return Pair(value, residual, v, not other_end)
+        stalled = len(residuals) > PATIENCE and residual > STALLED * residuals[-1 - PATIENCE]
+        if shift == 0 and (stalled or (other_end and residual < WRONG_END * abs(value))):
+            shift = sign * products.largest
+            v = random() if other_end else product
+        else:
+            v = group_add(list(product), v, alpha=shift)
+
+
+def _length(v: Vector) -> float:
+    return float(group_product(v, v)) ** 0.5
+
+
+@contextmanager
+def _cleared(operator: HessianOperator) -> Iterator[None]:
+    operator.model.zero_grad(set_to_none=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Using backward\\(\\) with create_graph=True")
+            yield
+    finally:
+        operator.model.zero_grad(set_to_none=True)

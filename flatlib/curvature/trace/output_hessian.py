@@ -1,0 +1,88 @@
+"""The Hessian of the loss in each example's own outputs, as a sum of weighted squares."""
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from flatlib.curvature.operators.empirical_risk import cross_entropy, mse
+
+Squares = Iterator[tuple[Tensor, Tensor]]
+MATRIX_MEMORY = 2**30
+"""Bytes that the vectors (D, N, D) may take: 13,000 examples of 100 classes. Smaller chunks have more classes."""
+
+
+def is_mean_of_examples(loss: Callable[[Tensor, Tensor], Tensor], target: Tensor) -> bool:
+    """Whether the loss is known to average over examples with equal weights: a class of -100 has none."""
+    return loss is mse or (loss is cross_entropy and (target.is_floating_point() or bool((target >= 0).all())))
+
+
+def loss_squares(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor) -> Squares | None:
+    r"""Weights $w_{ik}$ (N,) and vectors $s_{ik}$ (N, D) for k = 1, 2, ..., in float64, so that the mean loss of N
+    outputs of D numbers has the Hessian $\sum_k w_{ik} s_{ik} s_{ik}^\top$ in those of example i.
+
+    None if the loss mixes examples (a softmax over the batch), where that is not its Hessian, or if it needs too much
+    memory, or cannot be evaluated in float64.
+    """
+    if 8 * len(output) * output[0].numel() ** 2 > MATRIX_MEMORY:
+        return None
+    output = output.detach().double()
+    if loss is mse:
+        return _mse_squares(output.flatten(1))
+    if loss is cross_entropy and output.ndim == 2 and is_mean_of_examples(loss, target):
+        return _cross_entropy_squares(output, target)
+    return _autograd_squares(loss, output, target.double() if target.is_floating_point() else target)
+
+
+def _mse_squares(output: Tensor) -> Squares:
+    n, d = output.shape
+    weight = torch.full((n,), 2 / (n * d), dtype=output.dtype, device=output.device)
+    for row in torch.eye(d, dtype=output.dtype, device=output.device):
+        yield weight, row.expand(n, d)
+
+
+def _cross_entropy_squares(output: Tensor, target: Tensor) -> Squares:
+    r"""$\mathrm{diag}(p) - p p^\top = \sum_{k < C} d_k l_k l_k^\top$, with $q_k = \sum_{j > k} p_j$,
+    $d_k = p_k q_k / q_{k-1}$ and $l_k = e_k - \sum_{j > k} (p_j / q_k) e_j$: one square fewer than classes, and no
+    difference of nearly equal numbers in a confident network.
+
+    Source: Tanabe and Sagae 1992, the Cholesky decomposition of a multinomial covariance.
+    """
+    p = output.softmax(1)
+    total = target.double().sum(1) if target.is_floating_point() else torch.ones_like(p[:, 0])
+    tails = p.flip(1).cumsum(1).flip(1)
+    here, later = tails[:, :-1], tails[:, 1:]
+    weights = torch.where(here > 0, p[:, :-1] * later / here, 0) * total[:, None] / len(p)
+    classes = torch.arange(p.shape[1], device=p.device)
+    below = (classes > classes[:-1, None])[:, None]
+    vectors = torch.where(below & (later.T > 0)[:, :, None], -p / later.T[:, :, None], 0)
+    vectors += (classes == classes[:-1, None])[:, None]
+    return zip(weights.T, vectors, strict=True)
+
+
+def _autograd_squares(loss: Callable, output: Tensor, target: Tensor) -> Squares | None:
+    """The eigenvectors of each example's matrix, found by one derivative of the loss's gradient for each output."""
+    n, d = len(output), output[0].numel()
+    loss = copy.deepcopy(loss).double() if isinstance(loss, nn.Module) else loss
+    flat = output.flatten(1).requires_grad_()
+    try:
+        slope = torch.autograd.grad(loss(flat.view_as(output), target), flat, create_graph=True)[0]
+    except RuntimeError:
+        return None
+    if not slope.requires_grad:
+        return iter(())
+
+    def derivative(weights: Tensor) -> Tensor:
+        return torch.autograd.grad(slope, flat, weights, retain_graph=True, materialize_grads=True)[0]
+
+    matrices = torch.stack([derivative(row.expand(n, d)) for row in torch.eye(d).to(flat)], 1)
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(n, d, generator=generator, dtype=flat.dtype).to(flat)
+    error = derivative(probe) - torch.einsum("nij,nj->ni", matrices, probe)
+    if not error.abs().max() <= 1e-9 * matrices.abs().max():
+        return None
+    values, vectors = torch.linalg.eigh((matrices + matrices.mT) / 2)
+    negligible = d * torch.finfo(values.dtype).eps * values.abs().amax(1, keepdim=True)
+    needed = (values.abs() > negligible).any(0)
+    return zip(values.mT[needed], vectors.permute(2, 0, 1)[needed], strict=True)

@@ -1,0 +1,1 @@
+"""Run configurations and record them: from a `RunConfig` to one line of a record."""

@@ -1,0 +1,46 @@
+"""Which missing run comes first: a figure wants every setting at a seed before it wants another seed."""
+
+import json
+from collections import Counter
+from collections.abc import Container, Iterable
+from pathlib import Path
+
+from flatlib.config import RunConfig
+from flatlib.runs.records import failures
+
+
+def whole_seeds_first(missing: Iterable[RunConfig], put_off: Container[str] = ()) -> list[RunConfig]:
+    """`missing`, seed by seed, the seed that lacks the fewest runs first; otherwise in the order given.
+
+    Statistics pair the settings of a seed with each other, so a seed counts once it is whole. Many short slots finish
+    one seed after another this way, and what a slot began the next one ends. Results do not depend on the order.
+
+    put_off: run_ids that come after all others.
+
+    >>> from flatlib.config import grid
+    >>> [(c.learning_rate, c.seed) for c in whole_seeds_first(grid(RunConfig(), learning_rate=[1, 2], seed=[7, 8]))]
+    [(1.0, 7), (2.0, 7), (1.0, 8), (2.0, 8)]
+    """
+    missing = list(missing)
+    lacking = Counter(config.seed for config in missing)
+    place = {seed: number for number, seed in enumerate(lacking)}  # a counter keeps the order of first appearance
+    return sorted(missing, key=lambda config: (config.run_id in put_off, lacking[config.seed], place[config.seed]))
+
+
+def tried_in_vain(record: Path, time_limit: float | None) -> set[str]:
+    """The run_ids that failed before, or that were given up after at least as long as there is now, by what is written
+    down beside the record: begun first, they would take every slot from the runs that can be done.
+
+    time_limit: seconds there are now; None for no end.
+    """
+    found = set()
+    path = failures(record)
+    for content in path.read_bytes().splitlines() if path.is_file() else ():
+        try:
+            line = json.loads(content)
+            seconds = line.get("seconds")
+            if seconds is None or (time_limit is not None and seconds >= time_limit):
+                found.add(line["run_id"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # torn by a crash, or edited: it is no result, and only the order hangs on it
+    return found

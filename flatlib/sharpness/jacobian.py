@@ -1,0 +1,156 @@
+"""Spectral norms of the input-output Jacobian, the flatness in input space of MacDonald et al. 2023."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from flatlib.curvature.operators.frozen_model import frozen_copy, logits, measuring, set_modes
+from flatlib.errors import FlatlibError
+
+__all__ = ["jacobian_norm"]
+
+
+def jacobian_norm(model: nn.Module, x: Tensor, *, softmax: bool = False, chunk_size: int = 100) -> Tensor:
+    r"""The spectral norm $\|\partial f(x_i) / \partial x_i\|_2$ for every sample, exactly, in evaluation mode.
+
+    $C$ backward passes give all rows $J_c$ of a whole chunk; the norm is the root of the largest eigenvalue of the
+    $C \times C$ Gram matrix $J J^\top$. Where the inputs enter through one linear layer with weights $W$ alone, as in
+    an MLP, the passes end at its outputs: their rows $\Delta$ give $J J^\top = \Delta (W W^\top) \Delta^\top$.
+    The softmaxed model's Jacobian is $(\mathrm{diag}(p) - p p^\top) J$.
+    MacDonald et al. 2023 take the softmaxed model and the maximum over training samples.
+
+    Parameters
+    ----------
+    model: maps (N, ...) to (N, C), one sample independent of the others; it is left as it was (see `frozen_copy`).
+    x: (N, ...) inputs.
+    softmax: measure the probabilities instead of the outputs.
+    chunk_size: samples per pass; 100 was faster than 1000 on a CPU.
+
+    Returns
+    -------
+    (N,) float64, in outputs per unit of input, on the model's device.
+
+    Raises
+    ------
+    FlatlibError: for empty or integer x, outputs that are not (N, C) or not finite, a chunk_size below 1.
+    """
+    if chunk_size < 1:
+        raise FlatlibError(f"chunk_size={chunk_size} is not a positive number of samples")
+    frozen, first = _frozen(model, x)
+    with measuring(first.device):
+        layer = _only_entrance(frozen, x[:2].detach().to(first))
+        metric = None if layer is None else layer.weight.double() @ layer.weight.double().T
+        chunks = [part.to(first) for part in x.detach().split(chunk_size)]
+        return torch.cat([_chunk_norms(frozen, chunk, layer, metric, softmax) for chunk in chunks])
+
+
+class Stretch(NamedTuple):
+    """The direction in which each sample's output moves fastest.
+
+    norms: (N,) float64, the largest singular value of each Jacobian.
+    inputs: (N, ...) float64, its right-singular vector, of length 1, shaped like the sample.
+    outputs: (N, C) float64, its left-singular vector: a small step t along `inputs` moves the output by t norm outputs.
+    """
+
+    norms: Tensor
+    inputs: Tensor
+    outputs: Tensor
+
+
+def most_stretched(model: nn.Module, x: Tensor, *, softmax: bool = False) -> Stretch:
+    r"""The top singular vectors of $\partial f(x_i) / \partial x_i$ for every sample, in evaluation mode.
+
+    $C$ backward passes give the Jacobian, (C, D), whose singular value decomposition is taken. The sign of a pair is
+    arbitrary: here the output that changes most rises along `inputs`.
+
+    Parameters, units and errors are those of `jacobian_norm`, which needs less memory where the norm is enough.
+    """
+    frozen, first = _frozen(model, x)
+    with measuring(first.device):
+        output, rows = _rows(frozen, x.detach().to(first), None)
+    if softmax:
+        rows = _softmax_jacobian(output) @ rows
+    left, values, right = torch.linalg.svd(rows, full_matrices=False)
+    outputs, inputs = left[:, :, 0], right[:, 0]
+    signs = outputs.gather(1, outputs.abs().argmax(1, keepdim=True)).sign()
+    return Stretch(values[:, 0], (signs * inputs).reshape(x.shape), signs * outputs)
+
+
+def _frozen(model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
+    """A copy in evaluation mode and its first parameter, for inputs that have a Jacobian."""
+    if x.ndim == 0 or len(x) == 0 or not x.is_floating_point():
+        raise FlatlibError(f"a Jacobian needs floating-point inputs (N, ...), got {x.dtype} of shape {tuple(x.shape)}")
+    frozen = frozen_copy(model).requires_grad_(False)
+    set_modes(frozen, "eval")
+    return frozen, next(frozen.parameters())
+
+
+def _chunk_norms(model: nn.Module, x: Tensor, layer: nn.Linear | None, metric: Tensor | None, softmax: bool) -> Tensor:
+    output, rows = _rows(model, x, layer)
+    if softmax:
+        rows = _softmax_jacobian(output) @ rows
+    gram = (rows if metric is None else rows @ metric) @ rows.mT
+    return torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0).sqrt()
+
+
+def _rows(model: nn.Module, x: Tensor, layer: nn.Linear | None) -> tuple[Tensor, Tensor]:
+    """Outputs (N, C) and their derivatives in x, or in the outputs of the layer, (N, C, r), both float64."""
+    if layer is None:
+        entrance = x.clone().requires_grad_()
+        output = logits(model, entrance)
+    else:
+        output, (entrance,) = _cut(model, x, [layer])
+    if not output.requires_grad:
+        return output.double(), torch.zeros(*output.shape, entrance[0].numel()).to(output).double()
+    rows = [
+        torch.autograd.grad(column.sum(), entrance, retain_graph=True, materialize_grads=True)[0].flatten(1)
+        for column in output.unbind(1)
+    ]
+    return output.detach().double(), torch.stack(rows, 1).double()
+
+
+def _only_entrance(model: nn.Module, x: Tensor) -> nn.Linear | None:
+    """The linear layer through which alone the inputs reach the outputs, if there is one."""
+    x = x.clone().requires_grad_()
+    seen: list[nn.Linear] = []
+
+    def see(layer: nn.Linear, arguments: tuple[Tensor, ...]) -> None:
+        a = arguments[0]
+        if a.data_ptr() == x.data_ptr() and a.shape == (len(x), x[0].numel()) and a.is_contiguous():
+            seen.append(layer)
+
+    hooks = [m.register_forward_pre_hook(see) for m in model.modules() if type(m) is nn.Linear]
+    try:
+        logits(model, x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if len(seen) != 1:
+        return None
+    output, cuts = _cut(model, x, seen)
+    around = torch.autograd.grad(output.sum(), [x, *cuts], allow_unused=True)[0] if output.requires_grad else None
+    return seen[0] if len(cuts) == 1 and around is None else None
+
+
+def _cut(model: nn.Module, x: Tensor, layers: list[nn.Linear]) -> tuple[Tensor, list[Tensor]]:
+    """The model's outputs, and those of the layers, which no longer depend on x."""
+    cuts: list[Tensor] = []
+
+    def cut(layer: nn.Linear, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        cuts.append(output.detach().requires_grad_())
+        return cuts[-1]
+
+    hooks = [layer.register_forward_hook(cut) for layer in layers]
+    try:
+        return logits(model, x), cuts
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _softmax_jacobian(output: Tensor) -> Tensor:
+    """diag(p) - p p^T, (N, C, C); 1 - p_c is summed from the others, as p_c rounds to 1 in a confident network."""
+    p = output.softmax(1)
+    others = 1 - torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
+    return torch.diag_embed(p * (p @ others)) - p.unsqueeze(2) * p.unsqueeze(1) * others

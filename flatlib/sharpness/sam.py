@@ -1,0 +1,135 @@
+"""The rise of the loss within a ball, found by ascent: SAM (Foret et al. 2021), adaptive SAM (Kwon et al. 2021)."""
+
+from dataclasses import dataclass
+from typing import Unpack
+
+import torch
+from torch import Tensor, nn
+
+from flatlib.curvature.operators.empirical_risk import Data, Loss
+from flatlib.curvature.operators.hessian import HessianOperator
+from flatlib.errors import FlatlibError, NotDefined
+from flatlib.sharpness.perturbed_loss import Options, Surroundings, require_positive
+
+STATIONARY = 1 - 1e-6
+"""Cosine between a perturbation and the next one from which on the ascent has arrived; tuned."""
+
+
+@dataclass(frozen=True)
+class Rise:
+    r"""A rise of the loss that was evaluated: a certified lower bound of the largest rise in the ball.
+
+    Attributes
+    ----------
+    value: $L(w + \epsilon) - L(w)$, in the units of the loss.
+    loss: $L(w)$.
+    perturbation: $\epsilon$, (n,), flat in the order of the operator's parameters.
+    alignment: cosine of the angle between $\epsilon$ and the gradient at $w + \epsilon$, both in the coordinates in
+        which the ball is round. At a maximum on the ball's surface it is 1; nothing bounds the maximum from above.
+    evaluations: gradients computed.
+    """
+
+    value: float
+    loss: float
+    perturbation: Tensor
+    alignment: float
+    evaluations: int
+
+
+def sam_sharpness(model: nn.Module, loss: Loss, data: Data, *, rho: float = 0.05, **options: Unpack[Options]) -> Rise:
+    r"""The rise that SAM's one step finds: $L(w + \rho\, g / \|g\|_2) - L(w)$ with $g = \nabla L(w)$.
+
+    The perturbation maximises the loss to first order over $\|\epsilon\|_2 \le \rho$ (Foret et al. 2021,
+    "Sharpness-aware minimization", section 2), over all examples at once (their n-sharpness, not a mean over small
+    batches). It is not invariant under rescaling of layers.
+
+    Parameters
+    ----------
+    model, loss, data: as for `HessianOperator`.
+    rho: radius in the units of the weights; 0.05 is the value of Foret et al. for CIFAR.
+    options: batch_norm, chunk_size, parameters and dtype of `HessianOperator`.
+
+    Raises
+    ------
+    FlatlibError: for rho not positive, a zero gradient (the step has no direction) and what `HessianOperator` refuses.
+    """
+    require_positive(rho=rho)
+    around = Surroundings(HessianOperator(model, loss, data, **options))
+    base, gradient = around.loss_and_gradient()
+    if not gradient.any():
+        raise NotDefined("the gradient is zero: SAM's perturbation has no direction here")
+    return _ascent(around, torch.ones_like(gradient), rho, 1, base, gradient)
+
+
+def adaptive_sharpness(
+    model: nn.Module,
+    loss: Loss,
+    data: Data,
+    *,
+    rho: float = 0.5,
+    eta: float = 0.0,
+    steps: int = 20,
+    seed: int = 0,
+    **options: Unpack[Options],
+) -> Rise:
+    r"""The largest rise found in a ball that is round in multiples of each weight.
+
+    What is sought is $\max_{\|T_w^{-1} \epsilon\|_2 \le \rho} L(w + \epsilon) - L(w)$ with
+    $T_w = \mathrm{diag}(|w_i| + \eta)$.
+
+    The ball is measured in multiples of each weight, so that rescaling layers without changing the function changes
+    nothing (exactly so for $\eta = 0$; a weight of zero then stays zero). With $\epsilon = T_w v$ the maximum is
+    approached by $v \leftarrow \rho\, T_w g / \|T_w g\|_2$, $g$ the gradient at $w + T_w v$, from $v = 0$: its first
+    step is ASAM's perturbation $\rho\, T_w^2 g / \|T_w g\|_2$, and where the loss is convex along the way every later
+    step rises. The value is the largest rise of all points evaluated, the origin among them: a lower bound.
+
+    Kwon et al. 2021, "ASAM", definition 2 with the element-wise operator and p = 2. Unlike their code, which leaves
+    biases unscaled, all parameters are scaled: otherwise rescaling a layer with a bias changes the value.
+
+    Parameters
+    ----------
+    model, loss, data: as for `HessianOperator`.
+    rho: radius, without unit; 0.5 is the value of Kwon et al. for CIFAR-10.
+    eta: added to every |w|, in the units of the weights; Kwon et al. train with 0.01.
+    steps: at most so many; 1 is ASAM's own perturbation. 20 is tuned.
+    seed: of the first direction where the gradient is exactly zero.
+    options: batch_norm, chunk_size, parameters and dtype of `HessianOperator`.
+
+    Raises
+    ------
+    FlatlibError: for rho, eta or steps out of range, weights all zero and what `HessianOperator` refuses.
+    """
+    require_positive(rho=rho, steps=steps)
+    if not 0 <= eta < float("inf"):
+        raise FlatlibError(f"eta={eta} must not be negative")
+    around = Surroundings(HessianOperator(model, loss, data, **options))
+    scale = around.weights.abs() + eta
+    if not scale.any():
+        raise NotDefined("all weights are zero: no perturbation is small beside them")
+    base, gradient = around.loss_and_gradient()
+    if not (scale * gradient).any():
+        gradient = torch.randn(len(scale), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        gradient = gradient.to(scale)
+    return _ascent(around, scale, rho, steps, base, gradient)
+
+
+def _ascent(around: Surroundings, scale: Tensor, rho: float, steps: int, base: float, gradient: Tensor) -> Rise:
+    best = Rise(0.0, base, torch.zeros_like(scale), 0.0, 1)
+    direction = _unit(scale * gradient)
+    for step in range(steps):
+        perturbation = rho * scale * direction
+        value, gradient = around.loss_and_gradient(perturbation)
+        following = _unit(scale * gradient)
+        alignment = float(direction @ following)
+        if value - base > best.value or steps == 1:
+            best = Rise(value - base, base, perturbation, alignment, step + 2)
+        if alignment > STATIONARY or not following.any():
+            break
+        direction = following
+    return Rise(best.value, base, best.perturbation, best.alignment, step + 2)
+
+
+def _unit(v: Tensor) -> Tensor:
+    """v at length 1, or zero; scaled first, as squares of small float32 numbers vanish."""
+    largest = v.abs().max()
+    return v if largest == 0 else torch.nn.functional.normalize(v / largest, dim=0)

@@ -1,0 +1,37 @@
+"""Networks by name, with a width multiplier. Every one maps images (N, C, H, W) to logits (N, classes)."""
+
+import torch
+from torch import nn
+
+from flatlib.config import RunConfig
+from flatlib.device import seeded
+from flatlib.training.models.allcnn import allcnn
+from flatlib.training.models.bejan2022 import bejan_complex, bejan_middle, bejan_simple
+from flatlib.training.models.mlp import mlp, softmax_regression
+from flatlib.training.models.preresnet import preresnet164, wideresnet28x10
+from flatlib.training.models.resnet import resnet18
+from flatlib.training.models.shapes import Shape
+from flatlib.training.models.small_cnn import small_cnn, small_cnn_bn
+from flatlib.training.models.vgg import vgg11, vgg11_bn, vgg16, vgg16_bn
+
+BUILDERS = {
+    builder.__name__: builder
+    for builder in (
+        *(softmax_regression, mlp, small_cnn, small_cnn_bn),
+        *(vgg11, vgg11_bn, vgg16, vgg16_bn),
+        *(resnet18, preresnet164, wideresnet28x10),
+        *(allcnn, bejan_simple, bejan_middle, bejan_complex),
+    )
+}
+
+
+def build(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
+    """The network of a configuration, initialised from its seed without touching the global random state.
+
+    Raises `FlatlibError` if images of this shape are too small for it.
+
+    >>> sum(p.numel() for p in build(RunConfig(model="softmax_regression"), (1, 28, 28), 10).parameters())
+    7850
+    """
+    with seeded(config.seed, torch.device("cpu")):
+        return BUILDERS[config.model](config, shape, classes)

@@ -1,0 +1,32 @@
+"""Networks of linear layers only."""
+
+import math
+
+from torch import nn
+
+from flatlib.config import RunConfig
+from flatlib.training.models.shapes import Shape, scaled
+
+
+def softmax_regression(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
+    """One linear layer: 7850 parameters on MNIST (Granziol 2020, section 4.1)."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes))
+
+
+def mlp(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
+    """`depth` hidden layers of 200 units times `width`, as in Cohen et al. 2021; PyTorch's default initialisation.
+
+    `dropout` applies to every hidden layer: Kaur et al. 2022, section 3.4, has two, both with dropout.
+    """
+    activation = {"relu": nn.ReLU, "tanh": nn.Tanh}[config.activation]
+    units = scaled(200, config.width)
+    layers = [nn.Flatten(), *hidden_layer(math.prod(shape), units, activation(), config.dropout)]
+    for _ in range(config.depth - 1):
+        layers += hidden_layer(units, units, activation(), config.dropout)
+    return nn.Sequential(*layers, nn.Linear(units, classes))
+
+
+def hidden_layer(inputs: int, units: int, activation: nn.Module, dropout: float) -> list[nn.Module]:
+    """A linear layer, its activation and, if there is any, dropout of its units with that probability."""
+    layers = [nn.Linear(inputs, units), activation]
+    return [*layers, nn.Dropout(dropout)] if dropout else layers

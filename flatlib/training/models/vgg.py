@@ -1,0 +1,55 @@
+"""torchvision's VGG configurations for small images, as in the code of Cohen et al. 2021 and of Izmailov et al. 2018.
+
+The classifier has two hidden layers of 512 units; `width` multiplies every layer, and `dropout` applies to the two
+hidden layers, where torchvision has it. Kaur et al. 2022 have none. The code of Granziol 2020 drops half of what
+enters either hidden layer, which its text does not say.
+"""
+
+from torch import nn
+
+from flatlib.config import RunConfig
+from flatlib.training.models.initialization import with_normal_convolutions
+from flatlib.training.models.mlp import hidden_layer
+from flatlib.training.models.shapes import Shape, require_pixels, scaled
+
+
+def vgg11(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
+    """Configuration A: eight convolutions and three linear layers (Kaur et al. 2022)."""
+    return vgg("A", config, shape, classes, batch_norm=False)
+
+
+def vgg11_bn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
+    """`vgg11` with batch normalisation after every convolution."""
+    return vgg("A", config, shape, classes, batch_norm=True)
+
+
+def vgg16(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
+    """Configuration D: thirteen convolutions and three linear layers."""
+    return vgg("D", config, shape, classes, batch_norm=False)
+
+
+def vgg16_bn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
+    """`vgg16` with batch normalisation after every convolution (Granziol 2020, section 5)."""
+    return vgg("D", config, shape, classes, batch_norm=True)
+
+
+def vgg(letter: str, config: RunConfig, shape: Shape, classes: int, *, batch_norm: bool) -> nn.Module:
+    """torchvision's configuration of that letter; images need 32 x 32 pixels, as it halves them five times."""
+    from torchvision.models.vgg import cfgs, make_layers  # takes seconds to import
+
+    channels, height, width = shape
+    require_pixels(config.model, shape, 32)
+    plan = [item if item == "M" else scaled(item, config.width) for item in cfgs[letter]]
+    features = make_layers(plan, batch_norm=batch_norm)
+    first = features[0]
+    if channels != first.in_channels:
+        features[0] = nn.Conv2d(channels, first.out_channels, 3, padding=1)
+    units = scaled(512, config.width)
+    inputs = plan[-2] * (height // 32) * (width // 32)
+    return nn.Sequential(
+        with_normal_convolutions(features),
+        nn.Flatten(),
+        *hidden_layer(inputs, units, nn.ReLU(), config.dropout),
+        *hidden_layer(units, units, nn.ReLU(), config.dropout),
+        nn.Linear(units, classes),
+    )

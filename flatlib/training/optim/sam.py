@@ -1,0 +1,81 @@
+"""Sharpness-aware minimisation (Foret et al. 2021) around any optimizer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from flatlib.training.optim.gradient import Batch, Loss, batch_gradient
+
+
+def sam_gradient(
+    model: nn.Module,
+    loss: Loss,
+    batch: Batch,
+    rho: float,
+    *,
+    sam_batch: int | None = None,
+    microbatch: int | None = None,
+) -> None:
+    r"""Leave SAM's gradient in `.grad`: $\nabla L(w + \rho\, g / \|g\|)$ with $g = \nabla L(w)$, weights as they were.
+
+    The perturbation is that of the whole batch, as in Kaur et al. 2022; with `sam_batch` = m it is m-SAM (Foret et al.
+    2021, section 4.1): the mean over groups of m examples of the gradient at each group's own perturbed point.
+
+    Batch norm's running statistics take the unperturbed weights only, once a step. A gradient of length zero, at a
+    minimum, gives no perturbation.
+
+    rho: in units of the weights.
+    microbatch: examples per pass, see `batch_gradient`.
+    """
+    x, y = batch
+    size = len(x) if sam_batch is None else sam_batch
+    groups = list(zip(x.split(size), y.split(size), strict=True))
+    if len(groups) == 1:
+        _one_group(model, loss, batch, rho, microbatch)
+        return
+    total: list[Tensor] = []
+    for group in groups:
+        _one_group(model, loss, group, rho, microbatch)
+        share = len(group[0]) / len(x)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+        total = (
+            [share * g for g in gradients]
+            if not total
+            else [t.add_(g, alpha=share) for t, g in zip(total, gradients, strict=True)]
+        )
+    for p, g in zip(model.parameters(), total, strict=True):
+        p.grad = g
+
+
+def _one_group(model: nn.Module, loss: Loss, batch: Batch, rho: float, microbatch: int | None) -> None:
+    batch_gradient(model, loss, batch, microbatch)
+    moved = [p for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad for p in moved]
+    length = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+    scale = torch.where(length > 0, rho / length, torch.zeros_like(length))
+    before = [p.detach().clone() for p in moved]
+    with torch.no_grad():
+        for p, g in zip(moved, gradients, strict=True):
+            p.add_(scale * g)
+    try:
+        with _statistics_kept(model):
+            batch_gradient(model, loss, batch, microbatch)
+    finally:
+        with torch.no_grad():
+            for p, old in zip(moved, before, strict=True):
+                p.copy_(old)
+
+
+@contextmanager
+def _statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Batch norm normalises by the batch, and its running statistics stay."""
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    before = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
+    try:
+        yield
+    finally:
+        for layer, buffers in zip(layers, before, strict=True):
+            for name, value in buffers.items():
+                getattr(layer, name).copy_(value)

@@ -1,0 +1,57 @@
+"""The traps of the cross-library page: flatlib is right on each, by both engines, and each catches somebody."""
+
+import pytest
+
+from flatlib.bench.failure_modes import CALLERS, TRAPS, answers, made, truth, verdicts
+
+OURS = ("flatlib", "flatlib, PyHessian engine")
+CAUGHT = {  # PyHessian 0.1, which is a dependency
+    "eigenvalues 2, -3, 0.5",
+    "eigenvalues 1, -1, 0.5",
+    "many close eigenvalues",
+    "a loss of a billionth",
+    "gradients left from before",
+    "a parameter not used",
+    "batch norm in train mode",
+    "weight norm",
+    "attention",
+    "no data",
+}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return {row["trap"]: row for row in answers()}
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_both_engines_are_right_or_refuse(rows, trap):
+    row = rows[trap]
+    for ours in OURS:
+        if row["truth"] is None:
+            assert row[ours] == "FlatlibError: the data are empty: there is no loss to measure"
+        else:
+            assert row[ours] == pytest.approx(row["truth"], rel=1e-3)
+
+
+def test_bare_pyhessian_is_caught(rows):
+    table = verdicts(list(rows.values()))
+    assert set(table.index[table["PyHessian"] != "right"]) == CAUGHT
+    assert table.loc["no data", "PyHessian"] == "wrong: nan"
+    assert table.loc["no data", "flatlib"] == table.loc["attention", "PyHessian"] == "refuses"
+    assert table.loc["eigenvalues 2, -3, 0.5", "PyHessian"] == "wrong: -3"
+
+
+def test_the_truth_trusts_no_second_derivative():
+    assert truth(made("eigenvalues 2, -3, 0.5")) == pytest.approx(2, rel=1e-6)
+    assert truth(made("a loss of a billionth")) == pytest.approx(1e-9 * truth(made("a parameter not used")), rel=1e-6)
+
+
+def test_a_problem_is_the_same_every_time():
+    first, second = made("weight norm"), made("weight norm")
+    for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True):
+        assert (a == b).all()
+
+
+def test_every_library_is_asked():
+    assert {caller.name for caller in CALLERS} >= {*OURS, "PyHessian", "curvlinops + eigsh", "hessian-eigenthings"}

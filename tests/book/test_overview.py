@@ -1,0 +1,126 @@
+"""The book as a whole, on invented chapters and on those there are."""
+
+from dataclasses import replace
+
+import nbformat
+import numpy as np
+import pytest
+
+from flatlib.book import overview
+from flatlib.book.execute import glued
+from flatlib.book.parameters import defaults
+from flatlib.book.paths import find_root, notebooks
+from flatlib.claims import Claim, Prediction, Rule, overall, sentence
+from flatlib.config import RunConfig
+from flatlib.errors import FlatlibError
+from flatlib.runs import records
+
+ROOT = find_root()
+
+
+def claim_of(chapter: str, *rules: Rule) -> Claim:
+    """One prediction for each rule, all about the mean sharpness of a seed."""
+    predictions = tuple(
+        Prediction(f"p{i}", "", lambda runs: runs.groupby("seed")["lambda_max"].mean(), "", rule, "as said")
+        for i, rule in enumerate(rules)
+    )
+    return Claim(chapter, f"Claim of {chapter} on λ_max.", "Somebody 2020, section 1", predictions)
+
+
+@pytest.fixture
+def book(tmp_path, line, monkeypatch):
+    """Two chapters; the gap falls with the sharpness within each, and rises from the first to the second."""
+    claims = [claim_of("02_two", Rule(low=0)), claim_of("11_eleven", Rule(low=0), Rule(high=0), Rule(low=0, high=1e9))]
+    monkeypatch.setattr(overview, "CLAIMS", {claim.chapter: claim for claim in claims})
+
+    def write(chapter, scale, model, base):
+        configs = [RunConfig(model=model, learning_rate=rate, seed=s) for rate in (0.1, 0.2) for s in range(5)]
+        lines = []
+        for i, config in enumerate(configs):
+            measured = {"lambda_max": base + i, "generalization_gap": base - i, "margin": None if i else 1.0}
+            lines.append(line(config, **measured))
+        lines.append(line(replace(configs[0], seed=9), status="capped", lambda_max=1e6, generalization_gap=1e6))
+        lines.append(line(replace(configs[0], seed=8), status="diverged", lambda_max=None))
+        records.write(tmp_path / "book" / "records" / chapter / f"{scale}.jsonl", lines)
+
+    write("02_two", "small", "mlp", 100)
+    write("11_eleven", "small", "softmax_regression", 200)
+    write("11_eleven", "paper", "mlp", 100)  # the runs of the other chapter
+    records.write(tmp_path / "book" / "records" / "99_no_claim" / "small.jsonl", [])
+    records.append_failure(tmp_path / "book" / "records" / "02_two" / "small.jsonl", RunConfig(), "out of memory")
+    return overview.published(tmp_path)
+
+
+def test_every_chapter_with_a_claim_is_read_at_every_scale(book):
+    assert list(book) == [("02_two", "small"), ("11_eleven", "paper"), ("11_eleven", "small")]
+    runs = overview.all_runs(book)
+    assert len(runs) == 36
+    assert runs.groupby(["chapter", "scale"]).size().tolist() == [12, 12, 12]
+    assert {"train_size", "sam_batch", "status", "lambda_max"} <= set(runs)
+
+
+def test_verdicts_are_counted_by_claim_and_scale(book):
+    judged = overview.verdicts(book)
+    assert len(judged) == 1 + 2 * 3
+    tally = overview.tally(judged)
+    assert tally["verdict"].tolist() == ["supported", "contradicted", "contradicted"]
+    assert tally["held"].tolist() == [1, 2, 2]
+    assert tally["predictions"].tolist() == [1, 3, 3]
+
+
+def test_a_card_has_the_claim_its_source_and_a_verdict_for_each_scale(book):
+    one, two = overview.cards(overview.verdicts(book)).split(":::{grid-item-card} ")[1:]
+    assert one.startswith("Claim of 02_two on $\\lambda_{\\max}$\n")
+    assert "[supported]{.verdict} [small: 1 of 1 predictions]{.scale}" in one
+    assert "[Chapter 11](11_eleven.ipynb). The claim: Somebody 2020, section 1" in two
+    assert [two.count(f"[{scale}: 2 of 3 predictions]") for scale in ("paper", "small")] == [1, 1]
+
+
+def test_a_pooled_tau_may_have_the_other_sign_than_every_experiment(book):
+    found = overview.concordances(overview.all_runs(book), "generalization_gap").set_index("series")
+    assert set(found["row"]) == {"Sharpness"}, "one margin is nothing to compare"
+    assert found.index.tolist() == list(overview.HELD)
+    assert found.loc["any two runs", "estimate"] == pytest.approx((100 - 2 * 45) / 190)
+    assert found.loc["same experiment", "estimate"] == -1
+    assert (found["above_zero"] == "contradicted").tolist() == [False, True, True]
+
+
+def test_capped_and_diverged_runs_have_no_say_and_shared_runs_one(book):
+    found = overview.concordances(overview.all_runs(book), "generalization_gap").set_index("series")
+    assert found["runs"].tolist() == [20, 30, 30]
+    assert found["groups"].tolist() == [1, 3, 6]
+    assert found["pairs"].tolist() == [190, 3 * 45, 6 * 10]
+
+
+def test_measures_are_sorted_by_what_they_say_within_experiments(book):
+    runs = overview.all_runs(book).assign(weight_norm=lambda t: t["generalization_gap"] + 0.0)
+    found = overview.concordances(runs, "generalization_gap")
+    assert found["row"].tolist() == ["Weight norm"] * 3 + ["Sharpness"] * 3
+    shown = overview.readable_taus(found)
+    assert shown["Kendall's τ"].iloc[1] == "1.00 [1.00, 1.00]"
+    assert shown["τ of single groups"].tolist()[:2] == ["", "1.00 to 1.00"]
+
+
+def test_what_every_chapter_announces_is_what_the_overview_says():
+    judged = overview.verdicts(overview.published(ROOT))
+    for name in judged["chapter"].unique():
+        path = notebooks(ROOT)[name]
+        here = judged[(judged["chapter"] == name) & (judged["scale"] == defaults(path)["preset"])]
+        page = nbformat.read(path, 4)
+        assert (glued(page, "verdict"), glued(page, "verdict_sentence")) == (overall(here), sentence(here))
+
+
+def test_every_published_run_is_in_the_overview():
+    tables = overview.published(ROOT)
+    files = set((ROOT / "book" / "records").glob("*/*.jsonl")) - set((ROOT / "book" / "records" / "ledger").iterdir())
+    lines = [line for path in files for line in path.read_text().splitlines()]
+    runs = overview.all_runs(tables)
+    assert len(runs) == len(lines) == sum(map(len, tables.values()))
+    assert np.isfinite(overview.concordances(runs, "generalization_gap")["estimate"]).all()
+    serious = overview.all_runs(overview.without_toys(tables))
+    assert len(serious) == len(runs) - (runs["scale"] == "digits").sum() < len(runs)
+
+
+def test_a_book_without_records_is_an_error(tmp_path):
+    with pytest.raises(FlatlibError, match="no record of a chapter"):
+        overview.published(tmp_path)

@@ -1,0 +1,149 @@
+"""A chapter's parameters: what its cell declares, and nothing of another type or name."""
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_notebook
+
+from flatlib.book.parameters import check, coerce, declared, defaults, preset
+from flatlib.book.paths import find_root, notebooks
+from flatlib.errors import FlatlibError
+
+ROOT = find_root()
+CELL = """\
+name: str = "a"  # a text
+count: int = 3  # a whole number
+rate: float = 0.1  # a number
+on: bool = True  # a switch
+seeds: list[int] = [0, 1]  # several
+rates: list[float] = [0.1]  # several numbers
+"""
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """A notebook with one parameter of each kind."""
+    cells = [new_code_cell(CELL, metadata={"tags": ["parameters"]}), new_code_cell("1 / 0")]
+    book = new_notebook(
+        cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    )
+    nbformat.write(book, tmp_path / "own.ipynb")
+    return tmp_path / "own.ipynb"
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "expected"),
+    [
+        ("abc", "str", "abc"),
+        ("1", "str", "1"),
+        ("[1]", "str", "[1]"),
+        ("", "str", ""),
+        (3, "int", 3),
+        ("3", "int", 3),
+        (3, "float", 3.0),
+        ("3", "float", 3.0),
+        ("1e-3", "float", 1e-3),
+        ("0.5", "float", 0.5),
+        (True, "bool", True),
+        ("false", "bool", False),
+        ("[0, 1]", "list[int]", [0, 1]),
+        ([0, 1], "list[int]", [0, 1]),
+        ("[]", "list[int]", []),
+        ("[1, 1e-3, 0.5]", "list[float]", [1.0, 1e-3, 0.5]),
+        (["1e-3"], "list[float]", [1e-3]),
+    ],
+)
+def test_coerce(value, kind, expected):
+    found = coerce("x", value, kind)
+    assert found == expected
+    assert type(found) is type(expected)
+    if isinstance(found, list):
+        assert list(map(type, found)) == list(map(type, expected))
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        *[(value, "int") for value in (1.0, "1.5", "abc", "", None, True, "true", "1e3", [1], "[1]", "{a: 1}")],
+        *[
+            (value, "float")
+            for value in ("abc", "", None, True, [0.1], "[0.1]", "2020-01-01", "!!python/none x", 10**400)
+        ],
+        *[(value, "bool") for value in (1, 0, "1", "maybe", None)],
+        *[(value, "list[int]") for value in (1, "1", "1, 2", "[1, 2", "[1.5]", "[[1]]", [True], "{1: 2}", None)],
+        *[(value, "list[float]") for value in (0.1, "[a]", ["b"], [None])],
+        *[(value, "str") for value in (1, None, ["a"])],
+    ],
+)
+def test_coerce_refuses_in_one_line_that_names_the_parameter(value, kind):
+    with pytest.raises(FlatlibError, match=r"^rate: ") as error:
+        coerce("rate", value, kind)
+    assert "\n" not in str(error.value)
+
+
+def test_defaults_are_read_and_not_executed(notebook):
+    values = {"name": "a", "count": 3, "rate": 0.1, "on": True, "seeds": [0, 1], "rates": [0.1]}
+    assert defaults(notebook) == values
+    assert declared(notebook)["seeds"]["inferred_type_name"] == "list[int]"
+    assert check(notebook, values) == values
+
+
+def test_check_gives_the_declared_types(notebook):
+    given = {"rate": 1, "seeds": "[2]", "rates": [1], "on": "true"}
+    assert check(notebook, given) == {"rate": 1.0, "seeds": [2], "rates": [1.0], "on": True}
+    assert check(notebook, {}) == {}
+
+
+def test_check_lists_what_is_allowed(notebook):
+    with pytest.raises(
+        FlatlibError, match="own: unknown parameter 'sead'; allowed: name, count, rate, on, seeds, rates"
+    ):
+        check(notebook, {"seeds": "[1]", "sead": 1})
+
+
+def test_a_notebook_without_the_cell(tmp_path):
+    nbformat.write(new_notebook(cells=[new_code_cell("x = 1")]), tmp_path / "none.ipynb")
+    with pytest.raises(FlatlibError, match="has no cell tagged 'parameters'"):
+        declared(tmp_path / "none.ipynb")
+
+
+@pytest.mark.parametrize("chapter", notebooks(ROOT))
+@pytest.mark.parametrize("scale", ["smoke", "small", "paper"])
+def test_every_committed_preset_is_what_its_chapter_declares(chapter, scale):
+    source = notebooks(ROOT)[chapter]
+    values = preset(ROOT / "book" / "presets" / scale / f"{chapter}.yaml")
+    assert values["preset"] == scale
+    assert check(source, values).keys() == values.keys()
+    assert check(source, defaults(source)) == defaults(source)
+
+
+def test_the_published_page_is_the_small_preset():
+    for source in notebooks(ROOT).values():
+        values = preset(ROOT / "book" / "presets" / "small" / f"{source.stem}.yaml")
+        assert defaults(source) | values == defaults(source)
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "{}"])
+def test_an_empty_preset_changes_nothing(tmp_path, text):
+    (tmp_path / "x.yaml").write_text(text)
+    assert preset(tmp_path / "x.yaml") == {}
+
+
+@pytest.mark.parametrize(
+    "content", [b"- a\n", b"just text", b"3", b"a: [1", b"a: b: c", b"\xff\xfe\xff", b"!!python/none x"]
+)
+def test_a_preset_that_is_not_names_with_values_is_one_line(tmp_path, content):
+    (tmp_path / "x.yaml").write_bytes(content)
+    with pytest.raises(FlatlibError, match=r"x\.yaml: ") as error:
+        preset(tmp_path / "x.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_preset_lists_the_others():
+    with pytest.raises(FlatlibError, match=r"preset huge: .* presets: medium, .*small, smoke"):
+        preset(ROOT / "book" / "presets" / "huge" / "01_lr_batch.yaml")
+
+
+def test_a_preset_is_plain_yaml():
+    for path in (ROOT / "book" / "presets").rglob("*.yaml"):
+        assert yaml.safe_load(path.read_text()) == preset(path)

@@ -1,0 +1,181 @@
+"""The tables that stand beside a verdict: tuning, tests of distributions, the papers' numbers, rank correlations."""
+
+from dataclasses import replace
+from math import sqrt
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import SEEDS, line_of, noise, runs_of, without
+from made_up_others import ADAMW, AVERAGED, SGD, adam_runs, decay_runs, minimum_runs, regulariser_runs
+from scipy.stats import ks_2samp
+
+from flatlib.claims import CLAIMS, adam_vs_sgd, minimum_sharpness, regularisers, weight_decay
+from flatlib.config import RunConfig, grid
+from flatlib.errors import FlatlibError
+from flatlib.runs import records
+
+FOUND = {  # validation accuracy of two seeds
+    (SGD, 0.01): (0.50, 0.60),
+    (SGD, 0.1): (0.70, 0.40),
+    (ADAMW, 0.001): (0.30, 0.30),
+    (ADAMW, 0.005): (0.20, 0.45),
+    (AVERAGED, 0.001): (0.60, 0.62),
+    (AVERAGED, 0.005): (0.10, 0.20),
+}
+
+
+def tuning_runs(found=FOUND) -> pd.DataFrame:
+    """Runs that tune the learning rates; None for one that diverged."""
+    lines = []
+    for (config, rate), values in found.items():
+        for seed, value in enumerate(values):
+            run = replace(config, learning_rate=rate, validation_size=10, seed=seed)
+            measures = {} if value is None else {"validation_accuracy": value}
+            lines.append(line_of(run, measures, status="reached" if measures else "diverged"))
+    return records.table(lines)
+
+
+def test_each_method_takes_the_rate_with_the_best_mean():
+    table = adam_vs_sgd.tuning_table(tuning_runs())
+    rows = [tuple(row) for row in table.itertuples(index=False)]
+    assert list(table) == ["method", "learning rate", "validation accuracy", "chosen"]
+    assert rows == [
+        ("SGD", 0.01, "55.0 %", "yes"),
+        ("SGD", 0.1, "55.0 %", ""),  # the first of equals
+        ("Adam", 0.001, "30.0 %", ""),
+        ("Adam", 0.005, "32.5 %", "yes"),
+        ("Adam, averaged", 0.001, "61.0 %", "yes"),
+        ("Adam, averaged", 0.005, "15.0 %", ""),
+    ]
+    chosen = {config: adam_vs_sgd.best_rate(tuning_runs(), config) for config in (SGD, ADAMW, AVERAGED)}
+    assert chosen == {SGD: 0.01, ADAMW: 0.005, AVERAGED: 0.001}
+
+
+def test_a_rate_at_which_a_run_diverged_is_not_chosen():
+    runs = tuning_runs(FOUND | {(SGD, 0.01): (0.9, None)})
+    assert adam_vs_sgd.best_rate(runs, SGD) == 0.1
+    table = adam_vs_sgd.tuning_table(runs).set_index(["method", "learning rate"])
+    assert table.loc[("SGD", 0.01)].tolist() == ["a run diverged", ""]
+    assert table.loc[("SGD", 0.1)].tolist() == ["55.0 %", "yes"]
+
+
+def test_a_method_that_diverged_at_every_rate_has_no_best_one():
+    runs = tuning_runs(FOUND | {(ADAMW, 0.001): (0.9, None), (ADAMW, 0.005): (None, None)})
+    assert (adam_vs_sgd.tuning_table(runs)["chosen"] == "yes").sum() == 2
+    with pytest.raises(FlatlibError, match=r"Adam: no learning rate .* diverged"):
+        adam_vs_sgd.best_rate(runs, ADAMW)
+
+
+def test_the_two_kinds_of_optimizers_are_compared_by_kolmogorov_and_smirnov():
+    runs = adam_runs(False)
+    table = adam_vs_sgd.kolmogorov_smirnov(runs).set_index("measure")
+    six = runs[runs["stop"] == "train_loss"]
+    others = six["optimizer"].isin(["sgd", "heavy_ball"])
+    for name, column in (("test accuracy", "test_accuracy"), ("minimum sharpness", "minimum_sharpness")):
+        expected = ks_2samp(six.loc[others, column], six.loc[~others, column])
+        shown = [10, 20, f"{expected.statistic:.2f}", f"{expected.pvalue:.2g}"]
+        assert table.loc[name].tolist() == shown
+    assert table.loc["minimum sharpness", "largest distance"] == "1.00"
+
+
+@pytest.mark.parametrize("kind", ["not adaptive", "adaptive"])
+def test_one_kind_alone_is_counted_under_its_own_name(kind):
+    optimizers = {"adaptive": ["adam", "adagrad"], "not adaptive": ["sgd", "heavy_ball"]}[kind]
+    table = adam_vs_sgd.kolmogorov_smirnov(adam_runs(True).query(f"optimizer in {optimizers}"))
+    assert table[kind].tolist() == [10, 10]
+    assert table[["not adaptive", "adaptive"]].to_numpy().sum() == 20
+    assert (table[["largest distance", "p"]] == "").all(axis=None)
+
+
+def test_an_incomplete_optimizer_is_left_out_of_the_test():
+    runs = without(adam_runs(True), "optimizer == 'adam' and seed == 0")
+    assert adam_vs_sgd.kolmogorov_smirnov(runs)["adaptive"].tolist() == [15, 15]
+    assert adam_vs_sgd.kolmogorov_smirnov(runs.assign(status="capped"))["adaptive"].tolist() == [0, 0]
+
+
+def mnist_runs() -> pd.DataFrame:
+    """Softmax regression at two decays, measured for five seeds, and for one seed also for its density alone."""
+    base = RunConfig(dataset="mnist", model="softmax_regression", stop="epochs", max_epochs=50, standardize=False)
+    configs = grid(base, weight_decay=[0.0, 5e-4, 0.01], seed=SEEDS)
+    density = [replace(config, measures=("density",)) for config in configs if config.seed == 0]
+
+    def measures(config):
+        if config.measures == ("density",):
+            return {"density_node_00": 1.0}
+        decay = config.weight_decay > 0
+        values = {"test_accuracy": 0.9 + 0.02 * decay, "generalization_gap": 0.01, "lambda_max": 10.0 + 5 * decay}
+        return {name: value * noise(config.seed) for name, value in values.items()}
+
+    return runs_of(configs + density, measures)
+
+
+def test_our_numbers_stand_beside_the_papers():
+    runs = mnist_runs()
+    table = weight_decay.beside_the_paper({"small": decay_runs(True), "paper": runs})
+    assert len(table) == 2  # the paper has no decay of 0.01, and small is not of MNIST
+    settings = ["scale", "network", "epochs", "inputs", "γ", "n"]
+    assert table[settings].to_numpy().tolist() == [
+        ["paper", "softmax_regression", 50, "in [0, 1]", gamma, 5] for gamma in ("0", "0.0005")
+    ]
+    assert table["accuracy (paper)"].tolist() == ["93.48", "94.08"]
+    assert table["λ_max (paper)"].tolist() == ["12.26", "15.84"]
+    mean = np.mean([noise(seed) for seed in SEEDS])
+    for column, values in (("accuracy", (90, 92)), ("gap", (1, 1)), ("λ_max", (10, 15))):
+        for text, value in zip(table[column], values, strict=True):
+            estimate, low, high = map(float, text.replace("[", ", ").replace("]", "").replace(" ", "").split(","))
+            assert estimate == pytest.approx(value * mean, rel=1e-3)
+            assert low < estimate < high
+
+
+def test_without_the_papers_networks_the_table_says_so():
+    table = weight_decay.beside_the_paper({"small": decay_runs(True)})
+    assert table["scale"].tolist() == ["no scale here has the paper's networks on MNIST"]
+    lost = weight_decay.beside_the_paper({"paper": mnist_runs().drop(columns="lambda_max").assign(lambda_max=None)})
+    assert lost["λ_max"].tolist() == ["", ""]
+
+
+def test_every_run_has_the_name_and_the_strength_of_its_regulariser():
+    named = regularisers.named(regulariser_runs(True)).query("seed == 0")
+    assert list(zip(named["regulariser"], named["strength"], strict=True)) == [
+        ("none", 0.0),
+        *[("label smoothing", 0.1), ("label smoothing", 0.4), ("mixup", 0.2), ("mixup", 1.0)],
+        *[("augmentation", 1.0), ("augmentation", 2.0), ("SAM", 0.05), ("SAM", 0.2)],
+    ]
+    assert regularisers.labels(named).tolist() == [
+        *("none", "label smoothing 0.1", "label smoothing 0.4", "mixup 0.2", "mixup 1"),
+        *("augmentation 1", "augmentation 2", "SAM 0.05", "SAM 0.2"),
+    ]
+
+
+def test_every_measure_is_ranked_against_both_gaps():
+    runs = regulariser_runs(True).assign(
+        generalization_gap=lambda table: -table["loss_gap"],
+        jacobian_norm=1.0,
+        softmax_jacobian_norm=None,
+        softmax_jacobian_norm_mean=lambda table: -table["loss_gap"],
+        gradient_norm=lambda table: table["loss_gap"].where(table["seed"] < 3),
+        weight_norm=lambda table: table["loss_gap"],
+    )
+    table = regularisers.trackers(runs).set_index("measure")
+    loss, accuracy = table["τ with the loss gap"], table["τ with the accuracy gap"]
+    tau = f"{(24 - 3) / sqrt(30 * 27):.4g}"
+    assert list(table.index[:2]) == ["jacobian norm mean", "jacobian norm"]
+    assert loss["jacobian norm mean"] == "1 [1, 1], n = 5"
+    assert accuracy["jacobian norm mean"] == "-1 [-1, -1], n = 5"
+    assert loss["lambda max"] == f"{tau} [{tau}, {tau}], n = 5"
+    assert loss["softmax jacobian norm mean"] == "-1 [-1, -1], n = 5"
+    assert loss["gradient norm"] == "1 [1, 1], n = 3"
+    assert {loss[name] for name in ("jacobian norm", "softmax jacobian norm")} == {"no seed has an answer"}
+    with pytest.raises(FlatlibError, match="no setting counts"):
+        regularisers.trackers(runs.assign(status="capped"))
+
+
+def test_runs_on_the_coded_loss_are_judged_by_the_same_rules():
+    stated, coded = minimum_runs(True), minimum_runs(False, "batch_softmax")
+    both, claim = pd.concat([stated, coded], ignore_index=True), CLAIMS["10_minimum_sharpness"]
+    assert set(claim.verdicts(minimum_sharpness.as_coded(both))["verdict"]) == {"contradicted"}
+    assert minimum_sharpness.as_stated(both)["run_id"].tolist() == stated["run_id"].tolist()
+    assert minimum_sharpness.as_coded(both)["run_id"].tolist() == coded["run_id"].tolist()
+    named = minimum_sharpness.with_names(stated)
+    assert named.groupby("training")["sam_rho"].unique().map(list).to_dict() == {"alone": [0.0], "inside SAM": [0.05]}

@@ -1,0 +1,125 @@
+"""`flatlib measure`: a reader's file, a table, a JSON file; and one line for everything that can be wrong with it."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from flatlib.cli import main
+from flatlib.cli.own_model import MEASURABLE, examples, load
+from flatlib.curvature import HessianOperator, top_eigenvalues
+
+MINE = """
+from __future__ import annotations
+from dataclasses import dataclass
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+@dataclass
+class Settings:
+    width: int = 6
+
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+x, y = torch.randn(20, 4), torch.arange(20) % 3
+
+def load():
+    return model, (x, y)
+
+def loader():
+    return model, DataLoader(TensorDataset(x, y), batch_size=7)
+
+def dataset():
+    return model, TensorDataset(x, y)
+
+def number():
+    return model, 5
+
+def late():
+    def batches():
+        from neighbour import data
+        yield data
+    return model, batches()
+
+def alone():
+    return model
+
+def broken():
+    raise KeyError("weights")
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    (tmp_path / "neighbour.py").write_text("import torch\ndata = torch.randn(5, 4), torch.arange(5) % 3\n")
+    return path
+
+
+def test_the_table_and_the_file_hold_the_same_numbers(mine, tmp_path, capsys):
+    output = tmp_path / "out" / "mine.json"
+    assert main(["measure", f"{mine}:load", "--device", "cpu", "--dtype", "float64", "--output", str(output)]) == 0
+    written = json.loads(output.read_text())
+    model, data = load(f"{mine}:load")
+    found = top_eigenvalues(HessianOperator(model, "cross_entropy", data, dtype=torch.float64), tol=1e-6)
+    assert written["measures"]["lambda_max"]["value"] == pytest.approx(float(found.values[0]), rel=1e-3)
+    assert written["measures"]["lambda_max"]["error"] <= 1e-3 * written["measures"]["lambda_max"]["value"]
+    assert written["measures"]["trace"]["exact"] is True
+    assert (written["examples"], written["parameters"], written["dtype"]) == (20, 63, "torch.float64")
+    printed = capsys.readouterr().out
+    assert f"{written['measures']['lambda_max']['value']:.4g}" in printed
+    assert "63 parameters, 20 examples" in printed
+
+
+def test_every_measure_that_can_be_taken_of_any_model(mine, capsys):
+    assert main(["measure", f"{mine}:load", "--measures", "all", "--dtype", "float64", "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in MEASURABLE)
+
+
+def test_data_may_import_a_neighbour_when_they_are_read(mine, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    x, _ = examples(load(f"{mine}:late")[1], None, torch.device("cpu"))
+    assert x.shape == (5, 4)
+
+
+def test_a_file_that_cannot_be_written_is_one_line(mine, tmp_path, capsys):
+    (tmp_path / "taken").write_text("")
+    output = tmp_path / "taken" / "out.json"
+    assert main(["measure", f"{mine}:load", "--device", "cpu", "--output", str(output)]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("function", ["load", "loader", "dataset"])
+def test_data_come_as_a_pair_a_loader_or_a_data_set(mine, function):
+    _, data = load(f"{mine}:{function}")
+    x, y = examples(data, 9, torch.device("cpu"))
+    assert torch.equal(x, load(f"{mine}:load")[1][0][:9])
+    assert len(y) == 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mine"], "expected FILE.py:FUNCTION"),
+        (["nowhere.py:load"], "nowhere.py: no such file"),
+        (["{}:nothing"], "has no function nothing"),
+        (["{}:alone"], "must return (model, data)"),
+        (["{}:number"], "the data must be (inputs, targets) or batches of these, got int"),
+        (["{}:broken"], "failed with KeyError: 'weights'"),
+        (["{}:load", "--measures", "flatness"], "unknown name 'flatness'; allowed: train_loss, lambda_max"),
+        (["{}:load", "--loss", "hinge"], 'loss "hinge" is unknown'),
+        (["{}:load", "--batch-norm", "off"], 'batch_norm="off" is unknown'),
+        (["{}:load", "--examples", "0"], "--examples: at least 1, got 0"),
+        (["{}:load", "--tolerance", "0"], "tol=0.0 must be positive"),
+    ],
+)
+def test_bad_input_is_one_line(mine, capsys, arguments, message):
+    assert main(["measure", arguments[0].format(mine), *arguments[1:], "--device", "cpu"]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.strip().splitlines()[-1].startswith("flatlib: ")
+    assert captured.out == ""

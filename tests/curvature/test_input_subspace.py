@@ -1,0 +1,109 @@
+"""Few inputs of many numbers: the row space that a first linear layer sees gives the same eigenvalues."""
+
+import pytest
+import torch
+from torch import nn
+
+from flatlib.curvature import GaussNewtonOperator, HessianOperator, top_eigenvalues
+from flatlib.curvature.spectrum.input_subspace import narrowed
+
+N, D, H, C = 9, 60, 8, 3
+
+
+def an_mlp(activation=nn.ReLU):
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Flatten(), nn.Linear(D, H), activation(), nn.Linear(H, C)).double()
+
+
+def data(images=False):
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(N, D, generator=generator, dtype=torch.float64)
+    return x.view(N, 3, 4, 5) if images else x, torch.arange(N) % C
+
+
+class Twice(nn.Module):
+    """Inputs that go to the first layer and past it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.past = nn.Linear(D, H), nn.Linear(D, C)
+        self.last = nn.Linear(H, C)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x))) + self.past(x)
+
+
+class Squared(nn.Module):
+    """Inputs that are changed on their way to the first layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(D, H), nn.Linear(H, C)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x * x)))
+
+
+@pytest.mark.parametrize("kind", [HessianOperator, GaussNewtonOperator])
+@pytest.mark.parametrize("images", [False, True])
+@pytest.mark.parametrize("parameters", [None, ["1.weight"], ["1.bias", "3.*"]])
+def test_eigenvalues_and_vectors_are_those_of_the_whole_matrix(kind, images, parameters):
+    operator = kind(an_mlp(nn.Tanh), "cross_entropy", data(images), parameters=parameters)
+    narrow = narrowed(operator)
+    assert narrow.operator.shape[0] < operator.shape[0] or parameters == ["1.bias", "3.*"]
+    found = top_eigenvalues(operator, 2, tol=1e-9)
+    exact = torch.linalg.eigvalsh(operator.to_dense())
+    torch.testing.assert_close(found.values, exact[-2:].flip(0), rtol=1e-9, atol=0)
+    assert found.vectors.shape == (operator.shape[0], 2)
+    torch.testing.assert_close(operator.matmat(found.vectors), found.vectors * found.values, rtol=0, atol=1e-8)
+
+
+def test_both_ends_of_a_hessian_with_negative_curvature():
+    operator = HessianOperator(an_mlp(nn.Tanh), "cross_entropy", data())
+    exact = torch.linalg.eigvalsh(operator.to_dense())
+    assert exact[0] < 0
+    found = top_eigenvalues(operator, which="both", tol=1e-9)
+    torch.testing.assert_close(found.values, exact[[-1, 0]], rtol=1e-8, atol=0)
+
+
+def test_zeros_outside_the_row_space_are_eigenvalues_too():
+    operator = GaussNewtonOperator(an_mlp(), "cross_entropy", data())
+    assert narrowed(operator) is not None
+    found = top_eigenvalues(operator, which="smallest", start="random", max_products=300)
+    assert abs(float(found.values[0])) < 1e-9  # the narrowed matrix may well have none
+
+
+def test_a_warm_start_of_the_whole_matrix_is_taken():
+    operator = HessianOperator(an_mlp(nn.Tanh), "cross_entropy", data())
+    first = top_eigenvalues(operator, tol=1e-6)
+    again = top_eigenvalues(operator, tol=1e-6, start=first.vectors[:, 0].float())
+    torch.testing.assert_close(again.values, first.values, rtol=1e-8, atol=0)
+
+
+def test_into_and_out_of_the_row_space_are_inverse_there():
+    narrow = narrowed(HessianOperator(an_mlp(), "cross_entropy", data()))
+    inside = torch.randn(narrow.operator.shape[0], 2, dtype=torch.float64)
+    wide = narrow.out_of(inside)
+    torch.testing.assert_close(wide.T @ wide, inside.T @ inside)
+    torch.testing.assert_close(torch.stack([narrow.into(v) for v in wide.T], 1), inside)
+
+
+def test_repeated_inputs_have_a_smaller_row_space():
+    x, y = data()
+    operator = HessianOperator(an_mlp(), "cross_entropy", (x[:1].expand(N, D), y))
+    found = top_eigenvalues(operator, tol=1e-9)
+    torch.testing.assert_close(found.values[0], torch.linalg.eigvalsh(operator.to_dense())[-1], rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("model", [Twice, Squared])
+def test_inputs_that_go_elsewhere_are_left_whole(model):
+    torch.manual_seed(5)
+    operator = HessianOperator(model().double(), "cross_entropy", data())
+    assert narrowed(operator) is None
+    found = top_eigenvalues(operator, tol=1e-9)
+    torch.testing.assert_close(found.values[0], torch.linalg.eigvalsh(operator.to_dense())[-1], rtol=1e-8, atol=0)
+
+
+def test_many_examples_are_left_whole():
+    x = torch.randn(2 * D, D, dtype=torch.float64)
+    assert narrowed(HessianOperator(an_mlp(), "cross_entropy", (x, torch.arange(2 * D) % C))) is None

@@ -1,0 +1,182 @@
+import copy
+import gc
+import weakref
+
+import pytest
+import scipy.sparse.linalg
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from flatlib.curvature import HessianOperator, pairs, trace
+from flatlib.errors import FlatlibError
+
+
+@pytest.mark.parametrize("chunk_size", [None, 5, 23])
+def test_agrees_with_the_dense_hessian(case, chunk_size):
+    operator = HessianOperator(case.model, case.loss, case.data, chunk_size=chunk_size)
+    torch.testing.assert_close(operator.to_dense(), case.dense(), rtol=1e-9, atol=1e-12)
+
+
+def test_gradient_and_shapes(case):
+    operator = HessianOperator(case.model, case.loss, case.data, chunk_size=7)
+    whole = HessianOperator(case.model, case.loss, case.data)
+    n = sum(p.numel() for p in case.model.parameters())
+    assert operator.shape == (n, n)
+    assert (operator.torch_dtype, operator.device.type) == (torch.float64, "cpu")
+    torch.testing.assert_close(operator.gradient(), whole.gradient())
+    case.model.eval()
+    output = case.model(case.data[0])
+    target = case.data[1] if case.loss == "cross_entropy" else F.one_hot(case.data[1], 3).double()
+    value = getattr(F, {"mse": "mse_loss"}.get(case.loss, case.loss))(output, target)
+    expected = torch.autograd.grad(value, list(case.model.parameters()))
+    torch.testing.assert_close(operator.gradient(), torch.cat([g.flatten() for g in expected]))
+
+
+def test_matmat_is_matvec_by_columns(small_case):
+    operator = HessianOperator(small_case.model, small_case.loss, small_case.data, chunk_size=10)
+    V = torch.randn(operator.shape[0], 3, dtype=torch.float64)
+    torch.testing.assert_close(operator.matmat(V)[:, 1], operator.matvec(V[:, 1]))
+    with pytest.raises(FlatlibError, match="vectors of length"):
+        operator.matvec(torch.ones(2))
+
+
+def test_unequal_batches_count_by_examples(small_case):
+    x, y = small_case.data
+    batches = ((x[a:b], y[a:b]) for a, b in ((0, 10), (10, 12), (12, 12), (12, 23)))
+    operator = HessianOperator(small_case.model, small_case.loss, batches, chunk_size=4)
+    torch.testing.assert_close(operator.to_dense(), small_case.dense())
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_train_mode_batch_norm_against_differences_of_the_gradient(loss):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 2)).double()
+    data = torch.randn(9, 4, dtype=torch.float64), torch.arange(9) % 2
+
+    def gradient(shift):
+        moved = copy.deepcopy(model)
+        flat = nn.utils.parameters_to_vector(moved.parameters())
+        nn.utils.vector_to_parameters(flat + shift, moved.parameters())
+        return HessianOperator(moved, loss, data, batch_norm="train").gradient()
+
+    running = model[1].running_mean.clone()
+    operator = HessianOperator(model, loss, data, batch_norm="train")
+    H = operator.to_dense()
+    steps = 1e-5 * torch.eye(operator.shape[0], dtype=torch.float64)
+    differences = torch.stack([(gradient(s) - gradient(-s)) / 2e-5 for s in steps])
+    assert (H - differences).norm() < 1e-7 * H.norm()
+    assert (H - H.T).norm() < 1e-12 * H.norm()
+    assert (H - HessianOperator(model, loss, data).to_dense()).norm() > 0.1 * H.norm()
+    assert torch.equal(model[1].running_mean, running)
+
+
+def test_train_mode_batch_norm_is_never_chunked(small_case):
+    x, y = small_case.data
+    for data, chunk_size in (((x, y), 5), ([(x[:5], y[:5]), (x[5:], y[5:])], None)):
+        with pytest.raises(FlatlibError, match="needs one batch"):
+            HessianOperator(small_case.model, "mse", data, batch_norm="train", chunk_size=chunk_size)
+
+
+def test_is_of_the_model_as_it_was_made(small_case):
+    dense = small_case.dense()
+    operator = HessianOperator(small_case.model, small_case.loss, small_case.data, chunk_size=6)
+    with torch.no_grad():
+        for p in small_case.model.parameters():
+            p.mul_(2)
+    torch.testing.assert_close(operator.to_dense(), dense)
+
+
+def test_the_kept_graph_is_freed_with_the_operator(small_case):
+    operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
+    operator.matvec(operator.gradient())
+    kept = weakref.ref(operator._kept[0])
+    gc.disable()
+    try:
+        del operator
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+def test_keeps_the_graph_only_when_all_examples_fit(small_case, monkeypatch):
+    operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
+    assert operator.chunk_size == operator.examples == 23
+    monkeypatch.setattr("flatlib.curvature.operators.chunk_memory.GRAPH_MEMORY_CPU", 4000)
+    chunked = HessianOperator(small_case.model, small_case.loss, small_case.data)
+    assert 1 <= chunked.chunk_size < 23
+    torch.testing.assert_close(chunked.to_dense(), operator.to_dense())
+    assert chunked._kept is None
+
+
+def test_a_block_of_parameters(small_case):
+    dense = small_case.dense()
+    last = HessianOperator(small_case.model, small_case.loss, small_case.data, parameters="3.*")
+    assert list(last.parameters) == ["3.weight", "3.bias"]
+    torch.testing.assert_close(last.to_dense(), dense[45:, 45:])
+    biases = HessianOperator(small_case.model, small_case.loss, small_case.data, parameters=["0.bias", "*.bias"])
+    assert biases.shape == (8, 8)
+    with pytest.raises(FlatlibError, match='no parameter matches "4'):
+        HessianOperator(small_case.model, small_case.loss, small_case.data, parameters=["0.*", "4.weight"])
+
+
+def test_unused_frozen_and_linear_parameters_have_no_curvature(small_case):
+    small_case.model.register_parameter("unused", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
+    assert operator.to_dense()[:2].abs().max() == 0
+    small_case.model[0].requires_grad_(False)
+    assert list(HessianOperator(small_case.model, "mse", small_case.data).parameters) == [
+        "unused",
+        "3.weight",
+        "3.bias",
+    ]
+    linear = HessianOperator(nn.Linear(8, 3).double(), lambda output, target: output.mean(), small_case.data)
+    assert linear.to_dense().abs().max() == 0
+    assert linear.gradient().abs().max() > 0
+    constant = HessianOperator(nn.Linear(8, 3).double(), lambda output, target: torch.tensor(1.0), small_case.data)
+    assert constant.to_dense().abs().max() == 0
+
+
+def test_scipy_uses_it(small_case):
+    operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
+    value = scipy.sparse.linalg.eigsh(operator, k=1, which="LA", return_eigenvectors=False)[0]
+    assert value == pytest.approx(float(torch.linalg.eigvalsh(small_case.dense())[-1]), rel=1e-9)
+
+
+def test_bytes_per_example_are_known_in_train_mode_too():
+    """Batch norm in train mode refuses one value a channel, as a net that ends at 1 x 1 has for one example."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
+    operator = HessianOperator(
+        model, "cross_entropy", (torch.randn(6, 1, 3, 3), torch.arange(6) % 2), batch_norm="train"
+    )
+    assert operator.bytes_per_example > 0
+
+
+def test_batches_that_are_dictionaries_come_through_an_adapter(small_case):
+    x, y = small_case.data
+    batches = [{"pixels": x[:9], "label": y[:9]}, {"pixels": x[9:], "label": y[9:]}]
+    with pytest.raises(FlatlibError, match=r"got dict.*flatlib\.curvature\.pairs"):
+        HessianOperator(small_case.model, small_case.loss, batches)
+    operator = HessianOperator(small_case.model, small_case.loss, pairs(batches, "pixels", "label"))
+    torch.testing.assert_close(operator.to_dense(), small_case.dense(), rtol=1e-10, atol=1e-12)
+    with pytest.raises(FlatlibError, match='no "image"; it has pixels, label'):
+        HessianOperator(small_case.model, small_case.loss, pairs(batches, "image", "label"))
+
+
+def test_outputs_that_are_objects_are_the_losss_business(small_case):
+    """As of the models whose output has its logits in an attribute."""
+
+    class Wrapped(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x):
+            return {"logits": self.inner(x)}
+
+    def loss(output, target):
+        return F.cross_entropy(output["logits"], target)
+
+    operator = HessianOperator(Wrapped(small_case.model), loss, small_case.data)
+    torch.testing.assert_close(operator.to_dense(), small_case.dense(), rtol=1e-10, atol=1e-12)
+    assert not trace(operator, probes=None).exact

@@ -1,0 +1,109 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from flatlib.curvature import HessianOperator
+from flatlib.curvature.spectrum.preconditioned import (
+    PreconditionedOperator,
+    adam_preconditioner,
+    adam_stability_threshold,
+    preconditioned_eigenvalue,
+)
+from flatlib.errors import FlatlibError
+
+
+def stepped(case, kind=torch.optim.Adam, steps=3, **options):
+    """The case's model after some full-batch steps, and its optimizer."""
+    optimizer = kind(case.model.parameters(), **options)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(case.model.eval()(case.data[0]), case.data[1]).backward()
+        optimizer.step()
+    return optimizer
+
+
+def operator_of(case, **options):
+    return HessianOperator(case.model, "cross_entropy", case.data, **options)
+
+
+def test_after_one_step_the_second_moment_is_the_squared_gradient(small_case):
+    gradient = operator_of(small_case).gradient()
+    optimizer = stepped(small_case, steps=1, betas=(0.8, 0.99), eps=1e-3)
+    found = adam_preconditioner(optimizer, small_case.model, operator_of(small_case))
+    torch.testing.assert_close(found, 0.2 * (gradient.abs() + 1e-3))
+
+
+@pytest.mark.parametrize("options", [{}, {"amsgrad": True}, {"foreach": True}])
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_is_what_adam_divides_by(small_case, kind, options):
+    """One more step moves the weights by the learning rate times the raw first moment over P."""
+    optimizer = stepped(small_case, kind, lr=1e-2, weight_decay=0.0, **options)
+    before = nn.utils.parameters_to_vector(small_case.model.parameters()).detach().clone()
+    optimizer.step()
+    moved = before - nn.utils.parameters_to_vector(small_case.model.parameters()).detach()
+    first = torch.cat([optimizer.state[p]["exp_avg"].flatten() for p in small_case.model.parameters()])
+    P = adam_preconditioner(optimizer, small_case.model, operator_of(small_case))
+    torch.testing.assert_close(moved, 1e-2 * first / P)
+
+
+def test_agrees_with_the_dense_preconditioned_hessian(model_case):
+    optimizer = stepped(model_case, eps=1e-3)
+    operator = operator_of(model_case)
+    P = adam_preconditioner(optimizer, model_case.model, operator)
+    found = preconditioned_eigenvalue(operator, P, tol=1e-6)
+    dense = operator.to_dense()
+    assert float(found.values[0]) == pytest.approx(float(torch.linalg.eigvals(dense / P[:, None]).real.max()), rel=1e-8)
+    assert found.converged
+    both = PreconditionedOperator(operator, P)
+    V = torch.randn(len(P), 2, dtype=torch.float64)
+    torch.testing.assert_close(both.matmat(V), both.to_dense() @ V)
+    torch.testing.assert_close(both.matvec(V[:, 0]), both.to_dense() @ V[:, 0])
+    again = preconditioned_eigenvalue(operator, P, start=found.vectors[:, 0])
+    assert float(again.values[0]) == pytest.approx(float(found.values[0]), rel=1e-3)
+
+
+def test_by_hand(quadratic):
+    operator = HessianOperator(*quadratic([3.0, 1.0]))
+    doubled = preconditioned_eigenvalue(operator, torch.full((2,), 2.0))
+    assert float(doubled.values[0]) == pytest.approx(1.5)
+    assert adam_stability_threshold(0.5) == pytest.approx(76.0)
+
+
+def test_a_block_in_the_operators_order(small_case):
+    optimizer = stepped(small_case)
+    block = adam_preconditioner(optimizer, small_case.model, operator_of(small_case, parameters="3.*"))
+    whole = adam_preconditioner(optimizer, small_case.model, operator_of(small_case))
+    assert torch.equal(block, whole[45:])
+
+
+def test_the_threshold_is_where_frozen_adam_diverges():
+    """Momentum steps on a one-dimensional quadratic: stable just below the threshold, unstable just above."""
+
+    def last(curvature, beta=0.9, rate=0.1):
+        w, m = 1.0, 0.0
+        for _ in range(1000):
+            m = beta * m + (1 - beta) * curvature * w
+            w -= rate * m
+        return abs(w)
+
+    threshold = adam_stability_threshold(0.1)
+    assert last(0.98 * threshold) < 1e-3
+    assert last(1.02 * threshold) > 1e3
+
+
+def test_says_what_is_wrong(small_case):
+    operator = operator_of(small_case)
+    with pytest.raises(FlatlibError, match="has made no step"):
+        adam_preconditioner(torch.optim.Adam(small_case.model.parameters()), small_case.model, operator)
+    with pytest.raises(FlatlibError, match="SGD is not Adam"):
+        adam_preconditioner(stepped(small_case, torch.optim.SGD, lr=0.1), small_case.model, operator)
+    with pytest.raises(FlatlibError, match=r'does not hold the parameter "0\.weight"'):
+        adam_preconditioner(stepped(small_case), copy.deepcopy(small_case.model), operator)
+    n = operator.shape[0]
+    for preconditioner in (torch.zeros(n), torch.full((n,), torch.nan), -torch.ones(n)):
+        with pytest.raises(FlatlibError, match="positive and finite"):
+            preconditioned_eigenvalue(operator, preconditioner)
+    with pytest.raises(FlatlibError, match=f"must be {n} numbers"):
+        preconditioned_eigenvalue(operator, torch.ones(2))

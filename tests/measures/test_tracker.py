@@ -1,0 +1,126 @@
+"""Tracking inside a loop of one's own, with any optimizer."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from flatlib.curvature import HessianOperator, adam_preconditioner, preconditioned_eigenvalue, top_eigenvalues
+from flatlib.curvature.spectrum.stability import stability_threshold
+from flatlib.errors import FlatlibError
+from flatlib.measures.tracker import Tracker
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.01),
+}
+
+
+@pytest.fixture
+def problem():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 40), nn.Tanh(), nn.Dropout(0.2), nn.Linear(40, 3))
+    x = torch.randn(30, 6)
+    return model, x, x[:, :3].argmax(1)
+
+
+def descend(model, x, y, optimizer, updates, look=lambda update: None):
+    torch.manual_seed(1)
+    for update in range(updates):
+        look(update)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    look(updates)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_looking_does_not_disturb_training(problem, kind):
+    model, x, y = problem
+    watched = copy.deepcopy(model)
+    descend(model, x, y, OPTIMIZERS[kind](model.parameters()), 6)
+    optimizer = OPTIMIZERS[kind](watched.parameters())
+    tracker = Tracker(watched, "cross_entropy", (x, y), optimizer=optimizer, measures=["lambda_max", "train_loss"])
+    descend(watched, x, y, optimizer, 6, tracker.look)
+    for one, other in zip(model.parameters(), watched.parameters(), strict=True):
+        assert torch.equal(one, other)
+    table = tracker.table()
+    assert table["update"].tolist() == list(range(7))
+    fresh = top_eigenvalues(HessianOperator(watched, "cross_entropy", (x, y)), seed=5)
+    assert table["lambda_max"].iloc[-1] == pytest.approx(float(fresh.values[0]), rel=2e-3)
+    assert ("preconditioned_lambda_max" in table) == (kind == "adam")
+
+
+def test_adam_is_tracked_in_its_own_coordinates(problem):
+    model, x, y = problem
+    optimizer = OPTIMIZERS["adam"](model.parameters())
+    tracker = Tracker(model, "cross_entropy", (x, y), optimizer=optimizer)
+    descend(model, x, y, optimizer, 8, tracker.look)
+    table = tracker.table()
+    assert table["preconditioned_lambda_max"].isna().tolist() == [True] + [False] * 8  # no step, no second moments
+    operator = HessianOperator(model, "cross_entropy", (x, y))
+    fresh = preconditioned_eigenvalue(operator, adam_preconditioner(optimizer, model, operator), seed=3)
+    assert table["preconditioned_lambda_max"].iloc[-1] == pytest.approx(float(fresh.values[0]), rel=2e-3)
+    assert table["stability_threshold"].iloc[0] == pytest.approx(38 / 0.01)
+
+
+def test_warm_starts_save_products(problem):
+    model, x, y = problem
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    tracker = Tracker(model, "cross_entropy", (x, y))
+    cold = []
+
+    def look(update):
+        tracker.look(update)
+        cold.append(top_eigenvalues(HessianOperator(model, "cross_entropy", (x, y)), start="random").products)
+
+    descend(model, x, y, optimizer, 15, look)
+    assert tracker.table()["lambda_max_products"][1:].sum() < sum(cold[1:])
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 20.0),
+        ({"momentum": 0.9}, 38.0),
+        ({"momentum": 0.9, "nesterov": True}, 38.0 / 2.8),
+        ({"momentum": 0.9, "dampening": 0.5}, None),
+    ],
+)
+def test_the_threshold_is_where_a_quadratic_stops_growing(settings, expected):
+    """Just below it the iterates shrink, just above they grow."""
+    assert stability_threshold(torch.optim.SGD([torch.ones(1)], lr=0.1, **settings)) == pytest.approx(expected)
+    if expected is None:
+        return
+    for factor, grows in ((0.98, False), (1.02, True)):
+        w = torch.ones(1, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.SGD([w], lr=0.1, **settings)
+        for _ in range(1500):
+            w.grad = factor * expected * w.detach()
+            optimizer.step()
+        assert (float(w.detach().abs()) > 1) == grows
+
+
+def test_the_threshold_is_unknown_for_other_optimizers_and_mixed_groups():
+    a, b = torch.ones(1), torch.ones(1)
+    assert stability_threshold(torch.optim.RMSprop([a])) is None
+    for other in ({"lr": 0.2}, {"momentum": 0.9, "nesterov": True}, {"dampening": 0.5}):
+        groups = [{"params": [a]}, {"params": [b]} | other]
+        assert stability_threshold(torch.optim.SGD(groups, lr=0.1, momentum=0.9)) is None
+    assert stability_threshold(torch.optim.SGD([a], lr=0.1, maximize=True)) is None
+
+
+def test_an_unknown_measure_is_refused_at_once(problem):
+    model, x, y = problem
+    with pytest.raises(FlatlibError, match="unknown name 'sharpness'; allowed: performance, "):
+        Tracker(model, "cross_entropy", (x, y), measures=["sharpness"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_the_data_may_be_elsewhere(problem):
+    """A loader gives tensors on the CPU."""
+    model, x, y = problem
+    tracker = Tracker(model.cuda(), "cross_entropy", (x, y), measures=["lambda_max", "train_loss"])
+    assert tracker.look(0)["train_loss"] > 0

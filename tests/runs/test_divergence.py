@@ -1,0 +1,99 @@
+"""Runs that end badly: a result that says so, or one clear line before the first step."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from flatlib.config import RunConfig
+from flatlib.errors import FlatlibError
+from flatlib.execution import Execution
+from flatlib.runs import records, sweep
+from flatlib.training.train import train
+
+TINY = RunConfig(width=0.1, train_size=200, test_size=100, max_epochs=3)  # 12 updates
+QUIET = Execution(device="cpu", progress=False)
+
+
+@pytest.fixture
+def huge(tmp_path) -> str:
+    """Images so large that the first forward pass overflows."""
+    arrays = {name: np.full((20, 8, 8), 1e38) for name in ("x_train", "x_test")}
+    np.savez(tmp_path / "huge.npz", **arrays, y_train=np.arange(20) % 4, y_test=np.arange(20) % 4)
+    return str(tmp_path / "huge.npz")
+
+
+def recorded(tmp_path, config: RunConfig) -> dict:
+    """The line that a sweep of one run writes; a second sweep finds it and trains nothing."""
+    record = tmp_path / "r.jsonl"
+    first = sweep.run([config], record, QUIET)
+    (text,) = record.read_text().splitlines()
+    assert sweep.run([config], record, QUIET)["status"].tolist() == first["status"].tolist()
+    assert record.read_text().splitlines() == [text]
+    assert records.read(record) == {config.run_id: json.loads(text)}
+    return json.loads(text)
+
+
+@pytest.mark.parametrize("track", [(), ("train_loss", "lambda_max")])
+@pytest.mark.parametrize("how", ["a rate that is far too large", "a loss that is nan from the start"])
+def test_a_loss_that_is_nan_at_the_first_step_is_recorded_as_diverged(tmp_path, huge, how, track):
+    settings = {
+        "a rate that is far too large": {"learning_rate": 1e38},
+        "a loss that is nan from the start": {"dataset": huge, "standardize": False, "batch_size": 5, "train_size": 20},
+    }[how] | {"test_size": 20, "track": track, "track_every": 1 if track else None}
+    line = recorded(tmp_path, replace(TINY, **settings, check_every=1))
+    assert (line["status"], line["measures"]) == ("diverged", {"updates": 1})
+    assert line["trajectory"].get("update", []) in ([], [0])
+
+
+@pytest.mark.parametrize("rho", [100.0, 1e6])
+def test_a_sam_radius_at_which_training_stalls_is_recorded_as_capped(tmp_path, rho):
+    """The gradient far away says nothing about the loss here; without SAM a fifth of these steps learns more."""
+    line = recorded(tmp_path, replace(TINY, sam_rho=rho, max_epochs=15, measures=("performance",)))
+    assert (line["status"], line["measures"]["updates"]) == ("capped", 60)
+    assert line["measures"]["train_accuracy"] <= 0.11
+    assert line["measures"]["train_loss"] == pytest.approx(np.log(10), rel=0.01)
+    assert train(TINY, device="cpu").measures["train_accuracy"] > 0.2
+
+
+def test_a_sam_radius_that_overflows_is_recorded_as_diverged(tmp_path):
+    line = recorded(tmp_path, replace(TINY, sam_rho=1e30))
+    assert (line["status"], line["measures"]) == ("diverged", {"updates": 4})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stop": "updates", "max_updates": 13}, "stop: updates .* of 3 are 12 updates, and max_updates is 13"),
+        ({"stop": "epochs", "max_updates": 11}, "stop: epochs .* of 3 are 12 updates, and max_updates is 11"),
+        ({"stop": "updates", "max_updates": 4, "batch_size": 0}, "of 3 are 3 updates, and max_updates is 4"),
+    ],
+)
+def test_a_stop_rule_that_never_fires(tmp_path, settings, message):
+    with pytest.raises(FlatlibError, match=message) as error:
+        train(replace(TINY, **settings), device="cpu")
+    assert "\n" not in str(error.value)
+    with pytest.raises(FlatlibError, match=f"1 of 1 runs failed .*{message}"):
+        sweep.run([replace(TINY, **settings)], tmp_path / "r.jsonl", QUIET)
+
+
+@pytest.mark.parametrize("settings", [{"stop": "updates"}, {"stop": "epochs"}])
+def test_a_stop_rule_that_fires_at_the_very_end(settings):
+    trained = train(replace(TINY, **settings, max_updates=12), device="cpu")
+    assert (trained.status, trained.updates) == ("reached", 12)
+
+
+def test_a_training_loss_no_smoothed_label_can_forbid():
+    """The entropy of the targets is taken off, so that the smallest loss is zero with label smoothing as without."""
+    smoothed = {"label_smoothing": 0.2, "stop": "train_loss", "stop_value": 0.1}
+    trained = train(replace(TINY, **smoothed, learning_rate=0.3, max_epochs=300), device="cpu")
+    entropy = -0.82 * np.log(0.82) - 9 * 0.02 * np.log(0.02)
+    assert trained.status == "reached"
+    assert trained.measures["train_loss"] <= 0.1 < entropy
+
+
+def test_a_batch_of_more_than_all_images_is_said_before_anything_trains(tmp_path):
+    with pytest.raises(FlatlibError, match=r"^batch_size: 1001 is more than the 1000 training images of digits"):
+        sweep.run([replace(TINY, train_size=None, batch_size=1001)], tmp_path / "r.jsonl", QUIET)
+    assert not (tmp_path / "r.jsonl").exists()

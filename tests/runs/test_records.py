@@ -1,0 +1,217 @@
+"""The record: what went in comes out, a torn end costs one line at most, other damage is never silent."""
+
+import json
+import os
+import warnings
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flatlib.config import RunConfig, grid
+from flatlib.errors import FlatlibError
+from flatlib.runs import records
+from flatlib.runs.records import RecordWarning, append, finite, read, table, trajectories, write
+
+CONFIGS = grid(RunConfig(track=("train_loss",), track_every=1), seed=range(3))
+EXACT = {"a": 0.1 + 0.2, "b": 5e-324, "c": 1.7976931348623157e308, "d": -0.0, "e": 7, "f": True}
+
+
+@pytest.fixture
+def lines(line):
+    """Three runs, the second with a trajectory."""
+    made = [line(config, lambda_max=1.5 + config.seed, **EXACT) for config in CONFIGS]
+    made[1]["trajectory"] = {"update": [0, 1], "train_loss": [2.3, 1 / 3]}
+    return made
+
+
+@pytest.fixture
+def path(tmp_path, lines):
+    """A record of them."""
+    write(tmp_path / "r.jsonl", lines)
+    return tmp_path / "r.jsonl"
+
+
+def by_id(lines):
+    return {line["run_id"]: line for line in lines}
+
+
+def changed(line, **fields) -> bytes:
+    return json.dumps(line | fields).encode() + b"\n"
+
+
+@pytest.mark.parametrize("how", ["append", "write"])
+def test_round_trip_is_exact(tmp_path, lines, how):
+    path = tmp_path / "new" / "folder" / "r.jsonl"
+    if how == "write":
+        write(path, lines)
+    for line in lines * (how == "append"):
+        append(path, line)
+    assert read(path) == by_id(lines)
+    assert list(read(path)) == [line["run_id"] for line in lines]
+    assert path.read_bytes().count(b"\n") == 3
+
+
+def test_numbers_json_has_no_word_for_become_null(tmp_path, lines):
+    odd = lines[0] | {"measures": {"x": float("nan"), "y": float("inf")}, "trajectory": {"z": [1.0, float("-inf")]}}
+    append(tmp_path / "r.jsonl", odd)
+    (line,) = read(tmp_path / "r.jsonl").values()
+    assert (line["measures"], line["trajectory"]) == ({"x": None, "y": None}, {"z": [1.0, None]})
+    assert finite(odd) == line
+    assert table([line])["x"].isna().all()
+
+
+def test_an_absent_record_is_empty(tmp_path):
+    assert read(tmp_path / "none.jsonl") == {}
+
+
+def test_a_torn_last_line_is_dropped_with_a_warning_and_mended_by_the_next_run(path, lines):
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.warns(RecordWarning, match="the last line is torn and was dropped"):
+        assert read(path) == by_id(lines[:2])
+    append(path, lines[2])
+    assert read(path) == by_id(lines)
+
+
+def test_a_whole_last_line_without_its_newline_is_kept(path, lines):
+    path.write_bytes(path.read_bytes()[:-1])
+    assert read(path) == by_id(lines)
+    other = lines[0] | {"config": RunConfig(seed=9).to_json(), "run_id": RunConfig(seed=9).run_id}
+    append(path, other)
+    assert read(path) == by_id([*lines, other])
+
+
+@pytest.mark.parametrize("damage", ["unknown field", "contradiction"])
+def test_a_whole_last_line_is_never_called_torn(path, lines, damage):
+    bad = {
+        "unknown field": changed(lines[0], config=lines[0]["config"] | {"patience": 0.9}),
+        "contradiction": changed(lines[0], measures={"lambda_max": 9.0}),
+    }[damage]
+    path.write_bytes(path.read_bytes() + bad.rstrip())
+    with pytest.raises(FlatlibError, match="last line"):
+        read(path)
+    append(path, lines[2])
+    assert bad in path.read_bytes()
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+def test_cut_anywhere_every_whole_line_is_read(tmp_path_factory, line, data):
+    lines = [line(config, lambda_max=0.1) for config in CONFIGS]
+    path = tmp_path_factory.mktemp("cut") / "r.jsonl"
+    write(path, lines)
+    content = path.read_bytes()
+    cut = data.draw(st.integers(0, len(content)))
+    path.write_bytes(content[:cut])
+    ends = [i for i, byte in enumerate(content) if byte == ord("\n")]
+    whole = sum(end <= cut for end in ends)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RecordWarning)
+        assert read(path) == by_id(lines[:whole])
+    append(path, lines[2])
+    assert read(path) == by_id(lines[:whole] + lines[2:])
+
+
+DAMAGE = {
+    "not JSON": (lambda line: b"{oops}\n", "line 2: not JSON"),
+    "not text": (lambda line: b"\xff\xfe\0\n", "line 2: not JSON"),
+    "empty": (lambda line: b"\n", "line 2: not JSON"),
+    "nested without end": (lambda line: b"[" * 100_000 + b"\n", "line 2: not JSON"),
+    "a list": (lambda line: b"[1]\n", "line 2: expected the fields run_id"),
+    "a field is missing": (lambda line: b'{"run_id": "1"}\n', "line 2: expected the fields run_id"),
+    "a field too many": (lambda line: changed(line, note="hello"), "line 2: expected the fields .* found .*note"),
+    "status": (lambda line: changed(line, status="finished"), "line 2: unknown status 'finished'; allowed: reached"),
+    "measures a list": (lambda line: changed(line, measures=[1]), "line 2: .* must be objects"),
+    "measure a text": (lambda line: changed(line, measures={"x": "1"}), "line 2: measure x is not a number"),
+    "columns of two lengths": (lambda line: changed(line, trajectory={"a": [1], "b": []}), "line 2: .* one length"),
+    "column a number": (lambda line: changed(line, trajectory={"a": 1}), "line 2: .* lists"),
+    "column of texts": (lambda line: changed(line, trajectory={"a": ["1"]}), "line 2: .* not a number"),
+    "another version's field": (
+        lambda line: changed(line, config=line["config"] | {"patience": 0.9}),
+        "line 2: .*unknown name 'patience'.*another version",
+    ),
+    "another version's value": (
+        lambda line: changed(line, config=line["config"] | {"model": "vgg19"}),
+        "line 2: model: unknown name 'vgg19'.*another version",
+    ),
+    "run_id of other settings": (lambda line: changed(line, run_id="0" * 16), "line 2: .*does not hash to run_id"),
+    "run_id a list": (lambda line: changed(line, run_id=[]), "line 2: .*does not hash to run_id"),
+    "twice, differently": (
+        lambda line: changed(line, measures={"lambda_max": 9.0}),
+        "line 2: run .* recorded twice with different results .*",
+    ),
+    "twice, other end": (lambda line: changed(line, status="capped"), "line 2: .*status reached and capped"),
+    "twice, other path": (lambda line: changed(line, trajectory={"update": [0]}), "line 2: .*the trajectories"),
+}
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_damage_in_the_middle_is_an_error_that_names_the_line(path, lines, damage, message):
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(first + damage(lines[0]) + b"".join(rest))
+    before = path.read_bytes()
+    with pytest.raises(FlatlibError, match=message) as error:
+        read(path)
+    assert str(error.value).startswith(f"{path}, ")
+    assert "\n" not in str(error.value)
+    assert path.read_bytes() == before
+
+
+def test_the_same_run_twice_is_fine_if_it_agrees(path, lines):
+    path.write_bytes(path.read_bytes() + changed(lines[0], provenance={"device": "cuda"}))
+    assert list(read(path)) == [line["run_id"] for line in lines]
+
+
+def test_write_replaces_as_a_whole(path, lines, monkeypatch):
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(FlatlibError, match="No space left on device"):
+            write(path, lines[:1])
+    assert path.read_bytes() == before
+    write(path, lines[:1])
+    assert read(path) == by_id(lines[:1])
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("how", ["append", "write", "check_writable"])
+@pytest.mark.parametrize("place", ["a file's child", "a folder"])
+def test_a_place_that_cannot_be_written(tmp_path, lines, how, place):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / {"a file's child": "file/r.jsonl", "a folder": "folder"}[place]
+    arguments = {"append": (path, lines[0]), "write": (path, lines), "check_writable": (path,)}[how]
+    with pytest.raises(FlatlibError, match=f"{path}: cannot be written") as error:
+        getattr(records, how)(*arguments)
+    assert "\n" not in str(error.value)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_a_folder_cannot_be_read(tmp_path):
+    with pytest.raises(FlatlibError, match="cannot be read"):
+        read(tmp_path)
+
+
+def test_table_has_a_row_per_run(lines):
+    lines[2]["measures"] = {"updates": 4}
+    runs = table(lines)
+    assert len(runs) == 3
+    assert runs["seed"].tolist() == [0, 1, 2]
+    assert set(CONFIGS[0].to_json()) - {"measures", "track"} < set(runs)
+    assert runs["lambda_max"].isna().tolist() == [False, False, True]
+    assert runs["data"].unique().tolist() == ["f00d"]
+
+
+def test_trajectories_have_a_row_per_point(lines):
+    long = trajectories(table(lines))
+    assert long["update"].tolist() == [0, 1]
+    assert long["train_loss"].tolist() == [2.3, 1 / 3]
+    assert set(long["run_id"]) == {lines[1]["run_id"]}
+    assert (long["seed"] == 1).all()
+    assert trajectories(table([])).empty
+    assert isinstance(trajectories(table(lines[:1])), pd.DataFrame)

@@ -1,0 +1,104 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from flatlib.curvature import HessianOperator, top_eigenvalues
+from flatlib.errors import FlatlibError
+from flatlib.sharpness import between_iterates
+from flatlib.sharpness.between_iterates import interpolated
+
+
+class Scalar(nn.Module):
+    """Output (N, 1) with the mean $w^4 / 12$, whose second derivative is $w^2$."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([weight], dtype=torch.float64))
+
+    def forward(self, x):
+        return (self.weight**4 / 12).expand(len(x), 1)
+
+
+def mean_output(output, target):
+    return output.mean()
+
+
+def iterates(rate=0.5):
+    """A small net with batch norm before and after one step of gradient descent, and its data."""
+    torch.manual_seed(0)
+    before = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3)).double()
+    data = torch.randn(20, 4, dtype=torch.float64), torch.arange(20) % 3
+    after = copy.deepcopy(before)
+    nn.functional.cross_entropy(after(data[0]), data[1]).backward()
+    with torch.no_grad():
+        for p in after.parameters():
+            p -= rate * p.grad
+    return before, after, data
+
+
+def test_a_valley_crossed_between_the_iterates():
+    """lambda(t) = (1 - 3 t)^2 at t = i / 7: the maximum is 4, at the second iterate."""
+    data = torch.zeros(3, 1, dtype=torch.float64), torch.zeros(3)
+    found = between_iterates(Scalar(1.0), Scalar(-2.0), mean_output, data)
+    t = torch.arange(8, dtype=torch.float64) / 7
+    torch.testing.assert_close(found.positions, t)
+    torch.testing.assert_close(found.values, (1 - 3 * t) ** 2)
+    assert (found.value, found.products, found.converged) == (pytest.approx(4.0), 8, True)
+
+
+@pytest.mark.parametrize("batch_norm", ["train", "eval"])
+def test_agrees_with_the_dense_spectrum_at_every_point(batch_norm):
+    before, after, data = iterates()
+    found = between_iterates(before, after, "cross_entropy", data, points=4, batch_norm=batch_norm, tol=1e-6)
+    for position, value in zip(found.positions, found.values, strict=True):
+        point = copy.deepcopy(before)
+        later = after.state_dict()
+        mixed = {
+            name: (1 - position) * t + position * later[name] if t.is_floating_point() else t
+            for name, t in before.state_dict().items()
+        }
+        point.load_state_dict(mixed)
+        dense = HessianOperator(point, "cross_entropy", data, batch_norm=batch_norm).to_dense()
+        assert float(value) == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-8)
+    top = int(found.values.argmax())
+    assert (found.value, found.residual) == (float(found.values[top]), float(found.residuals[top]))
+    assert found.residual <= 1e-6 * found.value
+
+
+def test_warm_starts_save_products():
+    before, after, data = iterates(rate=0.01)
+    found = between_iterates(before, after, "cross_entropy", data)
+    cold = [
+        top_eigenvalues(
+            HessianOperator(interpolated(before, after, float(t)), "cross_entropy", data, batch_norm="train"), seed=0
+        ).products
+        for t in found.positions
+    ]
+    assert found.converged
+    assert found.products <= sum(cold)
+
+
+def test_buffers_are_interpolated_and_counters_are_not():
+    before, after, _ = iterates()
+    middle = interpolated(before, after, 0.25)
+    torch.testing.assert_close(middle[1].running_var, 0.75 * before[1].running_var + 0.25 * after[1].running_var)
+    assert (int(before[1].num_batches_tracked), int(after[1].num_batches_tracked)) == (0, 1)
+    assert int(middle[1].num_batches_tracked) == 0
+    single = interpolated(before.float(), after, 0.5, dtype=torch.float64)
+    assert single[0].weight.dtype == torch.float64
+
+
+def test_says_what_is_wrong():
+    before, after, (x, y) = iterates()
+    with pytest.raises(FlatlibError, match="points=1"):
+        between_iterates(before, after, "cross_entropy", (x, y), points=1)
+    with pytest.raises(FlatlibError, match=r'differ in "0\.weight"'):
+        between_iterates(before, nn.Sequential(nn.Linear(4, 2)).double(), "cross_entropy", (x, y))
+    with pytest.raises(FlatlibError, match=r'differ in "4\.weight"'):
+        between_iterates(before, nn.Sequential(*after, nn.Linear(3, 3)).double(), "cross_entropy", (x, y))
+    with pytest.raises(FlatlibError, match="needs one batch"):
+        between_iterates(before, after, "cross_entropy", [(x[:9], y[:9]), (x[9:], y[9:])])
+    with pytest.raises(FlatlibError, match='engine="arpack" is unknown'):
+        between_iterates(before, after, "cross_entropy", (x, y), engine="arpack")

@@ -1,0 +1,130 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from flatlib.errors import FlatlibError
+from flatlib.sharpness.jacobian import _only_entrance, jacobian_norm, most_stretched
+
+
+def dense_norms(model, x, softmax):
+    def outputs(sample):
+        out = model(sample.unsqueeze(0)).squeeze(0)
+        return out.softmax(0) if softmax else out
+
+    with sdpa_kernel(SDPBackend.MATH):
+        rows = torch.stack([torch.func.jacrev(outputs)(sample).flatten(1) for sample in x])
+    return torch.linalg.matrix_norm(rows, ord=2)
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+@pytest.mark.parametrize("chunk_size", [100, 5])
+def test_agrees_with_the_dense_jacobian(model_case, softmax, chunk_size):
+    x = model_case.data[0]
+    training, rng = model_case.model.training, torch.get_rng_state()
+    norms = jacobian_norm(model_case.model, x, softmax=softmax, chunk_size=chunk_size)
+    assert norms.shape == (len(x),)
+    assert norms.dtype == torch.float64
+    assert model_case.model.training == training
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert all(p.grad is None and p.requires_grad for p in model_case.model.parameters())
+    torch.testing.assert_close(norms, dense_norms(model_case.model.eval(), x, softmax), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("gap", [5.0, 30.0, 60.0])
+def test_confident_softmax_keeps_its_relative_accuracy(gap):
+    """Two classes: the softmaxed norm is p (1 - p) ||w_0 - w_1|| sqrt(2), though 1 - p rounds to 0 near p = 1."""
+    model = nn.Linear(3, 2).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0, 2.0, 0.0], [0.0, 2.0, 1.0]]))
+        model.bias.copy_(torch.tensor([gap, 0.0]))
+    rest = torch.tensor(-gap, dtype=torch.float64).exp()
+    norm = jacobian_norm(model, torch.zeros(1, 3), softmax=True)
+    torch.testing.assert_close(norm[0], 2 * rest / (1 + rest) ** 2, rtol=1e-6, atol=0)
+
+
+def test_single_precision_input_and_constant_output():
+    class Constant(nn.Linear):
+        def forward(self, x):
+            return torch.ones(len(x), 2)
+
+    assert jacobian_norm(Constant(3, 2), torch.ones(4, 3)).tolist() == [0.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "arguments", "message"),
+    [
+        (nn.Linear(3, 2), torch.ones(0, 3), {}, "floating-point inputs"),
+        (nn.Linear(3, 2), torch.ones(4, 3, dtype=torch.uint8), {}, "uint8"),
+        (nn.Linear(3, 2), torch.ones(4, 3), {"chunk_size": 0}, "chunk_size=0"),
+        (nn.Conv2d(1, 1, 1), torch.ones(4, 1, 2, 2), {}, "outputs"),
+        (nn.Linear(3, 2), torch.full((4, 3), torch.inf), {}, "not finite"),
+    ],
+)
+def test_says_what_is_wrong(model, x, arguments, message):
+    with pytest.raises(FlatlibError, match=message):
+        jacobian_norm(model, x, **arguments)
+
+
+class Around(nn.Module):
+    """A linear layer, and a way around it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return torch.tanh(self.layer(x)) + x[:, :3] ** 2
+
+
+class Twice(nn.Module):
+    """One layer that takes the inputs, and something else later."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.layer(torch.tanh(self.layer(x)))
+
+
+class Own(nn.Linear):
+    """A linear layer only by name."""
+
+    def forward(self, x):
+        return super().forward(x) ** 2
+
+
+def test_inputs_that_enter_through_one_linear_layer_or_not():
+    torch.manual_seed(0)
+    x = torch.randn(9, 8, dtype=torch.float64)
+    alone = [nn.Linear(8, 3), nn.Sequential(nn.Flatten(), nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 3))]
+    others = [Around(), Twice(), Own(8, 3), nn.Sequential(nn.Unflatten(1, (2, 4)), nn.Linear(4, 2), nn.Flatten())]
+    for model in (*alone, *others):
+        model = model.double()
+        torch.testing.assert_close(jacobian_norm(model, x), dense_norms(model, x, False), rtol=1e-10, atol=1e-12)
+        assert (_only_entrance(model.requires_grad_(False), x) is None) == (model in others)
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_a_small_step_along_the_top_singular_vector_moves_the_output_by_the_norm(model_case, softmax):
+    x = model_case.data[0]
+    model = model_case.model.eval()
+    found = most_stretched(model, x, softmax=softmax)
+    torch.testing.assert_close(found.norms, jacobian_norm(model, x, softmax=softmax), rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(found.inputs.flatten(1).norm(dim=1), torch.ones(len(x), dtype=torch.float64))
+    step = 1e-6
+    with torch.no_grad():
+        ends = [model(x + sign * step * found.inputs) for sign in (1, -1)]
+    there, back = (end.softmax(1) if softmax else end for end in ends)
+    moved = (there - back) / (2 * step)
+    torch.testing.assert_close(moved, found.norms[:, None] * found.outputs, rtol=1e-5, atol=1e-6)
+    assert (found.outputs.gather(1, found.outputs.abs().argmax(1, keepdim=True)) > 0).all()
+
+
+def test_singular_vectors_have_the_shape_of_the_images_and_refuse_what_the_norm_refuses():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    found = most_stretched(model, torch.ones(5, 1, 3, 4))
+    assert (found.inputs.shape, found.outputs.shape) == ((5, 1, 3, 4), (5, 3))
+    with pytest.raises(FlatlibError, match="uint8"):
+        most_stretched(model, torch.ones(5, 12, dtype=torch.uint8))

@@ -1,0 +1,258 @@
+import copy
+
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+from torch import nn
+
+from flatlib.curvature import HessianOperator
+from flatlib.curvature.trace.hutchinson import Estimate
+from flatlib.errors import FlatlibError
+from flatlib.sharpness import minimum, minimum_sharpness
+from flatlib.sharpness.minimum import minimise_over_scales
+from flatlib.sharpness.rescaling import chain_of_layers, rescale
+
+X = torch.randn(15, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+DATA = X, torch.arange(15) % 3
+
+
+def relu():
+    return nn.Sequential(nn.Linear(8, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+
+
+def without_biases():
+    return nn.Sequential(nn.Linear(8, 4, bias=False), nn.LeakyReLU(0.1), nn.Linear(4, 3, bias=False))
+
+
+def conv_bn():
+    image = nn.Unflatten(1, (2, 2, 2))
+    body = nn.Sequential(nn.Conv2d(2, 3, 2, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2))
+    return nn.Sequential(image, body, nn.Flatten(), nn.Dropout(0.5), nn.Linear(3, 3))
+
+
+def softmax_regression():
+    return nn.Linear(8, 3)
+
+
+NETWORKS = {make.__name__: make for make in (relu, without_biases, conv_bn, softmax_regression)}
+
+
+@pytest.fixture(params=NETWORKS)
+def network(request):
+    torch.manual_seed(1)
+    model = NETWORKS[request.param]().double()
+    model(X)  # running statistics of batch norm away from their initial values
+    return model
+
+
+def dense_trace(model, loss, alphas=None):
+    model = copy.deepcopy(model)
+    if alphas is not None:
+        rescale(model, chain_of_layers(model), alphas)
+    return float(HessianOperator(model, loss, DATA).to_dense().trace())
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_is_the_dense_trace_of_the_rescaled_network(network, loss):
+    found = minimum_sharpness(network, loss, DATA)
+    assert found.exact
+    assert found.trace == pytest.approx(dense_trace(network, loss), rel=1e-10)
+    assert found.value == pytest.approx(dense_trace(network, loss, found.alphas), rel=1e-10)
+    assert np.prod(found.alphas) == pytest.approx(1.0)
+    assert found.value <= found.trace
+    assert found.standard_error == 0
+
+
+def test_no_rescaling_has_a_smaller_trace(network):
+    """Brute force: the trace of the dense Hessian of networks that are really rescaled, minimised by scipy."""
+    found = minimum_sharpness(network, "cross_entropy", DATA)
+
+    def objective(logs):
+        return dense_trace(network, "cross_entropy", np.exp(np.append(logs, -np.sum(logs))))
+
+    if len(found.alphas) > 1:
+        start = np.zeros(len(found.alphas) - 1)
+        brute = scipy.optimize.minimize(objective, start, method="L-BFGS-B", options={"ftol": 1e-7}).fun
+        assert found.value == pytest.approx(brute, rel=1e-5)
+    else:
+        assert found.value == found.trace
+    generator = np.random.default_rng(0)
+    for _ in range(3):
+        logs = generator.standard_normal(len(found.alphas))
+        assert found.value <= dense_trace(network, "cross_entropy", np.exp(logs - logs.mean())) * (1 + 1e-12)
+
+
+def test_does_not_see_a_rescaling(network):
+    before = minimum_sharpness(network, "cross_entropy", DATA)
+    logs = np.random.default_rng(2).standard_normal(len(before.alphas))
+    outputs = network.eval()(X)
+    rescale(network, chain_of_layers(network), np.exp(2 * (logs - logs.mean())))
+    torch.testing.assert_close(network(X), outputs)
+    assert minimum_sharpness(network, "cross_entropy", DATA).value == pytest.approx(before.value, rel=1e-10)
+
+
+def test_without_biases_it_is_the_geometric_mean():
+    found = minimum_sharpness(without_biases().double(), "mse", DATA)
+    assert found.value == pytest.approx(2 * np.sqrt(found.weight_traces.prod()), rel=1e-12)
+    assert found.alphas[0] == pytest.approx((found.weight_traces[0] / found.weight_traces[1]) ** 0.25)
+    assert found.layers == ("0", "2")
+    assert found.iterations == 0
+
+
+def test_the_scale_of_the_loss_is_the_scale_of_the_value():
+    torch.manual_seed(0)
+    model = relu().double()
+
+    def tiny(output, target):
+        return 1e-9 * nn.functional.mse_loss(output, nn.functional.one_hot(target, 3).double())
+
+    plain = minimum_sharpness(model, "mse", DATA)
+    small = minimum_sharpness(model, tiny, DATA, probes=2)
+    weights, biases = 1e-9 * plain.weight_traces, 1e-9 * plain.bias_traces
+    scales, iterations = minimise_over_scales(weights, biases)
+    assert iterations == plain.iterations
+    assert np.exp(np.diff(scales, prepend=0.0)) == pytest.approx(plain.alphas)
+    assert 0 < small.value < 1e-8
+
+
+@pytest.mark.parametrize("spread", [0.5, 2.0, 8.0])
+@pytest.mark.parametrize("layers", [1, 2, 5, 18])
+def test_newton_finds_where_the_slope_vanishes(layers, spread):
+    generator = np.random.default_rng(layers)
+    a, b = np.exp(spread * generator.standard_normal((2, layers)))
+    u, iterations = minimise_over_scales(a, b)
+    parts = a * np.exp(-2 * np.diff(u, prepend=0.0))
+    slopes = parts[1:] - parts[:-1] - (b * np.exp(-2 * u))[:-1]
+    assert np.abs(slopes).max(initial=0.0) <= 1e-6 * parts.sum()
+    assert u[-1] == 0
+    assert iterations <= (10 if spread <= 2 else 60)
+
+
+def test_standard_error_is_the_spread_over_noisy_traces():
+    generator = np.random.default_rng(0)
+    layers = chain_of_layers(relu())
+    a, b = np.array([5.0, 1.0, 0.2]), np.array([0.3, 2.0, 1.0])
+    errors = np.array([[0.1, 0.02, 0.004], [0.01, 0.05, 0.02]])
+
+    def found(values_a, values_b):
+        estimates = [
+            [Estimate(v, e, 7, False) for v, e in zip(values, of_values, strict=True)]
+            for values, of_values in ((values_a, errors[0]), (values_b, errors[1]))
+        ]
+        return minimum._minimum(layers, *estimates)
+
+    noisy = [
+        found(a + errors[0] * generator.standard_normal(3), b + errors[1] * generator.standard_normal(3)).value
+        for _ in range(300)
+    ]
+    result = found(a, b)
+    assert result.standard_error == pytest.approx(np.std(noisy), rel=0.15)
+    assert (result.products, result.exact) == (42, False)
+
+
+def test_with_probes_it_is_within_its_error_of_the_exact_value():
+    torch.manual_seed(0)
+    model = relu().double()
+    exact = minimum_sharpness(model, "cross_entropy", DATA)
+    probed = minimum_sharpness(model, "cross_entropy", DATA, probes=50)
+    assert (probed.exact, probed.products) == (False, 6 * 50)
+    assert abs(probed.value - exact.value) < 4 * probed.standard_error < exact.value
+
+
+def test_leaves_the_model_as_it_was():
+    torch.manual_seed(0)
+    model = conv_bn()
+    model(X.float())
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    rng = torch.get_rng_state()
+    minimum_sharpness(model, "cross_entropy", (X.float(), DATA[1]))
+    assert model.training
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert torch.equal(torch.get_rng_state(), rng)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [((X[:0], DATA[1][:0]), "empty"), ((X * torch.nan, DATA[1]), "finite|is nan"), ((X.byte(), DATA[1]), "uint8")],
+    ids=["empty", "nan", "integers"],
+)
+def test_bad_data_is_refused_in_one_line(data, message):
+    with pytest.raises(FlatlibError, match=message) as error:
+        minimum_sharpness(relu().double(), "cross_entropy", data)
+    assert "\n" not in str(error.value)
+
+
+def test_frozen_biases_do_not_count():
+    torch.manual_seed(0)
+    model = relu().double()
+    model[2].bias.requires_grad_(False)
+    found = minimum_sharpness(model, "cross_entropy", DATA)
+    assert found.bias_traces[1] == 0
+    assert found.bias_traces[0] > 0
+
+
+class Backwards(nn.Module):
+    """The second layer is registered first."""
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.first = nn.Linear(4, 3), nn.Linear(8, 4)
+        nn.init.zeros_(self.first.bias)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x):
+        return self.last(self.first(x).relu())
+
+
+class Shortcut(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.inner, self.last = nn.Linear(8, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = self.first(x).relu()
+        return self.last(h + self.inner(h).relu())
+
+
+def tied():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    model[2].weight = model[0].weight
+    return model
+
+
+def frozen():
+    model = relu()
+    model[0].weight.requires_grad_(False)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (lambda: nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 3)), {}, "positively homogeneous"),
+        (lambda: nn.Sequential(nn.Linear(8, 4), nn.LayerNorm(4), nn.Linear(4, 3)), {}, "positively homogeneous"),
+        (lambda: nn.Sequential(nn.Linear(8, 4), nn.PReLU(), nn.Linear(4, 3)), {}, "positively homogeneous"),
+        (Backwards, {}, "positively homogeneous"),
+        (Shortcut, {}, "positively homogeneous"),
+        (conv_bn, {"batch_norm": "train"}, "not defined with batch norm in train mode"),
+        (tied, {}, '"2" shares a parameter'),
+        (frozen, {}, 'over "0.weight" is 0'),
+        (lambda: nn.Sequential(nn.RNN(8, 3)), {}, 'the parameter "0.bias_hh_l0"'),
+        (relu, {"batch_norm": "recalibrate"}, "is unknown"),
+    ],
+    ids=["tanh", "layer norm", "prelu", "order", "shortcut", "batch norm", "tied", "frozen", "rnn", "mode"],
+)
+def test_says_why_it_is_not_defined(make, arguments, message):
+    torch.manual_seed(0)
+    with pytest.raises(FlatlibError, match=message) as error:
+        minimum_sharpness(make().double(), "cross_entropy", DATA, **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_without_batch_norm_the_mode_does_not_matter():
+    torch.manual_seed(0)
+    model = relu().double()
+    modes = [minimum_sharpness(model, "mse", DATA, batch_norm=mode).value for mode in ("eval", "train")]
+    assert modes[0] == modes[1]

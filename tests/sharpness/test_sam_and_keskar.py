@@ -1,0 +1,194 @@
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import brentq
+from torch import nn
+
+from flatlib.curvature import HessianOperator
+from flatlib.errors import FlatlibError
+from flatlib.sharpness import adaptive_sharpness, keskar_sharpness, sam_sharpness
+from flatlib.sharpness.perturbed_loss import Surroundings
+from flatlib.sharpness.rescaling import Layer, rescale
+
+SPECTRUM = [5.0, 2.0, 1.0, -1.0]
+
+
+class Valley(nn.Module):
+    """Output (N, 1) with the mean $c + \\sum_i h_i w_i^2 / 2$: rises in boxes are known coordinate by coordinate."""
+
+    def __init__(self, weight, curvature=(4.0, 1.0, 0.5), offset=0.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float64))
+        self.register_buffer("curvature", torch.tensor(curvature, dtype=torch.float64))
+        self.offset = offset
+
+    def forward(self, x):
+        return (self.offset + 0.5 * (self.curvature * self.weight**2).sum()).expand(len(x), 1)
+
+
+def mean_output(output, target):
+    return output.mean()
+
+
+DATA = (torch.zeros(4, 1, dtype=torch.float64), torch.zeros(4))
+
+
+def largest_rise(matrix, gradient, radius):
+    """max over the ball of <g, e> + e'Me/2 on its surface, from the secular equation."""
+    values, vectors = np.linalg.eigh(matrix)
+    g = vectors.T @ gradient
+
+    def excess(nu):
+        return np.linalg.norm(g / (nu - values)) - radius
+
+    nu = brentq(excess, values[-1] + 1e-9, values[-1] + 1e6, xtol=1e-13)
+    e = g / (nu - values)
+    return float(g @ e + 0.5 * e @ (values * e))
+
+
+@pytest.mark.parametrize("rho", [0.05, 1.0])
+def test_sam_on_a_quadratic(quadratic, rho):
+    model, loss, data = quadratic(SPECTRUM)
+    H = model.matrix
+    g = H.sum(1)
+    step = rho * g / g.norm()
+    found = sam_sharpness(model, loss, data, rho=rho)
+    assert found.value == pytest.approx(float(g @ step + 0.5 * step @ H @ step), rel=1e-12)
+    assert found.loss == pytest.approx(float(0.5 * H.sum()), rel=1e-12)
+    torch.testing.assert_close(found.perturbation, step)
+    there = g + H @ step
+    assert found.alignment == pytest.approx(float(there @ step / there.norm() / rho))
+
+
+def test_sam_agrees_with_the_loss_evaluated_by_hand(case):
+    found = sam_sharpness(case.model, case.loss, case.data, chunk_size=7)
+    whole = Surroundings(HessianOperator(case.model, case.loss, case.data))
+    assert float(found.perturbation.norm()) == pytest.approx(0.05)
+    nn.utils.vector_to_parameters(whole.weights + found.perturbation, case.model.parameters())
+    moved = Surroundings(HessianOperator(case.model, case.loss, case.data)).loss()
+    assert found.value == pytest.approx(moved - whole.loss(), rel=1e-9)
+
+
+@pytest.mark.parametrize("rho", [0.1, 0.7])
+def test_adaptive_reaches_the_maximum_in_the_ball(quadratic, rho):
+    """At unit weights the ball is round; beside a convex loss the ascent reaches the largest rise."""
+    model, loss, data = quadratic([5.0, 2.0, 1.0, 0.3])
+    H = model.matrix.numpy()
+    found = adaptive_sharpness(model, loss, data, rho=rho, steps=100)
+    assert found.value == pytest.approx(largest_rise(H, H.sum(1), rho), rel=1e-6)
+    assert found.alignment > 1 - 1e-5
+    first = adaptive_sharpness(model, loss, data, rho=rho, steps=1)
+    assert first.value == pytest.approx(sam_sharpness(model, loss, data, rho=rho).value)
+    assert first.value <= found.value
+    assert (first.evaluations, found.evaluations <= 101) == (2, True)
+
+
+def test_adaptive_first_step_is_that_of_asam(quadratic):
+    model, loss, data = quadratic(SPECTRUM)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([1.0, -2.0, 0.0, 0.5]))
+    T = model.weight.detach().abs() + 0.01
+    g = model.matrix @ model.weight.detach()
+    found = adaptive_sharpness(model, loss, data, rho=0.5, eta=0.01, steps=1)
+    torch.testing.assert_close(found.perturbation, 0.5 * T**2 * g / (T * g).norm())
+
+
+def test_adaptive_at_a_minimum_finds_the_top_of_the_scaled_hessian():
+    """Zero gradient: half rho^2 times the largest eigenvalue of T H T, up to the ascent's own tolerance."""
+
+    class Product(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Parameter(torch.tensor([2.0, 0.5], dtype=torch.float64))
+
+        def forward(self, x):
+            return ((self.a.prod() - 1) ** 2).expand(len(x), 1)
+
+    found = adaptive_sharpness(Product(), mean_output, DATA, rho=1e-3, steps=100)
+    # H = 2 [b^2, 1; 1, a^2] at ab = 1, so T H T = 2 [1, 1; 1, 1] with the largest eigenvalue 4
+    assert found.value == pytest.approx(0.5 * 1e-6 * 4, rel=2e-3)
+
+
+def test_adaptive_does_not_see_a_rescaling(case):
+    model = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+    before = adaptive_sharpness(model, case.loss, case.data, rho=0.1).value
+    rescale(model, [Layer("0", True), Layer("2", True)], np.array([4.0, 0.25]))
+    assert adaptive_sharpness(model, case.loss, case.data, rho=0.1).value == pytest.approx(before, rel=1e-10)
+    assert sam_sharpness(model, case.loss, case.data).value > 0
+
+
+@pytest.mark.parametrize("weight", [(0.5, -2.0, 0.0), (0.0, 0.0, 0.0)])
+def test_keskar_box_on_a_separable_quadratic(weight):
+    """Each coordinate goes to the corner further from the valley: h (|w| + e (|w| + 1))^2 / 2."""
+    model = Valley(weight, offset=1.5)
+    found = keskar_sharpness(model, mean_output, DATA, epsilon=0.01, iterations=50)
+    w, h = np.abs(weight), np.array([4.0, 1.0, 0.5])
+    base = 1.5 + 0.5 * np.sum(h * w**2)
+    rise = 0.5 * np.sum(h * ((w + 0.01 * (w + 1)) ** 2 - w**2))
+    assert found.value == pytest.approx(100 * rise / (1 + base), rel=1e-9)
+    assert (found.perturbation.abs().numpy() <= 0.01 * (w + 1) * (1 + 1e-12)).all()
+    assert found.loss == pytest.approx(base)
+    assert found.value == pytest.approx(100 * (found.perturbed_loss - found.loss) / (1 + base))
+
+
+@pytest.mark.parametrize("epsilon", [1e-2, 0.5])
+@pytest.mark.parametrize("scale", [1.0, 1e-9])
+def test_keskar_on_a_network_is_at_least_the_first_order_corner(small_case, scale, epsilon):
+    def loss(output, target):
+        return scale * nn.functional.cross_entropy(output, target)
+
+    found = keskar_sharpness(small_case.model, loss, small_case.data, epsilon=epsilon)
+    around = Surroundings(HessianOperator(small_case.model, loss, small_case.data))
+    half = epsilon * (around.weights.abs() + 1)
+    base, gradient = around.loss_and_gradient()
+    corner = around.loss(half * gradient.sign()) - base
+    assert found.perturbed_loss - base >= corner * (1 - 1e-12)
+    assert (found.perturbation.abs() <= half * (1 + 1e-12)).all()
+    assert around.loss(found.perturbation) == pytest.approx(found.perturbed_loss, rel=1e-12)
+
+
+def test_keskar_in_a_subspace(small_case):
+    n = sum(p.numel() for p in small_case.model.parameters())
+    whole = keskar_sharpness(small_case.model, "cross_entropy", small_case.data)
+    part = keskar_sharpness(small_case.model, "cross_entropy", small_case.data, dimension=5, seed=1)
+    A = torch.randn(n, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    y = torch.linalg.lstsq(A, part.perturbation[:, None])[0][:, 0]
+    weights = nn.utils.parameters_to_vector(small_case.model.parameters())
+    half = 1e-3 * ((torch.linalg.pinv(A) @ weights).abs() + 1)
+    torch.testing.assert_close(A @ y, part.perturbation)
+    assert (y.abs() <= half * (1 + 1e-9)).all()
+    assert part.value > 0
+    assert whole.converged or whole.evaluations >= 10
+
+
+@pytest.mark.parametrize(
+    ("measure", "arguments", "message"),
+    [
+        (sam_sharpness, {"rho": 0.0}, "rho=0.0 must be a positive"),
+        (sam_sharpness, {"rho": float("nan")}, "rho=nan"),
+        (adaptive_sharpness, {"steps": 0}, "steps=0"),
+        (adaptive_sharpness, {"eta": -1.0}, "eta=-1.0"),
+        (keskar_sharpness, {"epsilon": -1e-3}, "epsilon=-0.001"),
+        (keskar_sharpness, {"dimension": 10**6}, "dimension=1000000"),
+        (keskar_sharpness, {"iterations": 0}, "iterations=0"),
+    ],
+)
+def test_says_which_option_is_wrong(small_case, measure, arguments, message):
+    with pytest.raises(FlatlibError, match=message) as error:
+        measure(small_case.model, small_case.loss, small_case.data, **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_where_a_rise_is_not_defined():
+    with pytest.raises(FlatlibError, match="the gradient is zero"):
+        sam_sharpness(Valley([0.0, 0.0, 0.0]), mean_output, DATA)
+    with pytest.raises(FlatlibError, match="all weights are zero"):
+        adaptive_sharpness(Valley([0.0, 0.0, 0.0]), mean_output, DATA)
+    with pytest.raises(FlatlibError, match="1 \\+ loss"):
+        keskar_sharpness(Valley([1.0, 0.0, 0.0], offset=-5.0), mean_output, DATA)
+
+
+def test_a_flat_loss_has_no_rise():
+    model = Valley([1.0, 1.0, 1.0], curvature=(0.0, 0.0, 0.0), offset=1.0)
+    assert adaptive_sharpness(model, mean_output, DATA).value == 0
+    assert keskar_sharpness(model, mean_output, DATA).value == 0

@@ -1,0 +1,154 @@
+"""Networks by name: their sizes, their start, what they refuse."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18
+from torchvision.models.resnet import conv3x3
+from torchvision.models.vgg import cfgs
+
+from flatlib.config import MODELS, RunConfig
+from flatlib.errors import FlatlibError
+from flatlib.training.models import build
+
+MNIST, CIFAR, GREY = (1, 28, 28), (3, 32, 32), (1, 32, 32)
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def chain(channels: int, outputs: list[int], batch_norm: bool = False) -> int:
+    """Convolutions 3 x 3 with biases, one after the other; batch norm adds a scale and a shift."""
+    return sum(9 * i * o + o + 2 * o * batch_norm for i, o in zip([channels, *outputs], outputs, strict=False))
+
+
+def vgg(letter: str, channels: int, batch_norm: bool) -> int:
+    """The convolutions, then 512 -> 512 -> 512 -> 10."""
+    plan = [item for item in cfgs[letter] if item != "M"]
+    return chain(channels, plan, batch_norm) + 2 * (512 * 512 + 512) + 512 * 10 + 10
+
+
+def bejan(channels: int, outputs: list[int], side: int, hidden: int) -> int:
+    """The convolutions with batch norm, then side x side pixels -> hidden -> 10."""
+    return chain(channels, outputs, True) + (outputs[-1] * side**2 + 1) * hidden + (hidden + 1) * 10
+
+
+SIMPLE, MIDDLE = [16, 32, 64, 128], [16, 32, 64, 128, 256, 512]
+COMPLEX = [16, 32, 32, 64, 128, 128, 256, 512, 512]
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "count"),
+    [
+        ({"model": "softmax_regression"}, MNIST, 7850),
+        ({"model": "mlp"}, MNIST, 785 * 200 + 201 * 200 + 201 * 10),
+        ({"model": "mlp", "depth": 1, "width": 0.1}, (1, 8, 8), 65 * 20 + 21 * 10),
+        ({"model": "mlp", "depth": 4, "width": 0.5}, MNIST, 785 * 100 + 3 * 101 * 100 + 101 * 10),
+        ({"model": "small_cnn"}, CIFAR, 20794),
+        ({"model": "small_cnn_bn"}, CIFAR, 20970),
+        ({"model": "vgg11"}, CIFAR, vgg("A", 3, False)),
+        ({"model": "vgg11_bn"}, CIFAR, vgg("A", 3, True)),
+        ({"model": "vgg11"}, GREY, vgg("A", 1, False)),
+        ({"model": "vgg16"}, CIFAR, vgg("D", 3, False)),
+        ({"model": "vgg16_bn"}, GREY, vgg("D", 1, True)),
+        ({"model": "bejan_simple"}, MNIST, bejan(1, SIMPLE, 4, 128)),
+        ({"model": "bejan_simple"}, CIFAR, bejan(3, SIMPLE, 5, 128)),
+        ({"model": "bejan_middle"}, MNIST, bejan(1, MIDDLE, 3, 512)),
+        ({"model": "bejan_middle"}, CIFAR, bejan(3, MIDDLE, 4, 512)),
+        ({"model": "bejan_complex"}, MNIST, bejan(1, COMPLEX, 3, 512)),
+        ({"model": "bejan_complex"}, CIFAR, bejan(3, COMPLEX, 4, 512)),
+    ],
+    ids=str,
+)
+def test_number_of_parameters(settings, shape, count):
+    network = build(RunConfig(**settings), shape, 10)
+    assert parameters(network) == count
+    assert network(torch.zeros(2, *shape)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("model", "published"), [("allcnn", 1_387_108), ("preresnet164", 1_726_388), ("wideresnet28x10", 36_546_980)]
+)
+def test_networks_of_granziol_2020_have_the_published_number_of_parameters(model, published):
+    network = build(RunConfig(model=model), CIFAR, 100)
+    assert parameters(network) == published
+    assert network(torch.zeros(1, *CIFAR)).shape == (1, 100)
+
+
+def test_resnet18_is_torchvisions_but_for_its_stem():
+    reference = resnet18(num_classes=10)
+    reference.conv1, reference.maxpool = conv3x3(3, 64), nn.Identity()
+    network = build(RunConfig(model="resnet18"), CIFAR, 10)
+    assert parameters(network) == parameters(resnet18(num_classes=10)) - 64 * 3 * (49 - 9)
+    values = zip(network.state_dict(), reference.state_dict().values(), strict=True)
+    network.load_state_dict(dict(values))
+    x = torch.randn(2, *CIFAR, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(network.eval()(x), reference.eval()(x))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_seed_decides_the_start_and_the_global_state_is_untouched(model):
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    one, same, other = (build(RunConfig(model=model, width=0.1, seed=seed), CIFAR, 10) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    first, again, second = (nn.utils.parameters_to_vector(net.parameters()) for net in (one, same, other))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+FIRST = {"mlp": 200, "small_cnn": 8, "small_cnn_bn": 8, "resnet18": 64, "allcnn": 96} | {
+    m: 64 for m in MODELS if m.startswith("vgg")
+}
+FIRST |= dict.fromkeys(("preresnet164", "wideresnet28x10", "bejan_simple", "bejan_middle", "bejan_complex"), 16)
+
+
+@pytest.mark.parametrize("model", FIRST)
+@pytest.mark.parametrize("width", [0.5, 2.0])
+def test_width_multiplies_every_layer(model, width):
+    """All sizes but those that the images and the classes give."""
+    with torch.device("meta"):
+        network, full = (build(RunConfig(model=model, width=w), CIFAR, 7) for w in (width, 1.0))
+    weights = [[p for p in net.parameters() if p.ndim > 1] for net in (network, full)]
+    for i, (weight, whole) in enumerate(zip(*weights, strict=True)):
+        outputs, inputs = whole.shape[:2]
+        assert weight.shape[0] == (outputs if outputs == 7 else outputs * width)
+        assert weight.shape[1] == (inputs if i == 0 else inputs * width)
+
+
+@pytest.mark.parametrize("model", FIRST)
+@pytest.mark.parametrize("width", [0.001, 0.3])
+def test_a_width_is_rounded_and_leaves_one_unit(model, width):
+    first = next(iter(build(RunConfig(model=model, width=width), CIFAR, 7).parameters()))
+    assert first.shape[0] == max(1, round(FIRST[model] * width))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "least"),
+    [
+        *[(f"vgg{kind}", shape, 32) for kind in ("11", "11_bn", "16", "16_bn") for shape in (MNIST, (3, 32, 31))],
+        *[(f"small_cnn{kind}", shape, 7) for kind in ("", "_bn") for shape in ((1, 6, 6), (1, 28, 6))],
+        *[("allcnn", shape, 9) for shape in ((1, 8, 8), (3, 32, 8))],
+        *[("bejan_simple", shape, 16) for shape in ((1, 15, 15), (1, 28, 8))],
+        *[(f"bejan_{kind}", (1, 7, 8), 8) for kind in ("middle", "complex")],
+    ],
+    ids=str,
+)
+def test_images_too_small(model, shape, least):
+    message = f"model {model}: needs images of at least {least} x {least} pixels, got {shape[1]} x {shape[2]}"
+    with pytest.raises(FlatlibError) as error:
+        build(RunConfig(model=model, width=0.1), shape, 10)
+    assert str(error.value) == message
+
+
+LEAST = {"small_cnn": 7, "small_cnn_bn": 7, "allcnn": 9, "bejan_simple": 16, "bejan_middle": 8, "bejan_complex": 8}
+LEAST |= dict.fromkeys(("softmax_regression", "mlp", "resnet18", "preresnet164", "wideresnet28x10"), 1)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("extra", [(0, 0), (1, 0), (3, 9), (20, 17)])
+def test_a_network_fits_every_size_it_does_not_refuse(model, extra):
+    shape = (2, *(LEAST.get(model, 32) + more for more in extra))
+    network = build(RunConfig(model=model, width=0.05), shape, 4)
+    assert network.eval()(torch.zeros(2, *shape)).shape == (2, 4)

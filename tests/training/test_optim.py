@@ -1,0 +1,281 @@
+"""Optimizers against recursions written out by hand and against their libraries; SAM against its formula."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from pytorch_optimizer import AdaBound, AdaShift
+from torch import nn
+
+from flatlib.config import OPTIMIZERS, RunConfig
+from flatlib.errors import FlatlibError
+from flatlib.training.optim import SCHEDULES, Average, batch_gradient, build_optimizer, sam_gradient
+from flatlib.training.optim.optimizers import set_learning_rate
+
+RATE, BETA, DECAY, STEPS = 0.1, 0.9, 0.05, 12
+CURVATURES = np.array([2.0, 0.5, 0.1])
+START = np.array([1.0, -2.0, 3.0])
+
+
+def sgd(w, g, state, t):
+    return w - RATE * g
+
+
+def heavy_ball(w, g, state, t):
+    state["u"] = BETA * state.get("u", 0.0) + g
+    return w - RATE * state["u"]
+
+
+def nesterov(w, g, state, t):
+    state["u"] = BETA * state.get("u", 0.0) + g
+    return w - RATE * (g + BETA * state["u"])
+
+
+def adam(w, g, state, t):
+    """Kingma and Ba 2015, algorithm 1."""
+    state["m"] = 0.9 * state.get("m", 0.0) + 0.1 * g
+    state["v"] = 0.999 * state.get("v", 0.0) + 0.001 * g**2
+    return w - RATE * (state["m"] / (1 - 0.9**t)) / (np.sqrt(state["v"] / (1 - 0.999**t)) + 1e-8)
+
+
+def adagrad(w, g, state, t):
+    state["sum"] = state.get("sum", 0.0) + g**2
+    return w - RATE * g / (np.sqrt(state["sum"]) + 1e-10)
+
+
+def adabound(w, g, state, t):
+    """Luo et al. 2019, algorithm 1, bounds around 0.1, in PyTorch's bias-corrected form."""
+    state["m"] = 0.9 * state.get("m", 0.0) + 0.1 * g
+    state["v"] = 0.999 * state.get("v", 0.0) + 0.001 * g**2
+    low, high = 0.1 * (1 - 1 / (1e-3 * t + 1)), 0.1 * (1 + 1 / (1e-3 * t))
+    rate = RATE * math.sqrt(1 - 0.999**t) / (1 - 0.9**t) / (np.sqrt(state["v"]) + 1e-8)
+    return w - np.clip(rate, low, high) * state["m"]
+
+
+BY_HAND = {
+    "sgd": sgd,
+    "heavy_ball": heavy_ball,
+    "nesterov": nesterov,
+    "adam": adam,
+    "adamw": adam,
+    "adagrad": adagrad,
+    "adabound": adabound,
+}
+
+
+def config(optimizer: str, **settings) -> RunConfig:
+    momentum = BETA if optimizer in ("heavy_ball", "nesterov") else 0.0
+    return RunConfig(optimizer=optimizer, momentum=momentum, learning_rate=RATE, **settings)
+
+
+def trajectory(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> np.ndarray:
+    points = []
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        (0.5 * torch.as_tensor(CURVATURES) @ weight.square()).backward()
+        optimizer.step()
+        points.append(weight.detach().numpy().copy())
+    return np.array(points)
+
+
+def on_the_quadratic(settings: RunConfig) -> np.ndarray:
+    weight = nn.Parameter(torch.tensor(START))
+    return trajectory(build_optimizer([weight], settings), weight)
+
+
+def by_hand(update, decay: float = 0.0, kind: str = "l2") -> np.ndarray:
+    w, state, points = START.copy(), {}, []
+    for t in range(1, STEPS + 1):
+        g = CURVATURES * w + (decay * w if kind == "l2" else 0.0)
+        before = w
+        w = update(w, g, state, t)
+        if kind == "decoupled":
+            w = w - RATE * decay * before
+        points.append(w.copy())
+    return np.array(points)
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_quadratic_against_the_recursion(name):
+    np.testing.assert_allclose(on_the_quadratic(config(name)), by_hand(BY_HAND[name]), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *[(name, "l2") for name in ("sgd", "heavy_ball", "nesterov", "adam", "adagrad", "adabound")],
+        *[(name, "decoupled") for name in ("sgd", "adam", "adamw", "adabound")],
+    ],
+)
+def test_weight_decay_on_a_quadratic(name, kind):
+    found = on_the_quadratic(config(name, weight_decay=DECAY, weight_decay_kind=kind))
+    if (name, kind) != ("adabound", "decoupled"):
+        np.testing.assert_allclose(found, by_hand(BY_HAND[name], DECAY, kind), rtol=1e-7, atol=1e-9)
+    # On a bowl along the axes L2 multiplies each gradient by a number, which adaptive methods divide out again.
+    changes_nothing = kind == "l2" and name in ("adam", "adagrad", "adabound")
+    assert (np.abs(found - on_the_quadratic(config(name))).max() > 1e-4) != changes_nothing
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adashift", AdaShift), ("adabound", AdaBound)])
+def test_those_of_the_package_are_the_packages(name, kind):
+    weight = nn.Parameter(torch.tensor(START))
+    expected = trajectory(kind([weight], lr=RATE), weight)
+    np.testing.assert_array_equal(on_the_quadratic(config(name)), expected)
+    assert np.abs(expected[-1] - START).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_small_network_learns(name):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+    x = torch.randn(64, 4)
+    batch = x, (x[:, 0] > 0).long()
+    rate = 0.01 if name in ("adam", "adamw", "adabound", "adashift") else 0.1
+    momentum = 0.9 if name in ("heavy_ball", "nesterov") else 0.0
+    optimizer = build_optimizer(model.parameters(), RunConfig(optimizer=name, momentum=momentum, learning_rate=rate))
+    before = F.cross_entropy(model(x), batch[1]).item()
+    for _ in range(80):
+        batch_gradient(model, F.cross_entropy, batch)
+        optimizer.step()
+    assert F.cross_entropy(model(x), batch[1]).item() < 0.6 * before
+
+
+def test_the_schedule_at_its_corners():
+    granziol = SCHEDULES["granziol"]
+    expected = {0: 1, 0.25: 1, 0.5: 1, 0.6: 0.7525, 0.7: 0.505, 0.9: 0.01, 0.99: 0.01}
+    assert {p: granziol(p) for p in expected} == pytest.approx(expected)
+    assert SCHEDULES["constant"](0.99) == 1
+
+
+def test_the_rate_is_set_in_every_group():
+    weights = [nn.Parameter(torch.ones(1)) for _ in range(2)]
+    optimizer = torch.optim.SGD([{"params": [w]} for w in weights], lr=0.1)
+    set_learning_rate(optimizer, 0.02)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.02, 0.02]
+    with pytest.raises(FlatlibError, match="must be positive"):
+        set_learning_rate(optimizer, 0.0)
+
+
+class Bowl(nn.Module):
+    """A loss of (1/2) sum a_i w_i^2, whatever the data."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(START))
+
+    def forward(self, x):
+        return 0.5 * (torch.as_tensor(CURVATURES) * self.weight.square()).sum() * torch.ones(len(x), 1)
+
+
+def mean(output, target):
+    return output.mean()
+
+
+DATA = torch.zeros(6, 1), torch.zeros(6)
+
+
+def test_sam_on_a_quadratic():
+    """g = a w; SAM's gradient is a (w + rho g / ||g||)."""
+    model = Bowl()
+    sam_gradient(model, mean, DATA, 0.3)
+    g = CURVATURES * START
+    expected = CURVATURES * (START + 0.3 * g / np.linalg.norm(g))
+    np.testing.assert_allclose(model.weight.grad.numpy(), expected, rtol=1e-12)
+    np.testing.assert_array_equal(model.weight.detach().numpy(), START)
+
+
+def test_sam_at_a_minimum_has_no_direction():
+    model = Bowl()
+    with torch.no_grad():
+        model.weight.zero_()
+    sam_gradient(model, mean, DATA, 0.3)
+    assert torch.equal(model.weight.grad, torch.zeros(3, dtype=torch.float64))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3)).double()
+
+
+X = torch.randn(12, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+BATCH = X, torch.arange(12) % 3
+
+
+def flat(model) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def gradient_at(model, batch, step=None) -> torch.Tensor:
+    moved = copy.deepcopy(model)
+    if step is not None:
+        weights = nn.utils.parameters_to_vector(moved.parameters()) + step
+        nn.utils.vector_to_parameters(weights, moved.parameters())
+    batch_gradient(moved, F.cross_entropy, batch)
+    return flat(moved)
+
+
+@pytest.mark.parametrize("sam_batch", [None, 12, 4, 5])
+def test_sam_on_a_network_by_hand(sam_batch):
+    model, rho, size = network(), 0.2, sam_batch or 12
+    groups = list(zip(X.split(size), BATCH[1].split(size), strict=True))
+    expected = 0
+    for group in groups:
+        g = gradient_at(model, group)
+        expected = expected + len(group[0]) / 12 * gradient_at(model, group, rho * g / g.norm())
+    before = copy.deepcopy(model.state_dict())
+    sam_gradient(model, F.cross_entropy, BATCH, rho, sam_batch=sam_batch)
+    torch.testing.assert_close(flat(model), expected, rtol=1e-10, atol=1e-12)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_sam_updates_running_statistics_once_from_the_unperturbed_weights():
+    plain, sam = network(), network()
+    batch_gradient(plain, F.cross_entropy, BATCH)
+    sam_gradient(sam, F.cross_entropy, BATCH, 0.5)
+    assert int(sam[1].num_batches_tracked) == 1
+    assert torch.equal(sam[1].running_mean, plain[1].running_mean)
+    assert torch.equal(sam[1].running_var, plain[1].running_var)
+
+
+def test_sam_leaves_the_weights_when_the_loss_fails():
+    model, calls = network(), []
+
+    def failing(output, target):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return F.cross_entropy(output, target)
+
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(KeyboardInterrupt):
+        sam_gradient(model, failing, BATCH, 0.5)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("microbatch", [1, 5, 12, 100])
+def test_a_batch_in_parts_has_the_same_gradient(microbatch):
+    whole, parts = network().eval(), network().eval()
+    batch_gradient(whole, F.cross_entropy, BATCH)
+    batch_gradient(parts, F.cross_entropy, BATCH, microbatch)
+    torch.testing.assert_close(flat(parts), flat(whole), rtol=1e-10, atol=1e-14)
+
+
+def test_the_average_is_the_mean_with_statistics_of_its_own():
+    model = network()
+    average, iterates = Average(model), []
+    for _ in range(4):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.1)
+        average.add(model)
+        iterates.append(nn.utils.parameters_to_vector(model.parameters()).detach().clone())
+    found = average.network(lambda: X.split(5))
+    weights = nn.utils.parameters_to_vector(found.parameters())
+    torch.testing.assert_close(weights, torch.stack(iterates).mean(0), rtol=1e-12, atol=1e-12)
+    assert average.count == 4
+    features = found[0](X)
+    torch.testing.assert_close(found[1].running_mean, features.mean(0))
+    torch.testing.assert_close(found[1].running_var, features.var(0))
