@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flatlib.claims import Claim, overall
+from flatlib.claims import Claim, claim_verdict
 from flatlib.config import RunConfig
 from flatlib.runs import records
 
@@ -64,7 +64,7 @@ def check_both_ways(claim: Claim, make, supporting: dict[str, float], contradict
         assert verdicts["estimate"].to_dict() == pytest.approx(expected, rel=1e-6, abs=1e-9)
         assert (verdicts["n"] == 5).all()
         assert not verdicts["silent"].any()
-        assert overall(verdicts) == word
+        assert claim_verdict(verdicts) == word
         shuffled = claim.verdicts(runs.sample(frac=1, random_state=0)).set_index("prediction")
         pd.testing.assert_frame_equal(verdicts, shuffled)
 

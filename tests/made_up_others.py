@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from made_up import SEEDS, noise, runs_of
 
-from flatlib.claims.bejan2022 import six_optimizers
+from flatlib.claims.bejan2022 import optimizer_grid
 from flatlib.config import RunConfig, grid
 
 DECAYS = [0.0, 0.001, 0.01]
@@ -42,7 +42,7 @@ def adam_runs(holds: bool) -> pd.DataFrame:
     """SGD against averaged Adam, plain Adam far off both; and six optimizers, half of each kind far off the other."""
     doubled, gained, fitted = (2, 0.01, 0.005) if holds else (-1, -0.02, -0.03)
     apart, away = (0.005, 0.5) if holds else (0.03, 2.0)
-    six = [config for config in six_optimizers(RunConfig(train_size=100)) if not config.sam_rho]
+    six = [config for config in optimizer_grid(RunConfig(train_size=100)) if not config.sam_rho]
 
     def measures(config):
         averaged = config.averaging_start is not None
@@ -82,7 +82,7 @@ def smoothing_runs(holds: bool) -> pd.DataFrame:
 
 def minimum_runs(holds: bool, loss: str = "cross_entropy") -> pd.DataFrame:
     """Six optimizers far apart from each other, each alone and inside SAM."""
-    configs = six_optimizers(RunConfig(train_size=100), loss)
+    configs = optimizer_grid(RunConfig(train_size=100), loss)
     place = {config.optimizer: i for i, config in enumerate(configs)}
 
     def measures(config):

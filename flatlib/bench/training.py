@@ -19,8 +19,8 @@ from flatlib.training.cuda_graph import CHECKED, WARM_UP
 from flatlib.training.data import Data, load
 from flatlib.training.models import build
 from flatlib.training.optim import build_optimizer
-from flatlib.training.step import Stepper, gradient_of
-from flatlib.training.train import Trained, batches, stepper, updates_per_epoch
+from flatlib.training.step import TrainingStep, gradient_of
+from flatlib.training.train import TrainedRun, batches, stepper, updates_per_epoch
 
 CASES = {"mlp": ("mlp", 1.0), "small_cnn": ("small_cnn", 1.0), "vgg11/4": ("vgg11", 0.25), "vgg11": ("vgg11", 1.0)}
 """Model and width by name."""
@@ -83,15 +83,15 @@ def _entry(
     return about | {"operations": counter.get_total_flops(), "seconds": seconds}
 
 
-def _plain(run: Trained) -> Stepper:
-    return Stepper(gradient_of(run.model, run.config), run.optimizer, run.config, run.data)
+def _plain(run: TrainedRun) -> TrainingStep:
+    return TrainingStep(gradient_of(run.model, run.config), run.optimizer, run.config, run.data)
 
 
 def _our_epoch(
-    config: RunConfig, data: Data, shape: tuple[int, ...], steps_of: Callable[[Trained], Stepper]
+    config: RunConfig, data: Data, shape: tuple[int, ...], steps_of: Callable[[TrainedRun], TrainingStep]
 ) -> Callable[[int], None]:
     network = build(config, shape, data.classes).to(data.x_train.device).train()
-    step = steps_of(Trained(config, network, data, build_optimizer(network.parameters(), config)))
+    step = steps_of(TrainedRun(config, network, data, build_optimizer(network.parameters(), config)))
 
     def epoch(repeat: int) -> None:
         for batch in itertools.islice(batches(data, config), updates_per_epoch(config, data)):

@@ -16,7 +16,7 @@ import pandas as pd
 from flatlib.book import parameters
 from flatlib.book.display import glue_texts
 from flatlib.book.paths import find_root, notebook
-from flatlib.claims import CLAIMS, Claim, exclusions, overall, readable, sentence
+from flatlib.claims import CLAIMS, Claim, claim_verdict, exclusions, format_verdicts, sentence
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.execution import Execution
@@ -88,7 +88,9 @@ class Chapter:
             raise FlatlibError(f"all {len(runs)} runs diverged: there is nothing to show; lower the learning rates")
         return runs
 
-    def account(self, runs: pd.DataFrame, by: list[str], estimates: Iterable[str] = ("lambda_max",)) -> pd.DataFrame:
+    def report_exclusions(
+        self, runs: pd.DataFrame, by: list[str], estimates: Iterable[str] = ("lambda_max",)
+    ) -> pd.DataFrame:
         """How the runs of each setting (combination of `by`) ended. Glues ``n_runs``, ``n_reached``, ``n_capped``,
         ``n_diverged``; and over all these estimates ``n_unconverged``, how many missed their tolerance, and
         ``worst_residual``, the largest residual relative to its value."""
@@ -113,12 +115,12 @@ class Chapter:
         judged = {scale: self.claim.verdicts(table) for scale, table in self.scales(runs).items()}
         return pd.concat(judged, names=["scale"]).reset_index("scale").reset_index(drop=True)
 
-    def announce(self, verdicts: pd.DataFrame, runs: pd.DataFrame) -> None:
+    def glue_verdicts(self, verdicts: pd.DataFrame, runs: pd.DataFrame) -> None:
         """Glue what other pages and the command line quote: ``verdict`` (one word), ``verdict_sentence``, ``scale``,
         and for each prediction ``measured NAME`` and ``verdict NAME``, all at this page's scale."""
         mine = verdicts[verdicts["scale"] == self.parameters.preset]
-        shown = readable(mine).set_index("prediction")
-        texts = {"verdict": overall(mine), "verdict_sentence": sentence(mine), "scale": describe(runs)}
+        shown = format_verdicts(mine).set_index("prediction")
+        texts = {"verdict": claim_verdict(mine), "verdict_sentence": sentence(mine), "scale": describe(runs)}
         for name, row in shown.iterrows():
             texts |= {f"measured {name}": row["measured"], f"verdict {name}": row["verdict"]}
         glue_texts(**texts)

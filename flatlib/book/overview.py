@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from flatlib.claims import CLAIMS, Rule, overall
+from flatlib.claims import CLAIMS, Rule, claim_verdict
 from flatlib.claims.concordance import concordance
 from flatlib.claims.prediction import SUPPORTED
 from flatlib.config import MEASURES
@@ -79,7 +79,7 @@ def tally(judged: pd.DataFrame) -> pd.DataFrame:
         {
             "chapter": chapter,
             "scale": scale,
-            "verdict": overall(claim),
+            "verdict": claim_verdict(claim),
             "held": int((claim["verdict"] == SUPPORTED).sum()),
             "predictions": len(claim),
         }

@@ -14,7 +14,7 @@ from typing import Any
 
 from flatlib.book.execute import run
 from flatlib.errors import FlatlibError
-from flatlib.runs.executors import end_with_the_driver, end_workers
+from flatlib.runs.executors import exit_with_parent, terminate_workers
 
 CLEAR = "\x1b[K"  # terminals: erase what is left of the line
 
@@ -39,7 +39,7 @@ def run_several(
             for name, future in zip(chapters, futures, strict=True):
                 yield name, future.result()
         except BaseException:
-            end_workers(pool)
+            terminate_workers(pool)
             raise
 
 
@@ -55,7 +55,7 @@ def interrupts_ignored() -> Iterator[None]:
 
 def prepare() -> None:
     """A process that executes chapters beside others: it ends with its parent, and shares the terminal's last line."""
-    end_with_the_driver()
+    exit_with_parent()
     if sys.stderr.isatty():
         sys.stderr = LastLine(sys.stderr)
 

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 
-from flatlib.claims.prediction import Claim, Prediction, Rule, overall, readable, sentence
+from flatlib.claims.prediction import Claim, Prediction, Rule, claim_verdict, format_verdicts, sentence
 from flatlib.claims.rank_correlations import trends
 from flatlib.claims.selection import complete_cells, exclusions
 
@@ -17,10 +17,10 @@ __all__ = [
     "Claim",
     "Prediction",
     "Rule",
+    "claim_verdict",
     "complete_cells",
     "exclusions",
-    "overall",
-    "readable",
+    "format_verdicts",
     "sentence",
     "trends",
 ]

@@ -8,7 +8,7 @@ of their own. Bejan et al. 2022, Figure 4: six optimizers, adaptive against not.
 import pandas as pd
 from scipy.stats import ks_2samp
 
-from flatlib.claims.contrasts import seed_differences, seed_doublings
+from flatlib.claims.contrasts import log2_ratio_by_seed, seed_differences
 from flatlib.claims.prediction import Claim, Prediction, Rule
 from flatlib.claims.selection import complete_cells
 from flatlib.config import RunConfig
@@ -115,7 +115,7 @@ CLAIM = Claim(
         Prediction(
             "sharpness",
             "Averaged Adam's λ_max is larger than SGD's.",
-            lambda runs: difference(runs, "lambda_max", seed_doublings),
+            lambda runs: difference(runs, "lambda_max", log2_ratio_by_seed),
             "doublings of λ_max from SGD to Adam",
             Rule(low=0),
             "10.1 against 387.8 (Figure 6)",
@@ -123,7 +123,7 @@ CLAIM = Claim(
         Prediction(
             "Frobenius norm",
             "So is its Frobenius norm.",
-            lambda runs: difference(runs, "frobenius", seed_doublings),
+            lambda runs: difference(runs, "frobenius", log2_ratio_by_seed),
             "doublings of the Frobenius norm from SGD to Adam",
             Rule(low=0),
             "normalised 1.43e-5 against 1.55e-3 (Figure 7)",
@@ -155,7 +155,7 @@ CLAIM = Claim(
         Prediction(
             "adaptive (minimum sharpness)",
             "Their minimum sharpness is within a factor of two of the others'.",
-            lambda runs: adaptive_difference(runs, "minimum_sharpness", seed_doublings),
+            lambda runs: adaptive_difference(runs, "minimum_sharpness", log2_ratio_by_seed),
             "doublings of the minimum sharpness, adaptive over not",
             Rule(low=-1, high=1),
             "no difference found, p = .64 (Bejan et al., Figure 4)",

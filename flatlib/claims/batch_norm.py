@@ -6,7 +6,7 @@ and the next, batch norm in train mode (`flatlib.sharpness.between_iterates`).
 
 import pandas as pd
 
-from flatlib.claims.contrasts import mean_within, seed_differences, seed_doublings
+from flatlib.claims.contrasts import log2_ratio_by_seed, mean_over_blocks, seed_differences
 from flatlib.claims.prediction import Claim, Prediction, Rule
 from flatlib.claims.selection import at_batch, complete_cells
 from flatlib.errors import FlatlibError
@@ -46,10 +46,10 @@ def both(runs: pd.DataFrame) -> pd.DataFrame:
 def sharpness_distance(runs: pd.DataFrame, which: str) -> pd.Series:
     """Per seed: |doublings of lambda_max| between the network with batch norm and the one without, at the same rate
     (mean over learning rates)."""
-    return mean_within(
+    return mean_over_blocks(
         both(at_batch(compared(runs), which, CELL)),
         SAME,
-        lambda group: seed_doublings(group, "between_iterates", normalized(group), ~normalized(group)).abs(),
+        lambda group: log2_ratio_by_seed(group, "between_iterates", normalized(group), ~normalized(group)).abs(),
     )
 
 
@@ -59,7 +59,7 @@ def gain(runs: pd.DataFrame, which: str) -> pd.Series:
     kept = both(complete_cells(compared(runs), CELL))
     rates = kept.groupby("batch_size")["learning_rate"]
     rate = rates.transform({"smallest": "min", "largest": "max"}[which])
-    return 100 * mean_within(
+    return 100 * mean_over_blocks(
         kept[kept["learning_rate"] == rate],
         ["batch_size"],
         lambda group: seed_differences(group, "test_accuracy", normalized(group), ~normalized(group)),

@@ -11,7 +11,7 @@ LEARNING_RATES = {  # section III.A: 0.1 for SGD and heavy ball, the defaults of
 }
 
 
-def six_optimizers(base: RunConfig, loss: str = "cross_entropy") -> list[RunConfig]:
+def optimizer_grid(base: RunConfig, loss: str = "cross_entropy") -> list[RunConfig]:
     """Twelve configurations around `base`: batches of 128 images with pixels in [0, 1], momentum 0.8 for heavy ball.
 
     loss: what is trained on. The cross-entropy stops at 0.01. Another loss runs for all its epochs: the cross-entropy,

@@ -35,7 +35,7 @@ def seed_differences(table: pd.DataFrame, y: str, high: pd.Series, low: pd.Serie
     return means[0] - means[1]
 
 
-def seed_doublings(table: pd.DataFrame, y: str, high: pd.Series, low: pd.Series) -> pd.Series:
+def log2_ratio_by_seed(table: pd.DataFrame, y: str, high: pd.Series, low: pd.Series) -> pd.Series:
     """Each seed's mean of log2 y over the rows `high`, minus that over the rows `low`: 1 is twice as large.
 
     A y that is not positive has no logarithm: its seed is NaN. Rows that are in neither group have no say.
@@ -52,7 +52,7 @@ def finite(table: pd.DataFrame, y: str) -> pd.Series:
     return values.where(np.isfinite(values))
 
 
-def mean_within(table: pd.DataFrame, by: list[str], statistic: Callable[[pd.DataFrame], pd.Series]) -> pd.Series:
+def mean_over_blocks(table: pd.DataFrame, by: list[str], statistic: Callable[[pd.DataFrame], pd.Series]) -> pd.Series:
     """The mean over groups (combinations of `by`) of a statistic per seed, so that only runs that share the settings
     `by` are compared; a group that has no answer for a seed is left out of that seed's mean."""
     parts = [statistic(group) for _, group in table.groupby(by)]

@@ -6,7 +6,7 @@ one is the largest rate, of 0.5 or more, that every seed trained to the stop rul
 
 import pandas as pd
 
-from flatlib.claims.contrasts import mean_within, seed_differences, seed_doublings, seed_taus
+from flatlib.claims.contrasts import log2_ratio_by_seed, mean_over_blocks, seed_differences, seed_taus
 from flatlib.claims.prediction import Claim, Prediction, Rule
 from flatlib.claims.selection import complete_cells
 
@@ -17,7 +17,7 @@ MODEST, EXCESSIVE = 0.2, 0.5
 
 def sharpness_order(runs: pd.DataFrame) -> pd.Series:
     """Per seed: Kendall's tau of the dropout rate and lambda_max, at fixed batch size and learning rate."""
-    return mean_within(complete_cells(runs, CELL), SAME, lambda group: seed_taus(group, "dropout", "lambda_max"))
+    return mean_over_blocks(complete_cells(runs, CELL), SAME, lambda group: seed_taus(group, "dropout", "lambda_max"))
 
 
 def modest(runs: pd.DataFrame) -> pd.Series:
@@ -33,7 +33,7 @@ def highest(runs: pd.DataFrame) -> pd.Series:
 def modest_gain(runs: pd.DataFrame) -> pd.Series:
     """Per seed: points of test accuracy that modest rates add to none."""
     kept = complete_cells(runs, CELL)
-    return 100 * mean_within(
+    return 100 * mean_over_blocks(
         kept, SAME, lambda group: seed_differences(group, "test_accuracy", modest(group), group["dropout"] == 0)
     )
 
@@ -41,7 +41,7 @@ def modest_gain(runs: pd.DataFrame) -> pd.Series:
 def excess_gain(runs: pd.DataFrame) -> pd.Series:
     """Per seed: points of test accuracy from modest rates to the excessive one."""
     kept = complete_cells(runs, CELL)
-    return 100 * mean_within(
+    return 100 * mean_over_blocks(
         kept, SAME, lambda group: seed_differences(group, "test_accuracy", highest(group), modest(group))
     )
 
@@ -49,7 +49,9 @@ def excess_gain(runs: pd.DataFrame) -> pd.Series:
 def excess_sharpness(runs: pd.DataFrame) -> pd.Series:
     """Per seed: doublings of lambda_max from modest rates to the excessive one."""
     kept = complete_cells(runs, CELL)
-    return mean_within(kept, SAME, lambda group: seed_doublings(group, "lambda_max", highest(group), modest(group)))
+    return mean_over_blocks(
+        kept, SAME, lambda group: log2_ratio_by_seed(group, "lambda_max", highest(group), modest(group))
+    )
 
 
 CLAIM = Claim(

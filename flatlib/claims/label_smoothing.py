@@ -6,7 +6,7 @@ compared is the peak along a run, and the value at equal training accuracy, neve
 
 import pandas as pd
 
-from flatlib.claims.contrasts import mean_within, seed_taus
+from flatlib.claims.contrasts import mean_over_blocks, seed_taus
 from flatlib.claims.prediction import Claim, Prediction, Rule
 from flatlib.errors import FlatlibError
 
@@ -32,7 +32,9 @@ def summarized(runs: pd.DataFrame) -> pd.DataFrame:
 
 def order(runs: pd.DataFrame, column: str) -> pd.Series:
     """Per seed: Kendall's tau of the label smoothing and a column of `summarized`, at fixed learning rate."""
-    return mean_within(summarized(runs), ["learning_rate"], lambda group: seed_taus(group, "label_smoothing", column))
+    return mean_over_blocks(
+        summarized(runs), ["learning_rate"], lambda group: seed_taus(group, "label_smoothing", column)
+    )
 
 
 CLAIM = Claim(

@@ -7,7 +7,7 @@ a larger batch.
 import numpy as np
 import pandas as pd
 
-from flatlib.claims.contrasts import mean_within
+from flatlib.claims.contrasts import mean_over_blocks
 from flatlib.claims.prediction import Claim, Prediction, Rule
 from flatlib.claims.selection import complete_cells
 from flatlib.errors import FlatlibError
@@ -29,14 +29,14 @@ def counted(runs: pd.DataFrame) -> pd.DataFrame:
 
 def sharpness_slope(runs: pd.DataFrame) -> pd.Series:
     """Per seed: decades of lambda_max per decade of learning rate, at fixed alpha (mean over alphas)."""
-    return mean_within(
+    return mean_over_blocks(
         counted(runs), ["alpha"], lambda group: seed_slopes(group, "learning_rate", "lambda_max", logy=True)
     )
 
 
 def accuracy_slope(runs: pd.DataFrame) -> pd.Series:
     """Per seed: percentage points of test accuracy per decade of learning rate, at fixed alpha (mean over alphas)."""
-    return 100 * mean_within(
+    return 100 * mean_over_blocks(
         counted(runs), ["alpha"], lambda group: seed_slopes(group, "learning_rate", "test_accuracy")
     )
 
@@ -45,7 +45,7 @@ def accuracy_across(runs: pd.DataFrame) -> pd.Series:
     """Per seed: percentage points of test accuracy per decade of learning rate / batch size, at fixed batch size (mean
     over batch sizes). Without a slope here, equal accuracy at equal alpha says nothing about alpha."""
     table = counted(runs).assign(noise=lambda table: 1 / table["alpha"])
-    return 100 * mean_within(table, ["batch_size"], lambda group: seed_slopes(group, "noise", "test_accuracy"))
+    return 100 * mean_over_blocks(table, ["batch_size"], lambda group: seed_slopes(group, "noise", "test_accuracy"))
 
 
 def tracked(runs: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from flatlib.claims.contrasts import mean_within, seed_differences, seed_doublings, seed_taus
+from flatlib.claims.contrasts import log2_ratio_by_seed, mean_over_blocks, seed_differences, seed_taus
 from flatlib.claims.prediction import Claim, Prediction, Rule
 from flatlib.claims.selection import complete_cells
 from flatlib.errors import FlatlibError
@@ -53,7 +53,7 @@ def with_sam(group: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
 
 def doublings(group: pd.DataFrame) -> pd.Series:
     """Per seed: doublings of the minimum sharpness that SAM brings."""
-    return seed_doublings(group, "minimum_sharpness", *with_sam(group))
+    return log2_ratio_by_seed(group, "minimum_sharpness", *with_sam(group))
 
 
 def gain(group: pd.DataFrame) -> pd.Series:
@@ -68,7 +68,7 @@ def share(runs: pd.DataFrame, improvement: Callable[[pd.DataFrame], pd.Series]) 
         found = improvement(group)
         return (found > 0).astype(float).where(found.notna())
 
-    return mean_within(paired(runs), SAME, improves)
+    return mean_over_blocks(paired(runs), SAME, improves)
 
 
 def concordance(runs: pd.DataFrame) -> pd.Series:
@@ -88,7 +88,7 @@ CLAIM = Claim(
         Prediction(
             "minimum sharpness",
             "SAM lowers the minimum sharpness.",
-            lambda runs: mean_within(paired(runs), SAME, doublings),
+            lambda runs: mean_over_blocks(paired(runs), SAME, doublings),
             "doublings of the minimum sharpness",
             Rule(high=0),
             "significantly less sharp (Figure 2)",
@@ -104,7 +104,7 @@ CLAIM = Claim(
         Prediction(
             "accuracy",
             "SAM improves the test accuracy.",
-            lambda runs: mean_within(paired(runs), SAME, gain),
+            lambda runs: mean_over_blocks(paired(runs), SAME, gain),
             "points of test accuracy",
             Rule(low=0),
             "better (Figure 1)",

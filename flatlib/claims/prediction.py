@@ -113,7 +113,7 @@ class Claim:
         return pd.DataFrame([prediction.judge(runs) for prediction in self.predictions])
 
 
-def overall(verdicts: pd.DataFrame) -> str:
+def claim_verdict(verdicts: pd.DataFrame) -> str:
     """The verdict on the claim, from its table of `verdicts`: supported if every prediction is, contradicted if any is,
     else inconclusive."""
     found = set(verdicts["verdict"])
@@ -132,7 +132,7 @@ def sentence(verdicts: pd.DataFrame) -> str:
     return "; ".join(parts)
 
 
-def readable(verdicts: pd.DataFrame) -> pd.DataFrame:
+def format_verdicts(verdicts: pd.DataFrame) -> pd.DataFrame:
     """A table of `verdicts` for a page: a row per prediction (and scale), numbers rounded as their interval allows."""
     interval = []
     for row in verdicts.itertuples():

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from flatlib.claims.contrasts import mean_within, seed_taus
+from flatlib.claims.contrasts import mean_over_blocks, seed_taus
 from flatlib.claims.selection import complete_cells
 from flatlib.stats import bootstrap_mean
 
@@ -47,4 +47,4 @@ def mean_text(values: pd.Series) -> str:
 def _taus(runs: pd.DataFrame, setting: str, measure: str, held: list[str]) -> pd.Series:
     if not held:
         return seed_taus(runs, setting, measure)
-    return mean_within(runs, held, lambda group: seed_taus(group, setting, measure))
+    return mean_over_blocks(runs, held, lambda group: seed_taus(group, setting, measure))

@@ -6,7 +6,7 @@ beside the same training without. The gap is |training loss - test loss|.
 
 import pandas as pd
 
-from flatlib.claims.contrasts import seed_doublings, seed_taus
+from flatlib.claims.contrasts import log2_ratio_by_seed, seed_taus
 from flatlib.claims.prediction import Claim, Prediction, Rule
 from flatlib.claims.rank_correlations import mean_text
 from flatlib.claims.selection import complete_cells
@@ -69,7 +69,7 @@ def change(runs: pd.DataFrame, names: list[str], measure: str) -> pd.Series:
     chosen = kept["regulariser"].isin(names) & weakest
     if set(kept.loc[chosen, "regulariser"]) != set(names) or not (kept["regulariser"] == NONE).any():
         raise FlatlibError(f"{', '.join(names)}: not recorded beside training without")
-    return seed_doublings(kept, measure, chosen, kept["regulariser"] == NONE)
+    return log2_ratio_by_seed(kept, measure, chosen, kept["regulariser"] == NONE)
 
 
 def lowers_jacobian(name: str) -> Prediction:

@@ -6,7 +6,7 @@ is SAM's radius, 0 is plain SGD. Only runs at the same learning rate are compare
 
 import pandas as pd
 
-from flatlib.claims.contrasts import mean_within, seed_differences, seed_taus
+from flatlib.claims.contrasts import mean_over_blocks, seed_differences, seed_taus
 from flatlib.claims.prediction import Claim, Prediction, Rule
 from flatlib.claims.selection import at_batch
 
@@ -15,14 +15,14 @@ CELL = ["batch_size", "learning_rate", "sam_rho"]
 
 def sharpness_order(runs: pd.DataFrame, which: str) -> pd.Series:
     """Per seed: Kendall's tau of rho and lambda_max (mean over learning rates); -1 if each larger rho is flatter."""
-    return mean_within(
+    return mean_over_blocks(
         at_batch(runs, which, CELL), ["learning_rate"], lambda group: seed_taus(group, "sam_rho", "lambda_max")
     )
 
 
 def gain(runs: pd.DataFrame, which: str) -> pd.Series:
     """Per seed: points of test accuracy that SAM adds, as a mean over its radii and the learning rates."""
-    return 100 * mean_within(
+    return 100 * mean_over_blocks(
         at_batch(runs, which, CELL),
         ["learning_rate"],
         lambda group: seed_differences(group, "test_accuracy", group["sam_rho"] > 0, group["sam_rho"] == 0),

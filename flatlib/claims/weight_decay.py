@@ -6,7 +6,7 @@ lengths of training and input scalings are compared with themselves only.
 
 import pandas as pd
 
-from flatlib.claims.contrasts import mean_within, seed_differences, seed_doublings, seed_taus
+from flatlib.claims.contrasts import log2_ratio_by_seed, mean_over_blocks, seed_differences, seed_taus
 from flatlib.claims.prediction import Claim, Prediction, Rule
 from flatlib.claims.selection import complete_cells
 from flatlib.stats import bootstrap_mean
@@ -23,12 +23,12 @@ def counted(runs: pd.DataFrame) -> pd.DataFrame:
 
 def order(runs: pd.DataFrame, measure: str) -> pd.Series:
     """Per seed: Kendall's tau of the weight decay and a measure; 1 if it rises with every step."""
-    return mean_within(counted(runs), SAME, lambda group: seed_taus(group, "weight_decay", measure))
+    return mean_over_blocks(counted(runs), SAME, lambda group: seed_taus(group, "weight_decay", measure))
 
 
 def gain(runs: pd.DataFrame, measure: str) -> pd.Series:
     """Per seed: points that weight decay adds to an accuracy or a gap, as a mean over its values."""
-    return 100 * mean_within(
+    return 100 * mean_over_blocks(
         counted(runs),
         SAME,
         lambda group: seed_differences(group, measure, group["weight_decay"] > 0, group["weight_decay"] == 0),
@@ -37,10 +37,10 @@ def gain(runs: pd.DataFrame, measure: str) -> pd.Series:
 
 def doublings_without(runs: pd.DataFrame, measure: str) -> pd.Series:
     """Per seed: doublings of a measure from the strongest weight decay to none."""
-    return mean_within(
+    return mean_over_blocks(
         counted(runs),
         SAME,
-        lambda group: seed_doublings(group, measure, group["weight_decay"] == 0, strongest(group)),
+        lambda group: log2_ratio_by_seed(group, measure, group["weight_decay"] == 0, strongest(group)),
     )
 
 

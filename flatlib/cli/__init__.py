@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 
 from flatlib import __version__
-from flatlib.commands import chapters, elsewhere, measuring, records
+from flatlib.cli import chapters, jobs, measure, records
 from flatlib.errors import FlatlibError
 
 
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="flatlib", description="Sharpness and generalization, claim by claim.")
     top.add_argument("--version", action="version", version=f"flatlib {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for group in (chapters, elsewhere, measuring, records):
+    for group in (chapters, jobs, measure, records):
         group.add(commands)
     return top
 

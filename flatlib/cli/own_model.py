@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm import tqdm
 
 from flatlib._validation import one_of
-from flatlib.curvature.operators.empirical_risk import materialise
+from flatlib.curvature.operators.empirical_risk import collect_batches
 from flatlib.errors import FlatlibError
 from flatlib.measures import REGISTRY, Checkpoint, measure
 from flatlib.runs.provenance import provenance
@@ -73,7 +73,7 @@ def examples(data: Any, most: int | None, device: torch.device) -> tuple[torch.T
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         data = DataLoader(data, batch_size=BATCH)
     try:
-        x, y, _ = materialise(data)
+        x, y, _ = collect_batches(data)
     except FlatlibError:
         raise
     except Exception as error:

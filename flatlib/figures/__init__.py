@@ -25,20 +25,20 @@ class_probabilities          what a classifier makes of an image
 sharpening                   frames of progressive sharpening; `Frames` is a figure with a slider
 """
 
-from flatlib.figures.against import against
-from flatlib.figures.axes import AXIS, Axis
+from flatlib.figures.against import mean_curves
+from flatlib.figures.axes import COLUMNS, Column
 from flatlib.figures.density import spectral_density
 from flatlib.figures.departures import departures
 from flatlib.figures.frames import Frames
 from flatlib.figures.images import class_probabilities, image, image_direction
-from flatlib.figures.intervals import interval_rows
+from flatlib.figures.intervals import forest_plot
 from flatlib.figures.landscape import landscape_contours, landscape_lines, landscape_slices
 from flatlib.figures.matrix import curvature_matrix
-from flatlib.figures.ratios import ratio_rows
-from flatlib.figures.rows import mean_rows
+from flatlib.figures.ratios import ratio_plot
+from flatlib.figures.rows import dot_plot
 from flatlib.figures.scatter import scatter
 from flatlib.figures.sharpening import sharpening
-from flatlib.figures.slopes import slope_trend
+from flatlib.figures.slopes import slope_by_group
 from flatlib.figures.spectrum import spectrum
 from flatlib.figures.steps import landscape_steps
 from flatlib.figures.style import ONE_COLUMN, TWO_COLUMNS, use_style
@@ -46,27 +46,27 @@ from flatlib.figures.trajectories import trajectories
 from flatlib.figures.verdict_grid import verdict_grid
 
 __all__ = [
-    "AXIS",
+    "COLUMNS",
     "ONE_COLUMN",
     "TWO_COLUMNS",
-    "Axis",
+    "Column",
     "Frames",
-    "against",
     "class_probabilities",
     "curvature_matrix",
     "departures",
+    "dot_plot",
+    "forest_plot",
     "image",
     "image_direction",
-    "interval_rows",
     "landscape_contours",
     "landscape_lines",
     "landscape_slices",
     "landscape_steps",
-    "mean_rows",
-    "ratio_rows",
+    "mean_curves",
+    "ratio_plot",
     "scatter",
     "sharpening",
-    "slope_trend",
+    "slope_by_group",
     "spectral_density",
     "spectrum",
     "trajectories",

@@ -5,16 +5,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from flatlib.errors import FlatlibError
-from flatlib.figures.axes import drawable_runs, name_axes
+from flatlib.figures.axes import drawable_runs, label_axes
 from flatlib.figures.labels import End, label_ends, label_theory
-from flatlib.figures.nothing import says_why
+from flatlib.figures.nothing import placeholder_if_empty
 from flatlib.figures.style import Series, series
 from flatlib.figures.theory import DASHED, theory_named
 from flatlib.stats import bootstrap_mean
 
 
-@says_why
-def against(
+@placeholder_if_empty
+def mean_curves(
     table: pd.DataFrame, x: str, y: str, ax: Axes, *, by: str = "batch_size", theory: str | None = None
 ) -> None:
     """Draw y against the setting x: every seed faint, the mean bold, a 95 % bootstrap band over seeds.
@@ -33,7 +33,7 @@ def against(
         FlatlibError: an unknown column, an unknown theory, or a theory without learning rates to draw it for.
     """
     rows = drawable_runs(table, x, y, by, "seed")
-    name_axes(ax, rows, x, y)
+    label_axes(ax, rows, x, y)
     reached = table["status"] == "reached"
     complete = reached.groupby([table[by], table[x]]).transform("all").loc[rows.index]
     ends = []

@@ -9,10 +9,10 @@ from matplotlib.axis import XAxis, YAxis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from flatlib.errors import FlatlibError
-from flatlib.figures.nothing import NothingToDraw
+from flatlib.figures.nothing import EmptyPlot
 
 
-class Axis(NamedTuple):
+class Column(NamedTuple):
     """How a column is drawn: values times `multiplier`, on `scale`, labelled "name symbol (unit)"."""
 
     name: str
@@ -25,57 +25,57 @@ class Axis(NamedTuple):
     def label(self) -> str:
         """What is written at the axis.
 
-        >>> AXIS["lambda_max"].label, AXIS["test_accuracy"].label
+        >>> COLUMNS["lambda_max"].label, AXIS["test_accuracy"].label
         ('Sharpness $\\\\lambda_{\\\\max}$', 'Test accuracy (%)')
         """
         return " ".join(filter(None, [self.name, self.symbol, f"({self.unit})" if self.unit else ""]))
 
 
-AXIS = {
-    "learning_rate": Axis("Learning rate", r"$\eta$", scale="log"),
-    "batch_size": Axis("Batch size", "$B$", scale="log"),
-    "width": Axis("Width", scale="log"),
-    "depth": Axis("Hidden layers"),
-    "train_size": Axis("Training images", "$N$", scale="log"),
-    "update": Axis("Update", "$t$"),
-    "time": Axis("Time", r"$\eta t$"),
-    "epoch": Axis("Epoch"),
-    "alpha": Axis("Batch size / learning rate", r"$\alpha$", scale="log"),
-    "sam_rho": Axis("SAM radius", r"$\rho$", scale="log"),
-    "dropout": Axis("Dropout rate", "$p$"),
-    "weight_decay": Axis("Weight decay", r"$\gamma$", scale="log"),
-    "label_smoothing": Axis("Label smoothing"),
-    "mixup": Axis("Mixup", r"$\alpha$", scale="log"),
-    "strength": Axis("Strength", scale="log"),
-    "updates": Axis("Updates", scale="log"),
-    "train_accuracy": Axis("Training accuracy", unit="%", multiplier=100),
-    "test_accuracy": Axis("Test accuracy", unit="%", multiplier=100),
-    "validation_accuracy": Axis("Validation accuracy", unit="%", multiplier=100),
-    "generalization_gap": Axis("Generalization gap", unit="points", multiplier=100),
-    "loss_gap": Axis("Loss gap", unit="nats"),
-    "train_loss": Axis("Training loss", "$L$", scale="log"),
-    "test_loss": Axis("Test loss", "$L$", scale="log"),
-    "validation_loss": Axis("Validation loss", "$L$", scale="log"),
-    "lambda_max": Axis("Sharpness", r"$\lambda_{\max}$", scale="log"),
-    "lambda_min": Axis("Smallest eigenvalue", r"$\lambda_{\min}$"),
-    "curvature": Axis("Curvature along", "$v_1$"),
-    "gauss_newton_lambda_max": Axis("Gauss-Newton sharpness", r"$\lambda_{\max}(G)$", scale="log"),
-    "between_iterates": Axis("Sharpness between iterates", r"$\lambda_{\max}$", scale="log"),
-    "trace": Axis("Hessian trace", r"$\mathrm{tr}\,H$", scale="log"),
-    "frobenius": Axis("Frobenius norm", r"$\Vert H\Vert_F$", scale="log"),
-    "frobenius_per_parameter": Axis("Mean squared eigenvalue", r"$\Vert H\Vert_F^2 / n$", scale="log"),
-    "minimum_sharpness": Axis("Minimum sharpness", scale="log"),
-    "adaptive_sharpness": Axis("Adaptive sharpness", scale="log"),
-    "sam_sharpness": Axis("SAM sharpness", scale="log"),
-    "keskar_sharpness": Axis("Keskar sharpness", unit="%", scale="log"),
-    "margin": Axis("Median margin", unit="input distance"),
-    "margin_low": Axis("10 % margin", unit="input distance"),
-    "gradient_norm": Axis("Gradient norm", r"$\Vert g\Vert$", scale="log"),
-    "weight_norm": Axis("Weight norm", r"$\Vert w\Vert$", scale="log"),
-    "jacobian_norm": Axis("Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
-    "jacobian_norm_mean": Axis("Mean Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
-    "softmax_jacobian_norm": Axis("Softmax Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
-    "softmax_jacobian_norm_mean": Axis("Mean softmax Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
+COLUMNS = {
+    "learning_rate": Column("Learning rate", r"$\eta$", scale="log"),
+    "batch_size": Column("Batch size", "$B$", scale="log"),
+    "width": Column("Width", scale="log"),
+    "depth": Column("Hidden layers"),
+    "train_size": Column("Training images", "$N$", scale="log"),
+    "update": Column("Update", "$t$"),
+    "time": Column("Time", r"$\eta t$"),
+    "epoch": Column("Epoch"),
+    "alpha": Column("Batch size / learning rate", r"$\alpha$", scale="log"),
+    "sam_rho": Column("SAM radius", r"$\rho$", scale="log"),
+    "dropout": Column("Dropout rate", "$p$"),
+    "weight_decay": Column("Weight decay", r"$\gamma$", scale="log"),
+    "label_smoothing": Column("Label smoothing"),
+    "mixup": Column("Mixup", r"$\alpha$", scale="log"),
+    "strength": Column("Strength", scale="log"),
+    "updates": Column("Updates", scale="log"),
+    "train_accuracy": Column("Training accuracy", unit="%", multiplier=100),
+    "test_accuracy": Column("Test accuracy", unit="%", multiplier=100),
+    "validation_accuracy": Column("Validation accuracy", unit="%", multiplier=100),
+    "generalization_gap": Column("Generalization gap", unit="points", multiplier=100),
+    "loss_gap": Column("Loss gap", unit="nats"),
+    "train_loss": Column("Training loss", "$L$", scale="log"),
+    "test_loss": Column("Test loss", "$L$", scale="log"),
+    "validation_loss": Column("Validation loss", "$L$", scale="log"),
+    "lambda_max": Column("Sharpness", r"$\lambda_{\max}$", scale="log"),
+    "lambda_min": Column("Smallest eigenvalue", r"$\lambda_{\min}$"),
+    "curvature": Column("Curvature along", "$v_1$"),
+    "gauss_newton_lambda_max": Column("Gauss-Newton sharpness", r"$\lambda_{\max}(G)$", scale="log"),
+    "between_iterates": Column("Sharpness between iterates", r"$\lambda_{\max}$", scale="log"),
+    "trace": Column("Hessian trace", r"$\mathrm{tr}\,H$", scale="log"),
+    "frobenius": Column("Frobenius norm", r"$\Vert H\Vert_F$", scale="log"),
+    "frobenius_per_parameter": Column("Mean squared eigenvalue", r"$\Vert H\Vert_F^2 / n$", scale="log"),
+    "minimum_sharpness": Column("Minimum sharpness", scale="log"),
+    "adaptive_sharpness": Column("Adaptive sharpness", scale="log"),
+    "sam_sharpness": Column("SAM sharpness", scale="log"),
+    "keskar_sharpness": Column("Keskar sharpness", unit="%", scale="log"),
+    "margin": Column("Median margin", unit="input distance"),
+    "margin_low": Column("10 % margin", unit="input distance"),
+    "gradient_norm": Column("Gradient norm", r"$\Vert g\Vert$", scale="log"),
+    "weight_norm": Column("Weight norm", r"$\Vert w\Vert$", scale="log"),
+    "jacobian_norm": Column("Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
+    "jacobian_norm_mean": Column("Mean Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
+    "softmax_jacobian_norm": Column("Softmax Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
+    "softmax_jacobian_norm_mean": Column("Mean softmax Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
 }
 """Every column that is drawn, by name."""
 
@@ -83,17 +83,19 @@ AXIS = {
 AT_LOSS = "_at_loss"
 
 
-def axis_of(column: str) -> Axis:
-    """The `Axis` of a column, or a `FlatlibError` that says where to add it.
+def axis_of(column: str) -> Column:
+    """The `Column` of a column, or a `FlatlibError` that says where to add it.
 
     A measure at matched loss (`RunConfig.matched_loss`) is drawn like the measure itself.
     """
     if column.endswith(AT_LOSS):
         axis = axis_of(column.removesuffix(AT_LOSS))
         return axis._replace(name=f"{axis.name} at equal loss")
-    if column not in AXIS:
-        raise FlatlibError(f"no axis for column {column!r}; add it to flatlib.figures.axes.AXIS ({', '.join(AXIS)})")
-    return AXIS[column]
+    if column not in COLUMNS:
+        raise FlatlibError(
+            f"no axis for column {column!r}; add it to flatlib.figures.axes.COLUMNS ({', '.join(COLUMNS)})"
+        )
+    return COLUMNS[column]
 
 
 def require_columns(table: pd.DataFrame, *names: str) -> None:
@@ -103,31 +105,31 @@ def require_columns(table: pd.DataFrame, *names: str) -> None:
         raise FlatlibError(f"the table has no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
 
 
-def drawable(table: pd.DataFrame, x: str, y: str, *others: str) -> pd.DataFrame:
+def finite_rows(table: pd.DataFrame, x: str, y: str, *others: str) -> pd.DataFrame:
     """The rows whose x and y are finite, x and y in the units of their axes.
 
     Raises:
-        FlatlibError: a missing column, or (`NothingToDraw`) no row that is finite.
+        FlatlibError: a missing column, or (`EmptyPlot`) no row that is finite.
     """
     require_columns(table, x, y, *others)
     scaled = {name: table[name].astype(float) * axis_of(name).multiplier for name in (x, y)}
     rows = table.assign(**scaled)
     rows = rows[np.isfinite(rows[[x, y]]).all(axis=1)]
     if rows.empty:
-        raise NothingToDraw(f"nothing to draw: none of the table's {len(table)} rows has a finite {x} and {y}")
+        raise EmptyPlot(f"nothing to draw: none of the table's {len(table)} rows has a finite {x} and {y}")
     return rows
 
 
 def drawable_runs(table: pd.DataFrame, x: str, y: str, *others: str) -> pd.DataFrame:
-    """`drawable`, without the runs that diverged: what was measured of them, if anything, is of no trained network."""
-    rows = drawable(table, x, y, "status", *others)
+    """`finite_rows`, without the runs that diverged: what was measured of them, if anything, is of no trained network."""
+    rows = finite_rows(table, x, y, "status", *others)
     rows = rows[rows["status"] != "diverged"]
     if rows.empty:
-        raise NothingToDraw("nothing to draw: every run diverged")
+        raise EmptyPlot("nothing to draw: every run diverged")
     return rows
 
 
-def name_axes(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
+def label_axes(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
     """Label both axes and set their scales. A log axis falls back to linear when some value is not positive:
     a figure may look unusual, but it never leaves out a run. A setting may be zero, which stands for "none".
     """
@@ -140,10 +142,10 @@ def name_axes(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
         logarithmic = axis_of(column).scale == "log" and (values > 0).all()
         set_scale("log" if logarithmic else "linear")
         if logarithmic:
-            name_ticks(axis, values.max() / values.min())
+            format_log_ticks(axis, values.max() / values.min())
 
 
-def name_ticks(axis: XAxis | YAxis, ratio: float) -> None:
+def format_log_ticks(axis: XAxis | YAxis, ratio: float) -> None:
     """Plain numbers at 1, 2 and 5 of each decade, or at decades alone where the data span two or more of them."""
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 100 else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

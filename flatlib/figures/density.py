@@ -6,11 +6,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from flatlib.figures.axes import require_columns
-from flatlib.figures.nothing import NothingToDraw, says_why
+from flatlib.figures.nothing import EmptyPlot, placeholder_if_empty
 from flatlib.figures.style import INK, VERMILLION
 
 
-@says_why
+@placeholder_if_empty
 def spectral_density(table: pd.DataFrame, ax: Axes, outliers: Sequence[float] = ()) -> None:
     """Draw a density on a log axis: every probe faint, their mean bold, the outliers as triangles at the bottom.
 
@@ -25,7 +25,7 @@ def spectral_density(table: pd.DataFrame, ax: Axes, outliers: Sequence[float] = 
     curves = table.pivot_table(index="eigenvalue", columns="probe", values="density")
     mean = curves.mean(axis=1)
     if not (mean > 0).any():
-        raise NothingToDraw("nothing to draw: the density is zero everywhere")
+        raise EmptyPlot("nothing to draw: the density is zero everywhere")
     floor = mean.max() * 1e-6  # the Gaussian tails of the smoothing, and nothing of the spectrum, lie below
     for probe in curves:
         ax.plot(curves.index, curves[probe].clip(lower=floor), color=INK, linewidth=0.6, alpha=0.25)

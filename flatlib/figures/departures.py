@@ -8,9 +8,9 @@ from itertools import cycle
 import pandas as pd
 from matplotlib.axes import Axes
 
-from flatlib.figures.axes import drawable
+from flatlib.figures.axes import finite_rows
 from flatlib.figures.labels import key_above
-from flatlib.figures.nothing import says_why
+from flatlib.figures.nothing import placeholder_if_empty
 from flatlib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, Series
 
 COLORS = (VERMILLION, BLUE, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY)
@@ -19,7 +19,7 @@ ROOM = 1.12  # half-width of the axes, in units of the farthest point
 CORNERS = {(-1, 1): "flatter, better", (1, -1): "sharper, worse", (-1, -1): "flatter, worse", (1, 1): "sharper, better"}
 
 
-@says_why
+@placeholder_if_empty
 def departures(table: pd.DataFrame, ax: Axes, x: str = "lambda_max", y: str = "test_accuracy") -> None:
     """Draw one mark per setting, in a colour and a shape for what its experiment turns, over four quadrants.
 
@@ -31,7 +31,7 @@ def departures(table: pd.DataFrame, ax: Axes, x: str = "lambda_max", y: str = "t
     Raises:
         FlatlibError: an unknown column.
     """
-    rows = drawable(table.assign(**{y: table[y] / 100}), x, y, "intervention")
+    rows = finite_rows(table.assign(**{y: table[y] / 100}), x, y, "intervention")
     names = dict.fromkeys(rows["intervention"])
     looks = {name: Series(*look, name) for name, look in zip(names, cycle(zip(COLORS, MARKERS, strict=True)))}
     reach_x, reach_y = (ROOM * rows[name].abs().max() for name in (x, y))

@@ -4,15 +4,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from flatlib.figures.nothing import NothingToDraw, says_why
+from flatlib.figures.nothing import EmptyPlot, placeholder_if_empty
 from flatlib.figures.ratios import MARKERS
 from flatlib.figures.style import CATEGORY, GREY
 
 ROOM = 0.25  # between the marks of a row, whose height is 1
 
 
-@says_why
-def interval_rows(table: pd.DataFrame, ax: Axes, *, label: str) -> None:
+@placeholder_if_empty
+def forest_plot(table: pd.DataFrame, ax: Axes, *, label: str) -> None:
     """Draw each estimate as a mark on its interval; zero is the grey line, and the first row is at the top.
 
     Args:
@@ -22,7 +22,7 @@ def interval_rows(table: pd.DataFrame, ax: Axes, *, label: str) -> None:
     """
     known = table[np.isfinite(table["estimate"])]
     if known.empty:
-        raise NothingToDraw("nothing to draw: the table has no estimate")
+        raise EmptyPlot("nothing to draw: the table has no estimate")
     rows, names = (list(dict.fromkeys(known[name])) for name in ("row", "series"))
     heights = np.arange(len(rows))[::-1]
     ax.axvline(0, color=GREY, linewidth=1.0)

@@ -7,17 +7,17 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from flatlib.errors import FlatlibError
-from flatlib.figures.axes import AXIS, require_columns
+from flatlib.figures.axes import COLUMNS, require_columns
 from flatlib.figures.labels import End, label_ends
-from flatlib.figures.nothing import NothingToDraw, says_why
+from flatlib.figures.nothing import EmptyPlot, placeholder_if_empty
 from flatlib.figures.style import GREY, INK, INNER_MARKERS, VIRIDIS_END, Series
 from flatlib.figures.theory import DASHED
 
-LOSS = AXIS["train_loss"].label
+LOSS = COLUMNS["train_loss"].label
 LEVELS = 8  # contours; more run together at 3.3 inches
 
 
-@says_why
+@placeholder_if_empty
 def landscape_lines(table: pd.DataFrame, ax: Axes) -> None:
     """Draw the loss along eigenvectors, each named by its eigenvalue; its quadratic approximation dashed and grey.
 
@@ -34,7 +34,7 @@ def landscape_lines(table: pd.DataFrame, ax: Axes) -> None:
     ax.set_xlabel("Step along eigenvector $t$")
 
 
-@says_why
+@placeholder_if_empty
 def landscape_slices(table: pd.DataFrame, ax: Axes) -> None:
     """Draw the loss along named directions, each with its curvature; its quadratic approximation dashed and grey.
 
@@ -68,7 +68,7 @@ def _lines(rows: pd.DataFrame, labels: dict[object, str], ax: Axes) -> None:
     label_ends(ax, ends)
 
 
-@says_why
+@placeholder_if_empty
 def landscape_contours(table: pd.DataFrame, ax: Axes) -> None:
     """Draw the loss in the plane of two eigenvectors as labelled contours; a cross marks the network.
 
@@ -86,7 +86,7 @@ def landscape_contours(table: pd.DataFrame, ax: Axes) -> None:
         raise FlatlibError(f"contours need a full grid of step_1 and step_2, got {len(rows)} points")
     low, high = grid.min(axis=None), grid.max(axis=None)
     if low == high:
-        raise NothingToDraw(f"nothing to draw: the loss is {low:g} everywhere")
+        raise EmptyPlot(f"nothing to draw: the loss is {low:g} everywhere")
     logarithmic = low > 0 and high > 10 * low
     levels = np.geomspace(low, high, LEVELS + 2)[1:-1] if logarithmic else MaxNLocator(LEVELS).tick_values(low, high)
     ramp = plt.colormaps["viridis"](np.linspace(0, VIRIDIS_END, len(levels)))
@@ -102,5 +102,5 @@ def _finite(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     require_columns(table, *columns)
     rows = table[np.isfinite(table[list(columns)].astype(float)).all(axis=1)]
     if rows.empty:
-        raise NothingToDraw(f"nothing to draw: none of the table's {len(table)} rows is finite")
+        raise EmptyPlot(f"nothing to draw: none of the table's {len(table)} rows is finite")
     return rows.sort_values(list(columns[:1]), kind="stable")

@@ -5,14 +5,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import FuncNorm, LinearSegmentedColormap
 
 from flatlib.errors import FlatlibError
-from flatlib.figures.nothing import NothingToDraw, says_why
+from flatlib.figures.nothing import EmptyPlot, placeholder_if_empty
 from flatlib.figures.style import GREEN, GREY, PURPLE
 
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#6B2650", PURPLE, "white", GREEN, "#004D38"])
 """Purple below zero, green above, and darker towards both ends."""
 
 
-@says_why
+@placeholder_if_empty
 def curvature_matrix(matrix: np.ndarray, ax: Axes, blocks: int = 1) -> None:
     """Draw a symmetric matrix: green entries are positive, purple ones negative, white ones zero.
 
@@ -30,7 +30,7 @@ def curvature_matrix(matrix: np.ndarray, ax: Axes, blocks: int = 1) -> None:
         raise FlatlibError(f"a square matrix in {blocks} blocks is needed, got the shape {matrix.shape}")
     largest = np.abs(matrix).max(initial=0.0)
     if not 0 < largest < np.inf:
-        raise NothingToDraw(f"nothing to draw: the largest entry is {largest:g}")
+        raise EmptyPlot(f"nothing to draw: the largest entry is {largest:g}")
     norm = FuncNorm((_root, _square), vmin=-largest, vmax=largest)
     edges = np.arange(blocks + 1) * n / blocks
     shown = ax.imshow(matrix, cmap=SIGNED, norm=norm, interpolation="none", extent=(0, n, n, 0))

@@ -7,19 +7,19 @@ from collections.abc import Callable
 from flatlib.errors import FlatlibError
 
 
-class NothingToDraw(FlatlibError):
+class EmptyPlot(FlatlibError):
     """The table holds no run that this figure could show; the message says why."""
 
 
-def says_why(draw: Callable[..., None]) -> Callable[..., None]:
-    """`draw`, which has an argument `ax`, writing the reason there when it raises `NothingToDraw`."""
+def placeholder_if_empty(draw: Callable[..., None]) -> Callable[..., None]:
+    """`draw`, which has an argument `ax`, writing the reason there when it raises `EmptyPlot`."""
     signature = inspect.signature(draw)
 
     @functools.wraps(draw)
     def drawn(*args: object, **kwargs: object) -> None:
         try:
             draw(*args, **kwargs)
-        except NothingToDraw as reason:
+        except EmptyPlot as reason:
             ax = signature.bind(*args, **kwargs).arguments["ax"]
             ax.set_axis_off()
             ax.text(0.5, 0.5, str(reason), transform=ax.transAxes, ha="center", va="center", wrap=True)

@@ -4,14 +4,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from flatlib.figures.nothing import NothingToDraw, says_why
+from flatlib.figures.nothing import EmptyPlot, placeholder_if_empty
 from flatlib.figures.style import CATEGORY, GREY, INNER_MARKERS
 
 MARKERS = "o" + INNER_MARKERS
 
 
-@says_why
-def ratio_rows(table: pd.DataFrame, ax: Axes, *, reference: str, label: str) -> None:
+@placeholder_if_empty
+def ratio_plot(table: pd.DataFrame, ax: Axes, *, reference: str, label: str) -> None:
     """Draw one dot for every number of the table, on a log axis; the reference is the grey line at 1.
 
     Args:
@@ -22,7 +22,7 @@ def ratio_rows(table: pd.DataFrame, ax: Axes, *, reference: str, label: str) -> 
     """
     rows = table.dropna(how="all").dropna(how="all", axis=1)
     if rows.empty:
-        raise NothingToDraw("nothing to draw: the table has no ratio")
+        raise EmptyPlot("nothing to draw: the table has no ratio")
     heights = np.arange(len(rows))[::-1]
     ax.axvline(1, color=GREY, linewidth=1.0)
     for name, color, marker in zip(rows, CATEGORY, MARKERS, strict=False):

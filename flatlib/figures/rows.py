@@ -4,15 +4,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from flatlib.figures.axes import axis_of, drawable_runs, name_ticks
+from flatlib.figures.axes import axis_of, drawable_runs, format_log_ticks
 from flatlib.figures.labels import key_above
-from flatlib.figures.nothing import says_why
+from flatlib.figures.nothing import placeholder_if_empty
 from flatlib.figures.style import series
 from flatlib.stats import bootstrap_mean
 
 
-@says_why
-def mean_rows(table: pd.DataFrame, x: str, ax: Axes, *, row: str, by: str) -> None:
+@placeholder_if_empty
+def dot_plot(table: pd.DataFrame, x: str, ax: Axes, *, row: str, by: str) -> None:
     """Draw the mean of x over seeds with its 95 % bootstrap interval, one row per value of `row`, one mark per value of
     `by`; the seeds are faint dots. Capped runs are open, diverged ones not drawn; a group that has any of them has no
     mean, as it would be one over the seeds that happened to make it.
@@ -43,5 +43,5 @@ def mean_rows(table: pd.DataFrame, x: str, ax: Axes, *, row: str, by: str) -> No
     ax.set_xlabel(axis_of(x).label)
     if axis_of(x).scale == "log" and (rows[x] > 0).all():
         ax.set_xscale("log")
-        name_ticks(ax.xaxis, rows[x].max() / rows[x].min())
+        format_log_ticks(ax.xaxis, rows[x].max() / rows[x].min())
     key_above(ax, looks.values(), linestyle="none")

@@ -3,13 +3,13 @@
 import pandas as pd
 from matplotlib.axes import Axes
 
-from flatlib.figures.axes import drawable_runs, name_axes
+from flatlib.figures.axes import drawable_runs, label_axes
 from flatlib.figures.labels import key_above
-from flatlib.figures.nothing import says_why
+from flatlib.figures.nothing import placeholder_if_empty
 from flatlib.figures.style import series
 
 
-@says_why
+@placeholder_if_empty
 def scatter(table: pd.DataFrame, x: str, y: str, ax: Axes, *, by: str = "batch_size") -> None:
     """Draw y against x, one point per run, coloured by `by`; capped runs are open, diverged ones not drawn.
 
@@ -22,7 +22,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, ax: Axes, *, by: str = "batch_s
         FlatlibError: an unknown column.
     """
     rows = drawable_runs(table, x, y, by)
-    name_axes(ax, rows, x, y)
+    label_axes(ax, rows, x, y)
     looks = series(rows, by)
     for value, look in looks.items():
         for name, fill in (("reached", look.color), ("capped", "none")):

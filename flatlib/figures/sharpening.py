@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flatlib.errors import FlatlibError
-from flatlib.figures.axes import AXIS, name_ticks, require_columns
+from flatlib.figures.axes import COLUMNS, format_log_ticks, require_columns
 from flatlib.figures.frames import from_frame, in_frame
 from flatlib.figures.labels import label_theory
 from flatlib.figures.style import BLACK, GREEN, INK, PURPLE
@@ -42,7 +42,7 @@ def sharpening(track: pd.DataFrame, losses: pd.DataFrame, spectra: pd.DataFrame,
     _so_far(track, "lambda_max", moments, top, GREEN)
     _so_far(losses, "train_loss", moments, middle, PURPLE)
     middle.set_yscale("log")
-    name_ticks(middle.yaxis, losses["train_loss"].max() / losses["train_loss"].min())
+    format_log_ticks(middle.yaxis, losses["train_loss"].max() / losses["train_loss"].min())
     top.axhline(edge, **DASHED)
     label_theory(top, track["update"].iloc[0], edge, symbol)
     top.set(xlabel="", ylim=(0, 1.1 * max(edge, track["lambda_max"].max())))
@@ -59,7 +59,7 @@ def _so_far(table: pd.DataFrame, column: str, moments: list[int], ax: Axes, colo
             piece = values.loc[moments[frame - 1] : moment]
             from_frame(ax.plot(piece.index, piece, color=color)[0], frame)
         in_frame(ax.plot(moment, values[moment], "o", color=color)[0], frame)
-    ax.set(xlabel=AXIS["update"].label, ylabel=AXIS[column].label)
+    ax.set(xlabel=COLUMNS["update"].label, ylabel=COLUMNS[column].label)
 
 
 def _spectra(track: pd.DataFrame, spectra: pd.DataFrame, ax: Axes) -> None:

@@ -4,14 +4,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from flatlib.figures.axes import axis_of, drawable
-from flatlib.figures.nothing import NothingToDraw, says_why
+from flatlib.figures.axes import axis_of, finite_rows
+from flatlib.figures.nothing import EmptyPlot, placeholder_if_empty
 from flatlib.figures.style import GREY, INK, series
 from flatlib.stats import Interval, bootstrap_mean, seed_slopes
 
 
-@says_why
-def slope_trend(
+@placeholder_if_empty
+def slope_by_group(
     table: pd.DataFrame,
     ax: Axes,
     *,
@@ -33,11 +33,11 @@ def slope_trend(
     Raises:
         FlatlibError: an unknown column, or an x that is not positive.
     """
-    rows = drawable(table, x, y, group, "seed")
+    rows = finite_rows(table, x, y, group, "seed")
     slopes = {value: seed_slopes(runs, x, y).dropna() for value, runs in rows.groupby(group)}
     slopes = {value: of_seeds for value, of_seeds in slopes.items() if len(of_seeds)}
     if not slopes:
-        raise NothingToDraw(f"nothing to draw: no seed of any {group} has two runs with different {x}")
+        raise EmptyPlot(f"nothing to draw: no seed of any {group} has two runs with different {x}")
     ax.set_xscale(axis_of(group).scale)
     ax.set_xlabel(axis_of(group).label)
     ax.set_ylabel(_slope_label(x, y))

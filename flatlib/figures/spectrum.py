@@ -4,13 +4,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from flatlib.errors import FlatlibError
-from flatlib.figures.nothing import NothingToDraw, says_why
+from flatlib.figures.nothing import EmptyPlot, placeholder_if_empty
 from flatlib.figures.style import INK
 
 DEEP = 1e-30  # where a stem begins: below the axis, however low a panel beside it pulls that
 
 
-@says_why
+@placeholder_if_empty
 def spectrum(run: pd.Series, ax: Axes) -> None:
     """Draw the nodes of one run's measure `density`, each as high as its weight, on a log axis.
 
@@ -25,7 +25,7 @@ def spectrum(run: pd.Series, ax: Axes) -> None:
         raise FlatlibError("the table has no column density_node_00; ask for the measure density")
     finite = nodes.notna().to_numpy() & (weights > 0).to_numpy()
     if not finite.any():
-        raise NothingToDraw("nothing to draw: this run has no spectrum")
+        raise EmptyPlot("nothing to draw: this run has no spectrum")
     low, high = weights[finite].min() / 3, weights[finite].max() * 1.5
     drawn = [one.get_ylim() for one in ax.get_shared_y_axes().get_siblings(ax) if one is not ax and one.collections]
     ax.vlines(nodes[finite], DEEP, weights[finite], color=INK, linewidth=1.0)

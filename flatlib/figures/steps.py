@@ -5,11 +5,11 @@ from matplotlib.axes import Axes
 
 from flatlib.figures.axes import require_columns
 from flatlib.figures.labels import CARD
-from flatlib.figures.nothing import NothingToDraw, says_why
+from flatlib.figures.nothing import EmptyPlot, placeholder_if_empty
 from flatlib.figures.style import series
 
 
-@says_why
+@placeholder_if_empty
 def landscape_steps(table: pd.DataFrame, ax: Axes) -> None:
     """Draw each path as arrows, in a colour of its own, named beside its last point; an empty name is not written.
     Points outside the axes, whose limits stay as they are, are not drawn; call it after `landscape_contours`.
@@ -23,7 +23,7 @@ def landscape_steps(table: pd.DataFrame, ax: Axes) -> None:
     require_columns(table, "path", "step_1", "step_2")
     rows = table.dropna(subset=["step_1", "step_2"])
     if rows.empty:
-        raise NothingToDraw("nothing to draw: no path has a point")
+        raise EmptyPlot("nothing to draw: no path has a point")
     left, right, bottom, top = *ax.get_xlim(), *ax.get_ylim()
     for name, look in series(rows, "path").items():
         points = rows.loc[rows["path"] == name, ["step_1", "step_2"]].to_numpy()

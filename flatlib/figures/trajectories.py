@@ -4,14 +4,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from flatlib.errors import FlatlibError
-from flatlib.figures.axes import drawable, name_axes
+from flatlib.figures.axes import finite_rows, label_axes
 from flatlib.figures.labels import End, key_above, label_ends
-from flatlib.figures.nothing import says_why
+from flatlib.figures.nothing import placeholder_if_empty
 from flatlib.figures.style import Series, series
 from flatlib.figures.theory import DASHED, theory_named
 
 
-@says_why
+@placeholder_if_empty
 def trajectories(
     long: pd.DataFrame, y: str, ax: Axes, *, by: str = "learning_rate", x: str = "update", theory: str | None = None
 ) -> None:
@@ -29,8 +29,8 @@ def trajectories(
     Raises:
         FlatlibError: an unknown column or theory, or a theory without learning rates to draw it for.
     """
-    rows = drawable(long, x, y, by, "run_id")
-    name_axes(ax, rows, x, y)
+    rows = finite_rows(long, x, y, by, "run_id")
+    label_axes(ax, rows, x, y)
     looks = series(rows, by)
     for value, look in looks.items():
         _curve(ax, rows[rows[by] == value], x, y, look)

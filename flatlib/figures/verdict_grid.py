@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
-from flatlib.figures.nothing import NothingToDraw, says_why
+from flatlib.figures.nothing import EmptyPlot, placeholder_if_empty
 from flatlib.figures.style import GREEN, GREY, PURPLE
 
 MARKS = {
@@ -16,7 +16,7 @@ MARKS = {
 }
 
 
-@says_why
+@placeholder_if_empty
 def verdict_grid(judged: pd.DataFrame, ax: Axes, scales: Sequence[str]) -> None:
     """Draw a mark for the verdict on each prediction at each scale; what was not tested there stays empty.
 
@@ -26,7 +26,7 @@ def verdict_grid(judged: pd.DataFrame, ax: Axes, scales: Sequence[str]) -> None:
         scales: the columns, from left to right.
     """
     if judged.empty:
-        raise NothingToDraw("nothing to draw: there is no verdict")
+        raise EmptyPlot("nothing to draw: there is no verdict")
     rows = list(dict.fromkeys(zip(judged["chapter"], judged["prediction"], strict=True)))
     heights = {row: len(rows) - 1 - i for i, row in enumerate(rows)}
     for verdict, mark in MARKS.items():

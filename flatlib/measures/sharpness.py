@@ -2,7 +2,7 @@
 
 import torch
 
-from flatlib.curvature.operators.empirical_risk import materialise
+from flatlib.curvature.operators.empirical_risk import collect_batches
 from flatlib.errors import NotDefined
 from flatlib.measures.checkpoint import Checkpoint
 from flatlib.measures.performance import Numbers
@@ -26,7 +26,7 @@ def weight_norm(checkpoint: Checkpoint) -> Numbers:
 def jacobian_norms(checkpoint: Checkpoint, *, softmax: bool) -> Numbers:
     """Spectral norm of the input-output Jacobian over the measured images, largest and mean; of the logits, or of the
     softmaxed model, whose largest norm MacDonald et al. 2023 follow in Figure 1."""
-    images, *_ = materialise(checkpoint.examples)
+    images, *_ = collect_batches(checkpoint.examples)
     norms = jacobian_norm(checkpoint.model, images, softmax=softmax)
     name = "softmax_jacobian_norm" if softmax else "jacobian_norm"
     return {name: float(norms.max()), f"{name}_mean": float(norms.mean())}

@@ -56,7 +56,7 @@ def in_processes(
     used CUDA or started threads may hang.
     """
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(execution.workers, len(missing)), context, initializer=end_with_the_driver)
+    pool = ProcessPoolExecutor(min(execution.workers, len(missing)), context, initializer=exit_with_parent)
     try:
         futures: dict[Future, RunConfig] = {
             pool.submit(run_one, config, execution.device, execution.data): config for config in missing
@@ -65,12 +65,12 @@ def in_processes(
         for future in as_completed(futures, timeout=left):
             yield futures[future], future.exception() or future.result()
     except (TimeoutError, GeneratorExit):  # time is up, or nobody wants the rest
-        end_workers(pool)
+        terminate_workers(pool)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def end_with_the_driver() -> None:
+def exit_with_parent() -> None:
     """A worker whose driver is gone, killed perhaps, would wait for work for ever."""
 
     def watch() -> None:
@@ -80,7 +80,7 @@ def end_with_the_driver() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def end_workers(pool: ProcessPoolExecutor) -> None:
+def terminate_workers(pool: ProcessPoolExecutor) -> None:
     """End what a pool's workers are doing: what they have finished is recorded, what is under way is lost."""
     pool.shutdown(wait=False, cancel_futures=True)
     for process in multiprocessing.active_children():

@@ -9,7 +9,7 @@ from flatlib.config import RunConfig
 from flatlib.runs.records import failures
 
 
-def whole_seeds_first(missing: Iterable[RunConfig], put_off: Container[str] = ()) -> list[RunConfig]:
+def complete_seeds_first(missing: Iterable[RunConfig], last: Container[str] = ()) -> list[RunConfig]:
     """`missing`, seed by seed, the seed that lacks the fewest runs first; otherwise in the order given.
 
     Statistics pair the settings of a seed with each other, so a seed counts once it is whole. Many short slots finish
@@ -24,10 +24,10 @@ def whole_seeds_first(missing: Iterable[RunConfig], put_off: Container[str] = ()
     missing = list(missing)
     lacking = Counter(config.seed for config in missing)
     place = {seed: number for number, seed in enumerate(lacking)}  # a counter keeps the order of first appearance
-    return sorted(missing, key=lambda config: (config.run_id in put_off, lacking[config.seed], place[config.seed]))
+    return sorted(missing, key=lambda config: (config.run_id in last, lacking[config.seed], place[config.seed]))
 
 
-def tried_in_vain(record: Path, time_limit: float | None) -> set[str]:
+def previously_failed(record: Path, time_limit: float | None) -> set[str]:
     """The run_ids that failed before, or that were given up after at least as long as there is now, by what is written
     down beside the record: begun first, they would take every slot from the runs that can be done.
 

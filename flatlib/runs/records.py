@@ -148,7 +148,7 @@ def _append(path: Path, line: Line) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b") as file:
-            mend_tail(file)
+            repair_tail(file)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -173,7 +173,7 @@ def append_failure(path: Path, config: RunConfig, error: str, **more: float) -> 
     _append(failures(path), line)
 
 
-def mend_tail(file: Any) -> None:
+def repair_tail(file: Any) -> None:
     """End `file` (open for reading and appending) with a whole line: finish the last one, or drop it if it is torn."""
     file.seek(0)
     text = file.read()

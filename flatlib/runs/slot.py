@@ -11,7 +11,7 @@ from flatlib.device import resolve
 from flatlib.errors import FlatlibError
 from flatlib.execution import Execution
 from flatlib.runs import records, sweep
-from flatlib.runs.priority import tried_in_vain
+from flatlib.runs.priority import previously_failed
 from flatlib.runs.requirements import require_packages
 from flatlib.runs.run_list import Group
 from flatlib.training.data import data_folder, raw
@@ -44,10 +44,10 @@ def spend(groups: Groups, folder: Path, execution: Execution, committed: Path | 
     resolve(execution.device)
     for dataset in dict.fromkeys(config.dataset for config in configs):
         raw(dataset, execution.data or data_folder())
-    late = {group: tried_in_vain(path(folder, group), execution.time_limit) for group in missing}
-    for put_off in (False, True):
+    late = {group: previously_failed(path(folder, group), execution.time_limit) for group in missing}
+    for last in (False, True):
         for group, runs in missing.items():
-            now = [config for config in runs if (config.run_id in late[group]) == put_off]
+            now = [config for config in runs if (config.run_id in late[group]) == last]
             left = end - time.monotonic()
             if not now or left <= 0:
                 continue

@@ -20,7 +20,7 @@ from flatlib.execution import Execution
 from flatlib.runs import records
 from flatlib.runs.executors import outcomes
 from flatlib.runs.lock import locked
-from flatlib.runs.priority import tried_in_vain, whole_seeds_first
+from flatlib.runs.priority import complete_seeds_first, previously_failed
 from flatlib.runs.provenance import provenance
 from flatlib.runs.records import Line
 from flatlib.training.data import load
@@ -64,9 +64,9 @@ def run(
         load(first, resolve("cpu"), execution.data)  # an absent data set is one clear error, before any worker starts
         with locked(record):
             lines = recorded([record], wanted) | lines  # whoever had the record until now may have added to it
-            missing = whole_seeds_first(
+            missing = complete_seeds_first(
                 (config for run_id, config in wanted.items() if run_id not in lines),
-                put_off=tried_in_vain(record, execution.time_limit),
+                last=previously_failed(record, execution.time_limit),
             )
             if missing:
                 lines |= train_missing(missing, len(wanted), record, execution)

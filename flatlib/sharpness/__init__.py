@@ -8,7 +8,7 @@ from flatlib.sharpness.keskar import BoxSharpness, keskar_sharpness
 from flatlib.sharpness.landscape import Lines, Plane, loss_along_eigenvectors, loss_in_eigenplane
 from flatlib.sharpness.margin import Margins, margin
 from flatlib.sharpness.minimum import MinimumSharpness, minimum_sharpness
-from flatlib.sharpness.sam import Rise, adaptive_sharpness, sam_sharpness
+from flatlib.sharpness.sam import LossIncrease, adaptive_sharpness, sam_sharpness
 from flatlib.sharpness.slices import loss_along, loss_in_plane
 
 __all__ = [  # noqa: RUF022 -- grouped by subject
@@ -19,7 +19,7 @@ __all__ = [  # noqa: RUF022 -- grouped by subject
     "MinimumSharpness",
     "minimum_sharpness",
     # the rise of the loss around the weights
-    "Rise",
+    "LossIncrease",
     "sam_sharpness",
     "adaptive_sharpness",
     "BoxSharpness",

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.frozen_model import frozen_copy, logits, measuring, set_modes
+from flatlib.curvature.operators.frozen_model import frozen_copy, logits, measurement_mode, set_modes
 from flatlib.errors import FlatlibError
 
 __all__ = ["jacobian_norm"]
@@ -38,7 +38,7 @@ def jacobian_norm(model: nn.Module, x: Tensor, *, softmax: bool = False, chunk_s
     if chunk_size < 1:
         raise FlatlibError(f"chunk_size={chunk_size} is not a positive number of samples")
     frozen, first = _frozen(model, x)
-    with measuring(first.device):
+    with measurement_mode(first.device):
         layer = _only_entrance(frozen, x[:2].detach().to(first))
         metric = None if layer is None else layer.weight.double() @ layer.weight.double().T
         chunks = [part.to(first) for part in x.detach().split(chunk_size)]
@@ -67,7 +67,7 @@ def most_stretched(model: nn.Module, x: Tensor, *, softmax: bool = False) -> Str
     Parameters, units and errors are those of `jacobian_norm`, which needs less memory where the norm is enough.
     """
     frozen, first = _frozen(model, x)
-    with measuring(first.device):
+    with measurement_mode(first.device):
         output, rows = _rows(frozen, x.detach().to(first), None)
     if softmax:
         rows = _softmax_jacobian(output) @ rows

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from flatlib.curvature.operators.empirical_risk import Data, Loss
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.errors import FlatlibError
-from flatlib.sharpness.perturbed_loss import Options, Surroundings, require_positive
+from flatlib.sharpness.perturbed_loss import Options, PerturbedLoss, require_positive
 
 MOST_CORNERS = 20
 RISING = 1e-3
@@ -77,7 +77,7 @@ def keskar_sharpness(
         refuses.
     """
     require_positive(epsilon=epsilon, iterations=iterations)
-    around = Surroundings(HessianOperator(model, loss, data, **options))
+    around = PerturbedLoss(HessianOperator(model, loss, data, **options))
     if dimension is not None and not 1 <= dimension <= len(around.weights):
         raise FlatlibError(f"dimension={dimension} is not between 1 and the {len(around.weights)} weights")
     base, gradient = around.loss_and_gradient()
@@ -108,7 +108,7 @@ def keskar_sharpness(
 class _Box:
     """The box in variables z of [-1, 1], and the best point evaluated in it, the origin to begin with."""
 
-    def __init__(self, around: Surroundings, epsilon: float, basis: Tensor | None, base: float):
+    def __init__(self, around: PerturbedLoss, epsilon: float, basis: Tensor | None, base: float):
         self._around, self._basis, self._base = around, basis, base
         coordinates = around.weights if basis is None else torch.linalg.lstsq(basis, around.weights[:, None])[0][:, 0]
         self.half = epsilon * (coordinates.abs() + 1)

@@ -14,7 +14,7 @@ from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
 from flatlib.curvature.spectrum.lanczos_search import Eigenvalues
 from flatlib.errors import FlatlibError
-from flatlib.sharpness.perturbed_loss import Options, Surroundings
+from flatlib.sharpness.perturbed_loss import Options, PerturbedLoss
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def loss_along_eigenvectors(
     NotFinite: where the loss along a line is not finite.
     """
     operator, found = _top(model, loss, data, k, points, tol, seed, options)
-    around = Surroundings(operator)
+    around = PerturbedLoss(operator)
     centre, gradient = around.loss_and_gradient()
     steps = _steps(radius, points, centre, found)
     slopes = gradient @ found.vectors
@@ -138,7 +138,7 @@ def loss_in_eigenplane(
     FlatlibError: for what `loss_along_eigenvectors` refuses.
     """
     operator, found = _top(model, loss, data, 2, points, tol, seed, options)
-    around = Surroundings(operator)
+    around = PerturbedLoss(operator)
     centre, gradient = around.loss_and_gradient()
     steps = _steps(radius, points, centre, found)
     found = _with_signs(found, gradient @ found.vectors)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.empirical_risk import Data, materialise, require_inputs
-from flatlib.curvature.operators.frozen_model import frozen_copy, logits, measuring, set_modes
+from flatlib.curvature.operators.empirical_risk import Data, collect_batches, require_inputs
+from flatlib.curvature.operators.frozen_model import frozen_copy, logits, measurement_mode, set_modes
 from flatlib.errors import FlatlibError, NotDefined
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75)
@@ -67,7 +67,7 @@ def margin(
         raise FlatlibError(f"quantiles={quantiles} are not shares between 0 and 1")
     if chunk_size < 1:
         raise FlatlibError(f"chunk_size={chunk_size} is not a positive number of samples")
-    x, y, _ = materialise(data)
+    x, y, _ = collect_batches(data)
     require_inputs(model, x)
     if normalise == "input" and not x.is_floating_point():
         raise FlatlibError(f'inputs of {x.dtype} have no distances: pass normalise="none"')
@@ -77,7 +77,7 @@ def margin(
     set_modes(frozen, "eval")
     first = next(frozen.parameters())
     parts = zip(x.split(chunk_size), y.to(first.device).long().split(chunk_size), strict=True)
-    with measuring(first.device):
+    with measurement_mode(first.device):
         dtype = first.dtype if x.is_floating_point() else None
         values = torch.cat(
             [_margins(frozen, part.to(first.device, dtype), classes, normalise) for part, classes in parts]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from flatlib.curvature.operators.empirical_risk import Data, Loss, materialise
+from flatlib.curvature.operators.empirical_risk import Data, Loss, collect_batches
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.trace.exact import exact_traces
 from flatlib.curvature.trace.hutchinson import Estimate
@@ -98,7 +98,7 @@ def minimum_sharpness(
             "minimum sharpness is not defined with batch norm in train mode: growing weights before it flatten the "
             'loss without limit; measure with batch_norm="eval"'
         )
-    x, y, _ = materialise(data)
+    x, y, _ = collect_batches(data)
     layers = chain_of_layers(model)
 
     def hessian(parameters: list[str] | None = None) -> HessianOperator:

@@ -6,7 +6,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor
 
-from flatlib.curvature.operators.frozen_model import measuring
+from flatlib.curvature.operators.frozen_model import measurement_mode
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.errors import FlatlibError, NotFinite
 
@@ -20,7 +20,7 @@ class Options(TypedDict, total=False):
     dtype: torch.dtype | None
 
 
-class Surroundings:
+class PerturbedLoss:
     r"""$\epsilon \mapsto L(w + \epsilon)$ and its gradient, for flat displacements of an operator's parameters.
 
     The loss is that of the operator: its copy of the model, its examples and chunks, its batch norm. Neither the model
@@ -45,7 +45,7 @@ class Surroundings:
         Raises `NotFinite` where the loss is infinite or not a number.
         """
         displaced = self._displaced(displacement)
-        with measuring(self._operator.device), torch.no_grad():
+        with measurement_mode(self._operator.device), torch.no_grad():
             return sum(share * float(value) for share, value in self._values(displaced))
 
     @torch.inference_mode(False)
@@ -53,7 +53,7 @@ class Surroundings:
         r"""$L(w + \epsilon)$ and $\nabla L(w + \epsilon)$, shape (n,). Raises `NotFinite` where one is not finite."""
         displaced = self._displaced(displacement).requires_grad_()
         loss, gradient = 0.0, torch.zeros_like(self.weights)
-        with measuring(self._operator.device):
+        with measurement_mode(self._operator.device):
             for share, value in self._values(displaced):
                 loss += share * float(value.detach())
                 if value.requires_grad:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.frozen_model import frozen_copy, measuring, run, set_modes
+from flatlib.curvature.operators.frozen_model import frozen_copy, measurement_mode, run, set_modes
 from flatlib.errors import NotDefined, NotFinite
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -100,7 +100,7 @@ def require_homogeneous(model: nn.Module, layers: list[Layer], x: Tensor, *, see
     rescale(rescaled, layers, np.exp(logs - logs.mean()))
     first = next(original.parameters())
     x = x[:SAMPLES].detach().to(first.device, first.dtype if x.is_floating_point() else None)
-    with measuring(first.device), torch.no_grad():
+    with measurement_mode(first.device), torch.no_grad():
         before, after = run(original, x), run(rescaled, x)
     if not torch.isfinite(before).all():
         raise NotFinite("the outputs are not finite: there is nothing to rescale")

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from flatlib.curvature.operators.empirical_risk import Data, Loss
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.errors import FlatlibError, NotDefined
-from flatlib.sharpness.perturbed_loss import Options, Surroundings, require_positive
+from flatlib.sharpness.perturbed_loss import Options, PerturbedLoss, require_positive
 
 STATIONARY = 1 - 1e-6
 """Cosine between a perturbation and the next one from which on the ascent has arrived; tuned."""
 
 
 @dataclass(frozen=True)
-class Rise:
+class LossIncrease:
     r"""A rise of the loss that was evaluated: a certified lower bound of the largest rise in the ball.
 
     Attributes
@@ -36,7 +36,9 @@ class Rise:
     evaluations: int
 
 
-def sam_sharpness(model: nn.Module, loss: Loss, data: Data, *, rho: float = 0.05, **options: Unpack[Options]) -> Rise:
+def sam_sharpness(
+    model: nn.Module, loss: Loss, data: Data, *, rho: float = 0.05, **options: Unpack[Options]
+) -> LossIncrease:
     r"""The rise that SAM's one step finds: $L(w + \rho\, g / \|g\|_2) - L(w)$ with $g = \nabla L(w)$.
 
     The perturbation maximises the loss to first order over $\|\epsilon\|_2 \le \rho$ (Foret et al. 2021,
@@ -54,7 +56,7 @@ def sam_sharpness(model: nn.Module, loss: Loss, data: Data, *, rho: float = 0.05
     FlatlibError: for rho not positive, a zero gradient (the step has no direction) and what `HessianOperator` refuses.
     """
     require_positive(rho=rho)
-    around = Surroundings(HessianOperator(model, loss, data, **options))
+    around = PerturbedLoss(HessianOperator(model, loss, data, **options))
     base, gradient = around.loss_and_gradient()
     if not gradient.any():
         raise NotDefined("the gradient is zero: SAM's perturbation has no direction here")
@@ -71,7 +73,7 @@ def adaptive_sharpness(
     steps: int = 20,
     seed: int = 0,
     **options: Unpack[Options],
-) -> Rise:
+) -> LossIncrease:
     r"""The largest rise found in a ball that is round in multiples of each weight.
 
     What is sought is $\max_{\|T_w^{-1} \epsilon\|_2 \le \rho} L(w + \epsilon) - L(w)$ with
@@ -102,7 +104,7 @@ def adaptive_sharpness(
     require_positive(rho=rho, steps=steps)
     if not 0 <= eta < float("inf"):
         raise FlatlibError(f"eta={eta} must not be negative")
-    around = Surroundings(HessianOperator(model, loss, data, **options))
+    around = PerturbedLoss(HessianOperator(model, loss, data, **options))
     scale = around.weights.abs() + eta
     if not scale.any():
         raise NotDefined("all weights are zero: no perturbation is small beside them")
@@ -113,8 +115,10 @@ def adaptive_sharpness(
     return _ascent(around, scale, rho, steps, base, gradient)
 
 
-def _ascent(around: Surroundings, scale: Tensor, rho: float, steps: int, base: float, gradient: Tensor) -> Rise:
-    best = Rise(0.0, base, torch.zeros_like(scale), 0.0, 1)
+def _ascent(
+    around: PerturbedLoss, scale: Tensor, rho: float, steps: int, base: float, gradient: Tensor
+) -> LossIncrease:
+    best = LossIncrease(0.0, base, torch.zeros_like(scale), 0.0, 1)
     direction = _unit(scale * gradient)
     for step in range(steps):
         perturbation = rho * scale * direction
@@ -122,11 +126,11 @@ def _ascent(around: Surroundings, scale: Tensor, rho: float, steps: int, base: f
         following = _unit(scale * gradient)
         alignment = float(direction @ following)
         if value - base > best.value or steps == 1:
-            best = Rise(value - base, base, perturbation, alignment, step + 2)
+            best = LossIncrease(value - base, base, perturbation, alignment, step + 2)
         if alignment > STATIONARY or not following.any():
             break
         direction = following
-    return Rise(best.value, base, best.perturbation, best.alignment, step + 2)
+    return LossIncrease(best.value, base, best.perturbation, best.alignment, step + 2)
 
 
 def _unit(v: Tensor) -> Tensor:

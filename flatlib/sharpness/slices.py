@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from flatlib.curvature.operators.empirical_risk import Data, Loss
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.errors import FlatlibError
-from flatlib.sharpness.perturbed_loss import Options, Surroundings, require_positive
+from flatlib.sharpness.perturbed_loss import Options, PerturbedLoss, require_positive
 
 RIGHT_ANGLE = 1e-5
 """Deviation of $U^\\top U$ from the identity that is rounding, of vectors in float32."""
@@ -49,7 +49,7 @@ def loss_along(
     """
     steps = _steps(radius, points)
     operator = HessianOperator(model, loss, data, **options)
-    around = Surroundings(operator)
+    around = PerturbedLoss(operator)
     centre, gradient = around.loss_and_gradient()
     tables = []
     for name, direction in directions.items():
@@ -91,7 +91,7 @@ def loss_in_plane(
     FlatlibError: for columns that are not orthonormal, and what `loss_along` refuses.
     """
     steps = _steps(radius, points)
-    around = Surroundings(HessianOperator(model, loss, data, **options))
+    around = PerturbedLoss(HessianOperator(model, loss, data, **options))
     if basis.ndim != 2 or basis.shape[1] != 2:
         raise FlatlibError(f"a plane needs two directions (n, 2), got the shape {tuple(basis.shape)}")
     first, second = (_of_weights(column, around.weights, "the plane's basis") for column in basis.T)

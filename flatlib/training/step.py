@@ -35,7 +35,7 @@ def gradient_of(model: nn.Module, config: RunConfig) -> Gradient:
     return gradient
 
 
-class Stepper:
+class TrainingStep:
     """Takes one step after another.
 
     gradient: of the network whose weights the optimizer moves.

@@ -20,7 +20,7 @@ from flatlib.training.data import Data, load
 from flatlib.training.models import build
 from flatlib.training.optim import SCHEDULES, Average, build_optimizer
 from flatlib.training.optim.optimizers import set_learning_rate
-from flatlib.training.step import Stepper, gradient_of
+from flatlib.training.step import TrainingStep, gradient_of
 
 # What is random in a run draws from streams of its own, as in `step.AUGMENT`: the initialisation uses the seed itself.
 SHUFFLE, DROPOUT = 0x5EED, 0xD209
@@ -28,7 +28,7 @@ CHUNK = 1000  # images per pass when batch norm's statistics are estimated again
 
 
 @dataclass
-class Trained:
+class TrainedRun:
     """A finished run.
 
     Attributes:
@@ -51,7 +51,7 @@ class Trained:
     trajectory: dict[str, list[float]] = field(default_factory=dict)
 
 
-def train(config: RunConfig, *, device: str = "auto", data: Path | None = None) -> Trained:
+def train(config: RunConfig, *, device: str = "auto", data: Path | None = None) -> TrainedRun:
     """Train and measure one configuration; on a CPU the result is the same bit for bit every time.
 
     Args:
@@ -64,7 +64,7 @@ def train(config: RunConfig, *, device: str = "auto", data: Path | None = None) 
     with current(place), reproducible(), seeded(config.seed + DROPOUT, place):
         images = load(config, place, data)
         model = build(config, tuple(images.x_train.shape[1:]), images.classes).to(place)
-        run = Trained(config, model, images, build_optimizer(model.parameters(), config))
+        run = TrainedRun(config, model, images, build_optimizer(model.parameters(), config))
         descend(run)
         release_gradients(run)
         if run.status != "diverged":
@@ -73,14 +73,14 @@ def train(config: RunConfig, *, device: str = "auto", data: Path | None = None) 
         return run
 
 
-def release_gradients(run: Trained) -> None:
+def release_gradients(run: TrainedRun) -> None:
     """On a GPU they keep the memory of a graph that is gone from the measures, and from other runs."""
     run.model.zero_grad(set_to_none=True)
     if run.data.x_train.device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def take_final_measures(run: Trained) -> None:
+def take_final_measures(run: TrainedRun) -> None:
     """The measures at the end; those at matched loss are null if the run never came down to it."""
     try:
         final = measure(run.config.measures, checkpoint(run))
@@ -92,7 +92,7 @@ def take_final_measures(run: Trained) -> None:
     run.measures |= final
 
 
-def descend(run: Trained) -> None:
+def descend(run: TrainedRun) -> None:
     """Step until the stop rule fires, a limit is reached or the loss is no longer finite."""
     config, data = run.config, run.data
     tracked = checkpoint(run)
@@ -152,27 +152,27 @@ def averages(config: RunConfig, epochs: int) -> bool:
     return config.averaging_start is not None and epochs > config.averaging_start * config.max_epochs
 
 
-def stepper(run: Trained) -> Stepper:
+def stepper(run: TrainedRun) -> TrainingStep:
     """What takes the run's steps from its first, as fast as its device does."""
     images = run.data.x_train
     size = run.config.batch_size or len(images)
     gradient = replayed(gradient_of(run.model, run.config), run.model, size, images.device)
-    return Stepper(gradient, run.optimizer, run.config, run.data)
+    return TrainingStep(gradient, run.optimizer, run.config, run.data)
 
 
-def checkpoint(run: Trained) -> Checkpoint:
+def checkpoint(run: TrainedRun) -> Checkpoint:
     """The run as it is now, with a way to its next iterate."""
     return of_run(run.model, run.data, run.config, after=functools.partial(next_iterate, run))
 
 
-def next_iterate(run: Trained) -> nn.Module:
+def next_iterate(run: TrainedRun) -> nn.Module:
     """A copy of the network after one more step of its optimizer, on the first batch of the run's order of images,
     with what was random in its first step: the run's own random numbers are not used up."""
     with seeded(run.config.seed + DROPOUT, run.data.x_train.device):
         model = copy.deepcopy(run.model)
         optimizer = build_optimizer(model.parameters(), run.config)
         optimizer.load_state_dict(copy.deepcopy(run.optimizer.state_dict()))
-        step = Stepper(gradient_of(model.train(), run.config), optimizer, run.config, run.data)
+        step = TrainingStep(gradient_of(model.train(), run.config), optimizer, run.config, run.data)
         step(next(batches(run.data, run.config)))
     return model
 
@@ -197,7 +197,7 @@ def tracking_interval(config: RunConfig) -> int | None:
     return max(1, round(config.track_time / config.learning_rate))
 
 
-def finished(run: Trained, last: int) -> bool:
+def finished(run: TrainedRun, last: int) -> bool:
     """Evaluate exactly, over all training images; set the status and say whether the run is over."""
     config = run.config
     loss, accuracy = evaluate(run.model, run.data.x_train, run.data.y_train, training_loss(config))
@@ -222,7 +222,7 @@ def finished(run: Trained, last: int) -> bool:
     return reached or run.updates == last
 
 
-def track(run: Trained, tracked: Checkpoint) -> None:
+def track(run: TrainedRun, tracked: Checkpoint) -> None:
     """Append the tracked measures of this moment to the trajectory."""
     if not run.config.track:
         return

@@ -30,7 +30,7 @@ def glued(monkeypatch) -> dict:
 
 def account(*estimates, runs: pd.DataFrame = RUNS) -> pd.DataFrame:
     here = Chapter(NAME, defaults(notebook(find_root(), NAME)))
-    return here.account(runs, ["batch_size", "learning_rate"], *estimates)
+    return here.report_exclusions(runs, ["batch_size", "learning_rate"], *estimates)
 
 
 @pytest.mark.parametrize(

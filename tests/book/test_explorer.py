@@ -12,7 +12,7 @@ from flatlib.book.explorer.runs import named
 from flatlib.book.paths import find_root, notebooks
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
-from flatlib.figures import AXIS
+from flatlib.figures import COLUMNS
 from flatlib.figures.axes import AT_LOSS
 from flatlib.runs import records
 
@@ -64,7 +64,7 @@ def test_every_number_is_that_of_the_record(data):
 
 def test_every_measure_of_the_record_that_has_an_axis_is_offered(data):
     recorded = {name for lines in LINES.values() for line in lines.values() for name in line["measures"]}
-    wanted = {name for name in recorded if name.removesuffix(AT_LOSS) in AXIS}
+    wanted = {name for name in recorded if name.removesuffix(AT_LOSS) in COLUMNS}
     offered = [axis["name"] for axis in data["axes"]]
     assert wanted <= set(offered)
     assert len(set(offered)) == len(offered)
@@ -72,7 +72,7 @@ def test_every_measure_of_the_record_that_has_an_axis_is_offered(data):
 
 
 def test_names_are_plain_text(data):
-    for name in AXIS:
+    for name in COLUMNS:
         assert not set(label(name)) & set("\\${}"), name
     assert label("lambda_max" + AT_LOSS) == "Sharpness λ_max, at equal loss"
     names = [axis["label"] for axis in data["axes"]]

@@ -10,7 +10,7 @@ from flatlib.book import overview
 from flatlib.book.execute import glued
 from flatlib.book.parameters import defaults
 from flatlib.book.paths import find_root, notebooks
-from flatlib.claims import Claim, Prediction, Rule, overall, sentence
+from flatlib.claims import Claim, Prediction, Rule, claim_verdict, sentence
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
@@ -107,7 +107,7 @@ def test_what_every_chapter_announces_is_what_the_overview_says():
         path = notebooks(ROOT)[name]
         here = judged[(judged["chapter"] == name) & (judged["scale"] == defaults(path)["preset"])]
         page = nbformat.read(path, 4)
-        assert (glued(page, "verdict"), glued(page, "verdict_sentence")) == (overall(here), sentence(here))
+        assert (glued(page, "verdict"), glued(page, "verdict_sentence")) == (claim_verdict(here), sentence(here))
 
 
 def test_every_published_run_is_in_the_overview():

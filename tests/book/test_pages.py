@@ -92,8 +92,8 @@ def test_every_figure_has_a_name_a_caption_and_an_alternative_text(page):
 
 def test_every_glued_name_comes_from_the_page_itself(page):
     source = "\n".join(cell.source for cell in code(page))
-    announced = {"verdict", "verdict_sentence", "scale"} if "chapter.announce(" in source else set()
-    if "chapter.account(" in source:
+    announced = {"verdict", "verdict_sentence", "scale"} if "chapter.glue_verdicts(" in source else set()
+    if "chapter.report_exclusions(" in source:
         announced |= {"n_runs", "n_reached", "n_capped", "n_diverged", "n_unconverged", "worst_residual"}
     for name in re.findall(r"\{glue:text\}`([^`]+)`", prose(page)):
         family = name.rpartition("_")[0]

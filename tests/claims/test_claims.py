@@ -8,7 +8,7 @@ import pytest
 from made_up import SEEDS, line_of, noise
 
 from flatlib.book.paths import find_root, notebooks
-from flatlib.claims import CLAIMS, Rule, complete_cells, exclusions, lr_batch, overall, readable, sentence
+from flatlib.claims import CLAIMS, Rule, claim_verdict, complete_cells, exclusions, format_verdicts, lr_batch, sentence
 from flatlib.claims import progressive_sharpening as ps
 from flatlib.config import RunConfig, grid
 from flatlib.runs import records
@@ -113,7 +113,7 @@ def test_every_prediction_can_be_supported_and_contradicted(claim, make, holds, 
     verdicts = claim.verdicts(make(holds))
     found = dict(zip(verdicts["prediction"], verdicts["verdict"], strict=True))
     assert found == {prediction.name: word for prediction in claim.predictions}
-    assert overall(verdicts) == word
+    assert claim_verdict(verdicts) == word
     assert (verdicts["n"] == 5).all()
 
 
@@ -161,10 +161,10 @@ def test_runs_that_lack_what_is_compared_leave_the_claim_open(claim, make, silen
     told = verdicts["prediction"] + verdicts["unit"].str.replace(" per ", " slope ")
     mute = told.str.contains("" if silent == "all" else silent)
     assert mute.sum() >= 3
-    shown = readable(verdicts)
+    shown = format_verdicts(verdicts)
     assert shown.loc[mute, "measured"].str.contains("no seed has an answer").all()
     assert set(shown.loc[mute, "verdict"]) == {"inconclusive"}
-    assert overall(verdicts) == "inconclusive"
+    assert claim_verdict(verdicts) == "inconclusive"
 
 
 def test_a_setting_that_one_seed_missed_is_left_out_as_a_whole_and_counted():
@@ -182,11 +182,11 @@ def test_a_setting_that_one_seed_missed_is_left_out_as_a_whole_and_counted():
 
 def test_the_sentence_says_what_held_and_names_what_did_not():
     verdicts = LR_BATCH.verdicts(lr_runs(True))
-    assert overall(verdicts) == "supported"
+    assert claim_verdict(verdicts) == "supported"
     assert "7 of 7 predictions supported" in sentence(verdicts)
     names = verdicts["prediction"].tolist()
     verdicts.loc[0, "verdict"], verdicts.loc[1, "verdict"] = "contradicted", "inconclusive"
-    assert (overall(verdicts), overall(verdicts[1:])) == ("contradicted", "inconclusive")
+    assert (claim_verdict(verdicts), claim_verdict(verdicts[1:])) == ("contradicted", "inconclusive")
     text = sentence(verdicts)
     assert "5 of 7" in text
     assert text.index("contradicted") < text.index(names[0]) < text.index(names[1])
@@ -194,7 +194,7 @@ def test_the_sentence_says_what_held_and_names_what_did_not():
 
 
 def test_the_readable_table_has_rounded_intervals_and_the_declared_regions():
-    shown = readable(LR_BATCH.verdicts(lr_runs(True)).assign(scale="smoke"))
+    shown = format_verdicts(LR_BATCH.verdicts(lr_runs(True)).assign(scale="smoke"))
     assert list(shown) == ["scale", "prediction", "measured", "must be", "the paper", "verdict"]
     assert shown["must be"].tolist() == LR_BATCH.declared()["must be"].tolist()
     assert shown["measured"].str.fullmatch(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\], n = 5").all()

@@ -5,7 +5,7 @@ from math import inf, nan
 import pandas as pd
 import pytest
 
-from flatlib.claims.contrasts import mean_within, seed_differences, seed_doublings, seed_taus, seeds
+from flatlib.claims.contrasts import log2_ratio_by_seed, mean_over_blocks, seed_differences, seed_taus, seeds
 from flatlib.claims.selection import at_batch
 from flatlib.errors import FlatlibError
 
@@ -43,12 +43,12 @@ UNBALANCED = runs_of(
 def test_groups_need_not_be_of_one_size():
     high, low = UNBALANCED["x"] == 1, UNBALANCED["x"] == 0
     same(seed_differences(UNBALANCED, "y", high, low), {0: 11 / 3 - 4, 1: 16 - 2.5, 2: nan})
-    same(seed_doublings(UNBALANCED, "y", high, low), {0: 4 / 3 - 2, 1: 4 - 1, 2: nan})
+    same(log2_ratio_by_seed(UNBALANCED, "y", high, low), {0: 4 / 3 - 2, 1: 4 - 1, 2: nan})
     assert seeds(UNBALANCED) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("missing", [nan, inf])
-@pytest.mark.parametrize("statistic", [seed_differences, seed_doublings])
+@pytest.mark.parametrize("statistic", [seed_differences, log2_ratio_by_seed])
 def test_what_is_not_finite_is_left_out_of_a_mean(statistic, missing):
     """A run that was measured for something else is no reason to lose its seed."""
     known = runs_of((0, 1, 8.0), (0, 0, 2.0), (1, 1, 4.0), (1, 0, 1.0))
@@ -60,7 +60,7 @@ def test_what_is_not_finite_is_left_out_of_a_mean(statistic, missing):
     same(statistic(lost, "y", lost["x"] == 1, lost["x"] == 0), {0: expected[0], 1: nan})
 
 
-@pytest.mark.parametrize("statistic", [seed_differences, seed_doublings])
+@pytest.mark.parametrize("statistic", [seed_differences, log2_ratio_by_seed])
 def test_a_measure_that_no_run_has_is_silent(statistic):
     runs = UNBALANCED.assign(y=None)
     same(statistic(runs, "y", runs["x"] == 1, runs["x"] == 0), {0: nan, 1: nan, 2: nan})
@@ -69,7 +69,7 @@ def test_a_measure_that_no_run_has_is_silent(statistic):
 @pytest.mark.parametrize("value", [0.0, -1.0])
 def test_a_seed_with_a_value_that_has_no_logarithm_is_silent(value):
     runs = runs_of((0, 1, 8.0), (0, 1, value), (0, 0, 2.0), (1, 1, 4.0), (1, 0, 1.0), (1, 2, value))
-    found = seed_doublings(runs, "y", runs["x"] == 1, runs["x"] == 0)
+    found = log2_ratio_by_seed(runs, "y", runs["x"] == 1, runs["x"] == 0)
     same(found, {0: nan, 1: 2.0})  # that of seed 1 is in neither group
 
 
@@ -77,16 +77,16 @@ def test_a_mean_over_groups_leaves_out_a_group_without_an_answer():
     rows = [("a", 0, 1, 5.0), ("a", 0, 0, 1.0), ("b", 0, 1, 3.0), ("b", 0, 0, 1.0), ("b", 1, 1, 9.0), ("b", 1, 0, 2.0)]
     rows += [("a", 1, 1, 7.0), ("c", 2, 1, 1.0), ("c", 0, 1, 9.0), ("c", 0, 0, 0.0)]
     runs = runs_of(*rows, columns=("group", "seed", "x", "y"))
-    found = mean_within(runs, ["group"], lambda part: seed_differences(part, "y", part["x"] == 1, part["x"] == 0))
+    found = mean_over_blocks(runs, ["group"], lambda part: seed_differences(part, "y", part["x"] == 1, part["x"] == 0))
     same(found, {0: (4 + 2 + 9) / 3, 1: 7.0, 2: nan})
-    assert mean_within(runs.iloc[:0], ["group"], lambda part: part["y"]).empty
+    assert mean_over_blocks(runs.iloc[:0], ["group"], lambda part: part["y"]).empty
 
 
 def test_only_what_shares_the_settings_is_compared():
     runs = runs_of(
         ("a", 0, 1, 2.0), ("a", 0, 2, 1.0), ("b", 0, 3, 9.0), ("b", 0, 4, 8.0), columns=("g", "seed", "x", "y")
     )
-    same(mean_within(runs, ["g"], lambda part: seed_taus(part, "x", "y")), {0: -1.0})
+    same(mean_over_blocks(runs, ["g"], lambda part: seed_taus(part, "x", "y")), {0: -1.0})
     same(seed_taus(runs, "x", "y"), {0: 1 / 3})
 
 

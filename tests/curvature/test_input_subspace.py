@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, top_eigenvalues
-from flatlib.curvature.spectrum.input_subspace import narrowed
+from flatlib.curvature.spectrum.input_subspace import reduced_operator
 
 N, D, H, C = 9, 60, 8, 3
 
@@ -49,7 +49,7 @@ class Squared(nn.Module):
 @pytest.mark.parametrize("parameters", [None, ["1.weight"], ["1.bias", "3.*"]])
 def test_eigenvalues_and_vectors_are_those_of_the_whole_matrix(kind, images, parameters):
     operator = kind(an_mlp(nn.Tanh), "cross_entropy", data(images), parameters=parameters)
-    narrow = narrowed(operator)
+    narrow = reduced_operator(operator)
     assert narrow.operator.shape[0] < operator.shape[0] or parameters == ["1.bias", "3.*"]
     found = top_eigenvalues(operator, 2, tol=1e-9)
     exact = torch.linalg.eigvalsh(operator.to_dense())
@@ -68,7 +68,7 @@ def test_both_ends_of_a_hessian_with_negative_curvature():
 
 def test_zeros_outside_the_row_space_are_eigenvalues_too():
     operator = GaussNewtonOperator(an_mlp(), "cross_entropy", data())
-    assert narrowed(operator) is not None
+    assert reduced_operator(operator) is not None
     found = top_eigenvalues(operator, which="smallest", start="random", max_products=300)
     assert abs(float(found.values[0])) < 1e-9  # the narrowed matrix may well have none
 
@@ -81,7 +81,7 @@ def test_a_warm_start_of_the_whole_matrix_is_taken():
 
 
 def test_into_and_out_of_the_row_space_are_inverse_there():
-    narrow = narrowed(HessianOperator(an_mlp(), "cross_entropy", data()))
+    narrow = reduced_operator(HessianOperator(an_mlp(), "cross_entropy", data()))
     inside = torch.randn(narrow.operator.shape[0], 2, dtype=torch.float64)
     wide = narrow.out_of(inside)
     torch.testing.assert_close(wide.T @ wide, inside.T @ inside)
@@ -99,11 +99,11 @@ def test_repeated_inputs_have_a_smaller_row_space():
 def test_inputs_that_go_elsewhere_are_left_whole(model):
     torch.manual_seed(5)
     operator = HessianOperator(model().double(), "cross_entropy", data())
-    assert narrowed(operator) is None
+    assert reduced_operator(operator) is None
     found = top_eigenvalues(operator, tol=1e-9)
     torch.testing.assert_close(found.values[0], torch.linalg.eigvalsh(operator.to_dense())[-1], rtol=1e-8, atol=0)
 
 
 def test_many_examples_are_left_whole():
     x = torch.randn(2 * D, D, dtype=torch.float64)
-    assert narrowed(HessianOperator(an_mlp(), "cross_entropy", (x, torch.arange(2 * D) % C))) is None
+    assert reduced_operator(HessianOperator(an_mlp(), "cross_entropy", (x, torch.arange(2 * D) % C))) is None

@@ -4,14 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flatlib.figures import interval_rows, ratio_rows, verdict_grid
+from flatlib.figures import forest_plot, ratio_plot, verdict_grid
 
 pytestmark = pytest.mark.usefixtures("style")
 
 
 def test_ratios_are_drawn_in_rows_beside_their_reference(ax):
     table = pd.DataFrame({"A": [2.0, np.nan], "B": [4.0, 8.0], "C": [np.nan, np.nan]}, index=["one", "two"])
-    ratio_rows(table, ax, reference="ours", label="Time")
+    ratio_plot(table, ax, reference="ours", label="Time")
     reference, *dots = ax.lines
     assert list(reference.get_xdata()) == [1, 1]
     assert [line.get_label() for line in dots] == ["A", "B"]
@@ -22,14 +22,14 @@ def test_ratios_are_drawn_in_rows_beside_their_reference(ax):
 
 
 def test_no_ratio_is_said_not_drawn(ax):
-    ratio_rows(pd.DataFrame({"A": [np.nan]}, index=["one"]), ax, reference="ours", label="Time")
+    ratio_plot(pd.DataFrame({"A": [np.nan]}, index=["one"]), ax, reference="ours", label="Time")
     assert "no ratio" in ax.texts[0].get_text()
 
 
 def test_intervals_are_drawn_in_rows_one_mark_below_the_other(ax):
     rows = [("A", "all", 0.5, 0.1, 0.9), ("B", "all", -0.2, -np.inf, np.inf), ("A", "some", 0.3, 0.2, 0.4)]
     table = pd.DataFrame(rows, columns=["row", "series", "estimate", "low", "high"])
-    interval_rows(table, ax, label="τ")
+    forest_plot(table, ax, label="τ")
     zero, first, second = ax.lines
     assert list(zero.get_xdata()) == [0, 0]
     assert [line.get_label() for line in (first, second)] == ["all", "some"]
@@ -42,7 +42,7 @@ def test_intervals_are_drawn_in_rows_one_mark_below_the_other(ax):
 
 def test_no_estimate_is_said_not_drawn(ax):
     table = pd.DataFrame({"row": ["A"], "series": ["all"], "estimate": [np.nan], "low": [np.nan], "high": [np.nan]})
-    interval_rows(table, ax, label="τ")
+    forest_plot(table, ax, label="τ")
     assert "no estimate" in ax.texts[0].get_text()
 
 

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.colors import to_hex
 
 from flatlib.errors import FlatlibError
-from flatlib.figures import against, scatter, slope_trend, trajectories
-from flatlib.figures.axes import AXIS
+from flatlib.figures import mean_curves, scatter, slope_by_group, trajectories
+from flatlib.figures.axes import COLUMNS
 from flatlib.figures.labels import spread
 from flatlib.figures.style import BLUE, INK, VERMILLION, series
 from flatlib.stats import bootstrap_mean
@@ -49,9 +49,9 @@ def long_of(rates=(0.05, 0.1), seeds=(0, 1)):
 
 
 DRAW = {
-    "against": lambda table, ax: against(table, "learning_rate", "lambda_max", ax, theory="2/eta"),
+    "mean_curves": lambda table, ax: mean_curves(table, "learning_rate", "lambda_max", ax, theory="2/eta"),
     "scatter": lambda table, ax: scatter(table, "lambda_max", "test_accuracy", ax),
-    "slope_trend": slope_trend,
+    "slope_by_group": slope_by_group,
     "trajectories": lambda table, ax: trajectories(table, "lambda_max", ax, theory="2/eta"),
 }
 
@@ -101,7 +101,7 @@ def test_one_seed_is_enough(kind, ax):
 
 def test_learning_rate_draws_means_seeds_and_band(ax):
     table = table_of()
-    against(table, "learning_rate", "test_accuracy", ax)
+    mean_curves(table, "learning_rate", "test_accuracy", ax)
     small = table[table["batch_size"] == 32]
     mean = bold(ax)[VERMILLION]
     assert mean.get_xdata() == pytest.approx(RATES)
@@ -113,7 +113,7 @@ def test_learning_rate_draws_means_seeds_and_band(ax):
 
 
 def test_learning_rate_names_axes_curves_and_theory(ax):
-    against(table_of(), "learning_rate", "lambda_max", ax, theory="2/eta")
+    mean_curves(table_of(), "learning_rate", "lambda_max", ax, theory="2/eta")
     assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
     assert ax.get_xlabel() == r"Learning rate $\eta$"
     assert ax.get_ylabel() == r"Sharpness $\lambda_{\max}$"
@@ -125,7 +125,7 @@ def test_learning_rate_names_axes_curves_and_theory(ax):
 
 def test_an_unknown_theory_is_refused(ax):
     with pytest.raises(FlatlibError, match="known are 2/eta"):
-        against(table_of(), "learning_rate", "lambda_max", ax, theory="1/eta")
+        mean_curves(table_of(), "learning_rate", "lambda_max", ax, theory="1/eta")
     with pytest.raises(FlatlibError, match="needs by='learning_rate'"):
         trajectories(long_of().assign(batch_size=32), "lambda_max", ax, by="batch_size", theory="2/eta")
 
@@ -134,7 +134,7 @@ def test_capped_runs_are_open_and_leave_their_learning_rate_without_a_mean(ax):
     table = table_of()
     capped = (table["seed"] == 2) & (table["learning_rate"] == 0.01) & (table["batch_size"] == 512)
     table.loc[capped, "status"] = "capped"
-    against(table, "learning_rate", "test_accuracy", ax)
+    mean_curves(table, "learning_rate", "test_accuracy", ax)
     opened = [line.get_xydata() for line in ax.lines if line.get_markerfacecolor() == "none"]
     assert np.concatenate(opened).ravel() == pytest.approx([0.01, 78.0])
     assert bold(ax)[BLUE].get_xdata() == pytest.approx(RATES[1:])
@@ -144,14 +144,14 @@ def test_capped_runs_are_open_and_leave_their_learning_rate_without_a_mean(ax):
 def test_a_series_without_a_mean_is_still_named(ax):
     table = table_of()
     table.loc[table["batch_size"] == 512, "status"] = "capped"
-    against(table, "learning_rate", "test_accuracy", ax)
+    mean_curves(table, "learning_rate", "test_accuracy", ax)
     assert texts(ax) == {"batch 32", "batch 512"}
 
 
 def test_diverged_runs_leave_their_learning_rate_without_a_mean(ax):
     table = table_of()
     table.loc[(table["learning_rate"] == 1.0) & (table["seed"] == 0), ["status", "lambda_max"]] = ["diverged", np.nan]
-    against(table, "learning_rate", "lambda_max", ax)
+    mean_curves(table, "learning_rate", "lambda_max", ax)
     assert bold(ax)[BLUE].get_xdata() == pytest.approx(RATES[:2])
     scatter(table.assign(status="diverged"), "learning_rate", "test_accuracy", ax)
     assert "nothing to draw: every run diverged" in [text.get_text() for text in ax.texts]
@@ -177,7 +177,7 @@ def test_scatter_draws_every_run_in_its_units(ax):
 
 
 def test_slope_trend_draws_the_mean_slope_of_each_batch_size(ax):
-    slope_trend(table_of(batch_sizes=(32, 128, 512)), ax)
+    slope_by_group(table_of(batch_sizes=(32, 128, 512)), ax)
     line = next(line for line in ax.lines if to_hex(line.get_color()) == INK)
     assert line.get_xdata() == pytest.approx([32, 128, 512])
     assert line.get_ydata() == pytest.approx([-2.0] * 3)  # 2 points per decade of η, so -2 per decade of 2/η
@@ -187,7 +187,7 @@ def test_slope_trend_draws_the_mean_slope_of_each_batch_size(ax):
 
 
 def test_slope_trend_without_a_slope_says_so(ax):
-    slope_trend(table_of().query("learning_rate == 0.1"), ax)
+    slope_by_group(table_of().query("learning_rate == 0.1"), ax)
     assert "no seed" in ax.texts[0].get_text()
 
 
@@ -222,7 +222,7 @@ def test_more_than_four_names_still_have_a_colour_each():
 
 
 def test_an_unnamed_column_says_where_to_name_it(ax):
-    with pytest.raises(FlatlibError, match=r"figures\.axes\.AXIS"):
+    with pytest.raises(FlatlibError, match=r"figures\.axes\.COLUMNS"):
         scatter(table_of().assign(speed=1.0), "speed", "test_accuracy", ax)
 
 
@@ -235,6 +235,6 @@ def test_labels_end_up_apart_and_in_order():
 
 
 def test_every_axis_label_renders(ax):
-    for i, axis in enumerate(AXIS.values()):
-        ax.text(0, i / len(AXIS), axis.label)
+    for i, axis in enumerate(COLUMNS.values()):
+        ax.text(0, i / len(COLUMNS), axis.label)
     ax.figure.canvas.draw()

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from flatlib.errors import FlatlibError
-from flatlib.figures import against, mean_rows, spectrum
+from flatlib.figures import dot_plot, mean_curves, spectrum
 from flatlib.stats import bootstrap_mean
 
 pytestmark = pytest.mark.usefixtures("style")
@@ -19,7 +19,7 @@ def sam_runs(radii=RADII) -> pd.DataFrame:
 
 
 def test_a_setting_of_zero_stands_left_of_a_logarithmic_axis(ax):
-    against(sam_runs(), "sam_rho", "lambda_max", ax)
+    mean_curves(sam_runs(), "sam_rho", "lambda_max", ax)
     assert ax.get_xscale() == "symlog"
     assert ax.get_xticks().tolist() == RADII
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0", "0.05", "0.1", "0.4"]
@@ -35,23 +35,23 @@ def test_a_setting_of_zero_stands_left_of_a_logarithmic_axis(ax):
 
 @pytest.mark.parametrize(("radii", "scale"), [(RADII[1:], "log"), ([0.0], "linear"), ([-0.1, 0.1], "linear")])
 def test_without_a_zero_among_others_the_axis_is_as_ever(ax, radii, scale):
-    against(sam_runs(radii), "sam_rho", "lambda_max", ax)
+    mean_curves(sam_runs(radii), "sam_rho", "lambda_max", ax)
     assert ax.get_xscale() == scale
 
 
 def test_a_setting_on_a_linear_axis_may_be_zero(ax):
-    against(sam_runs().rename(columns={"sam_rho": "dropout"}), "dropout", "lambda_max", ax)
+    mean_curves(sam_runs().rename(columns={"sam_rho": "dropout"}), "dropout", "lambda_max", ax)
     assert ax.get_xscale() == "linear"
 
 
 def test_a_measure_of_zero_makes_its_axis_linear(ax):
-    against(sam_runs().assign(lambda_max=0.0), "sam_rho", "lambda_max", ax)
+    mean_curves(sam_runs().assign(lambda_max=0.0), "sam_rho", "lambda_max", ax)
     assert (ax.get_xscale(), ax.get_yscale()) == ("symlog", "linear")
 
 
 def test_a_theory_of_the_learning_rate_is_not_drawn_over_another_setting(ax):
     with pytest.raises(FlatlibError, match=r"needs x='learning_rate', got x='sam_rho'"):
-        against(sam_runs(), "sam_rho", "lambda_max", ax, theory="2/eta")
+        mean_curves(sam_runs(), "sam_rho", "lambda_max", ax, theory="2/eta")
 
 
 def optimizer_runs() -> pd.DataFrame:
@@ -71,7 +71,7 @@ def marks(ax) -> list[tuple[float, float]]:
 
 def test_rows_have_a_mean_with_its_interval_for_each_group(ax):
     runs = optimizer_runs()
-    mean_rows(runs, "minimum_sharpness", ax, row="optimizer", by="training")
+    dot_plot(runs, "minimum_sharpness", ax, row="optimizer", by="training")
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["sgd", "adam"]  # in the order of the table
     assert ax.get_yticks().tolist() == [1, 0]
     expected = [("sgd", "alone", 1.15), ("adam", "alone", 0.15), ("sgd", "inside SAM", 0.85)]
@@ -91,7 +91,7 @@ def test_rows_have_a_mean_with_its_interval_for_each_group(ax):
 def test_rows_are_in_the_units_of_their_axis_and_leave_out_diverged_runs(ax):
     runs = optimizer_runs()
     runs.loc[runs["optimizer"] == "adam", "status"] = "diverged"
-    mean_rows(runs, "test_accuracy", ax, row="optimizer", by="training")
+    dot_plot(runs, "test_accuracy", ax, row="optimizer", by="training")
     assert [x for x, _ in marks(ax)] == [50.0, 50.0]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["sgd"]
     assert (ax.get_xscale(), ax.get_xlabel()) == ("linear", "Test accuracy (%)")
@@ -100,14 +100,14 @@ def test_rows_are_in_the_units_of_their_axis_and_leave_out_diverged_runs(ax):
 def test_a_group_with_a_capped_run_has_no_mean_and_the_run_is_open(ax):
     runs = optimizer_runs()
     runs.loc[0, "status"] = "capped"  # plain SGD, one seed of three
-    mean_rows(runs, "minimum_sharpness", ax, row="optimizer", by="training")
+    dot_plot(runs, "minimum_sharpness", ax, row="optimizer", by="training")
     assert [height for _, height in marks(ax)] == [0.15, 0.85]
     (capped,) = [line for line in ax.lines if line.get_marker() == "." and line.get_mfc() == "none"]
     assert capped.get_xdata() == pytest.approx(runs.loc[[0], "minimum_sharpness"])
 
 
 def test_rows_on_a_log_axis_have_plain_numbers(ax):
-    mean_rows(optimizer_runs().query("optimizer == 'sgd'"), "minimum_sharpness", ax, row="optimizer", by="training")
+    dot_plot(optimizer_runs().query("optimizer == 'sgd'"), "minimum_sharpness", ax, row="optimizer", by="training")
     ax.figure.canvas.draw()
     labels = [tick.get_text() for tick in ax.get_xticklabels()]
     assert {"0.5", "1"} <= set(labels)
@@ -115,7 +115,7 @@ def test_rows_on_a_log_axis_have_plain_numbers(ax):
 
 
 def test_one_seed_has_a_mark_and_no_bar(ax):
-    mean_rows(optimizer_runs().query("seed == 0"), "minimum_sharpness", ax, row="optimizer", by="training")
+    dot_plot(optimizer_runs().query("seed == 0"), "minimum_sharpness", ax, row="optimizer", by="training")
     assert len(marks(ax)) == 3
     assert not any(bar.has_xerr for bar in ax.containers)
 
@@ -123,16 +123,16 @@ def test_one_seed_has_a_mark_and_no_bar(ax):
 def test_a_value_that_is_not_positive_makes_rows_linear(ax):
     runs = optimizer_runs()
     runs.loc[0, "minimum_sharpness"] = -1.0
-    mean_rows(runs, "minimum_sharpness", ax, row="optimizer", by="training")
+    dot_plot(runs, "minimum_sharpness", ax, row="optimizer", by="training")
     assert ax.get_xscale() == "linear"
 
 
 def test_rows_of_nothing_say_so_and_miss_columns_by_name(ax):
     runs = optimizer_runs()
-    mean_rows(runs.assign(status="diverged"), "minimum_sharpness", ax, row="optimizer", by="training")
+    dot_plot(runs.assign(status="diverged"), "minimum_sharpness", ax, row="optimizer", by="training")
     assert "every run diverged" in ax.texts[0].get_text()
     with pytest.raises(FlatlibError, match="no column training"):
-        mean_rows(runs.drop(columns="training"), "minimum_sharpness", ax, row="optimizer", by="training")
+        dot_plot(runs.drop(columns="training"), "minimum_sharpness", ax, row="optimizer", by="training")
 
 
 SPECTRUM = {"lambda_max": 7.0, "density_node_00": -1.0, "density_weight_00": 0.3, "density_node_01": 5.0}

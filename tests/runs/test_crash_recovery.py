@@ -125,7 +125,7 @@ def test_a_driver_with_workers_and_none_is_left_behind(tmp_path, uninterrupted):
 def cluster(folder: Path):
     """A scheduler and two workers as processes of their own: the scheduler's address and the workers."""
     file = folder / "scheduler.json"
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"NOTES": str(folder / "notes"), "PYTHONPATH": paths}
     command = [
         sys.executable,

@@ -9,7 +9,7 @@ from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.execution import Execution
 from flatlib.runs import records, sweep
-from flatlib.runs.priority import tried_in_vain, whole_seeds_first
+from flatlib.runs.priority import complete_seeds_first, previously_failed
 
 GRID = grid(RunConfig(), batch_size=[10, 20], learning_rate=[0.1, 0.2], seed=[5, 3, 4])
 RUNS_A_SLOT = 3
@@ -50,12 +50,12 @@ def test_slots_complete_seed_after_seed(slot):
 
 def test_the_seed_nearest_to_complete_is_completed_first():
     missing = [config for config in GRID if config.seed != 4 or config.batch_size == 20]
-    assert [config.seed for config in whole_seeds_first(missing)] == [4] * 2 + [5] * 4 + [3] * 4
+    assert [config.seed for config in complete_seeds_first(missing)] == [4] * 2 + [5] * 4 + [3] * 4
 
 
 def test_within_a_seed_the_order_stays_and_nothing_is_lost():
     first = [config for config in GRID if config.seed == 5]
-    ordered = whole_seeds_first(GRID)
+    ordered = complete_seeds_first(GRID)
     assert ordered[:4] == first
     assert set(ordered) == set(GRID)
 
@@ -79,14 +79,14 @@ def test_a_run_that_had_the_whole_slot_lets_the_others_go_first(slot):
 
 def test_a_longer_slot_tries_it_in_its_place_again(slot):
     slot(too_long={GRID[0].run_id})
-    assert tried_in_vain(slot.record, SLOT.time_limit) == {GRID[0].run_id}
-    assert tried_in_vain(slot.record, 2 * SLOT.time_limit) == set()
-    assert tried_in_vain(slot.record, None) == set()
+    assert previously_failed(slot.record, SLOT.time_limit) == {GRID[0].run_id}
+    assert previously_failed(slot.record, 2 * SLOT.time_limit) == set()
+    assert previously_failed(slot.record, None) == set()
 
 
 def test_runs_that_were_only_begun_late_are_not_put_off(slot):
     slot(execution=replace(SLOT, workers=2), runs=1)
-    assert tried_in_vain(slot.record, SLOT.time_limit) == {whole_seeds_first(GRID)[1].run_id}
+    assert previously_failed(slot.record, SLOT.time_limit) == {complete_seeds_first(GRID)[1].run_id}
 
 
 def test_a_run_that_failed_comes_last_whatever_time_there_is(tmp_path):
@@ -94,5 +94,5 @@ def test_a_run_that_failed_comes_last_whatever_time_there_is(tmp_path):
     records.append_failure(record, GRID[0], "ValueError: no")
     with records.failures(record).open("a") as file:
         file.write(json.dumps(["not a run"]) + "\n{torn")
-    assert tried_in_vain(record, None) == {GRID[0].run_id}
-    assert whole_seeds_first(GRID, tried_in_vain(record, None))[-1] == GRID[0]
+    assert previously_failed(record, None) == {GRID[0].run_id}
+    assert complete_seeds_first(GRID, previously_failed(record, None))[-1] == GRID[0]

@@ -10,7 +10,7 @@ from flatlib.curvature import HessianOperator
 from flatlib.errors import FlatlibError
 from flatlib.figures import landscape_contours, landscape_lines
 from flatlib.sharpness import loss_along_eigenvectors, loss_in_eigenplane
-from flatlib.sharpness.perturbed_loss import Surroundings
+from flatlib.sharpness.perturbed_loss import PerturbedLoss
 
 SPECTRUM = [6.0, 2.0, 1.0, 0.5]
 
@@ -43,7 +43,7 @@ def test_a_plane_holds_its_lines_and_the_loss_elsewhere(case):
     lines = loss_along_eigenvectors(case.model, case.loss, case.data, k=2, radius=0.5, points=5)
     assert plane.losses[:, 2] == pytest.approx(lines.losses[0])
     assert plane.losses[2] == pytest.approx(lines.losses[1])
-    around = Surroundings(HessianOperator(case.model, case.loss, case.data))
+    around = PerturbedLoss(HessianOperator(case.model, case.loss, case.data))
     first, second = plane.eigenvalues.vectors.T
     assert plane.losses[4, 1] == pytest.approx(around.loss(0.5 * first - 0.25 * second))
     table = plane.table().set_index(["step_1", "step_2"])["loss"]
@@ -53,7 +53,7 @@ def test_a_plane_holds_its_lines_and_the_loss_elsewhere(case):
 
 def test_surroundings_agree_with_the_operator(case):
     operator = HessianOperator(case.model, case.loss, case.data, chunk_size=9)
-    around = Surroundings(operator)
+    around = PerturbedLoss(operator)
     loss, gradient = around.loss_and_gradient()
     assert loss == pytest.approx(around.loss())
     torch.testing.assert_close(gradient, operator.gradient())

@@ -7,7 +7,7 @@ from torch import nn
 from flatlib.curvature import HessianOperator
 from flatlib.errors import FlatlibError
 from flatlib.sharpness import adaptive_sharpness, keskar_sharpness, sam_sharpness
-from flatlib.sharpness.perturbed_loss import Surroundings
+from flatlib.sharpness.perturbed_loss import PerturbedLoss
 from flatlib.sharpness.rescaling import Layer, rescale
 
 SPECTRUM = [5.0, 2.0, 1.0, -1.0]
@@ -62,10 +62,10 @@ def test_sam_on_a_quadratic(quadratic, rho):
 
 def test_sam_agrees_with_the_loss_evaluated_by_hand(case):
     found = sam_sharpness(case.model, case.loss, case.data, chunk_size=7)
-    whole = Surroundings(HessianOperator(case.model, case.loss, case.data))
+    whole = PerturbedLoss(HessianOperator(case.model, case.loss, case.data))
     assert float(found.perturbation.norm()) == pytest.approx(0.05)
     nn.utils.vector_to_parameters(whole.weights + found.perturbation, case.model.parameters())
-    moved = Surroundings(HessianOperator(case.model, case.loss, case.data)).loss()
+    moved = PerturbedLoss(HessianOperator(case.model, case.loss, case.data)).loss()
     assert found.value == pytest.approx(moved - whole.loss(), rel=1e-9)
 
 
@@ -138,7 +138,7 @@ def test_keskar_on_a_network_is_at_least_the_first_order_corner(small_case, scal
         return scale * nn.functional.cross_entropy(output, target)
 
     found = keskar_sharpness(small_case.model, loss, small_case.data, epsilon=epsilon)
-    around = Surroundings(HessianOperator(small_case.model, loss, small_case.data))
+    around = PerturbedLoss(HessianOperator(small_case.model, loss, small_case.data))
     half = epsilon * (around.weights.abs() + 1)
     base, gradient = around.loss_and_gradient()
     corner = around.loss(half * gradient.sign()) - base

@@ -13,14 +13,14 @@ from flatlib.measures import evaluate, measure, of_run
 from flatlib.precision import ON_GPU, PRECISION_SWITCHES, Bfloat16
 from flatlib.training.models import build
 from flatlib.training.optim import batch_gradient, sam_gradient
-from flatlib.training.train import Trained, train
+from flatlib.training.train import TrainedRun, train
 
 MEASURES = ("performance", "lambda_max", "sam_sharpness", "jacobian_norm", "between_iterates")
 TINY = RunConfig(width=0.1, train_size=200, test_size=100, max_epochs=3, measures=MEASURES)
 TRACKED = replace(TINY, track=("train_loss", "lambda_max"), track_every=4, sam_rho=0.05)
 
 
-def weights(trained: Trained) -> torch.Tensor:
+def weights(trained: TrainedRun) -> torch.Tensor:
     return nn.utils.parameters_to_vector(trained.model.parameters()).detach()
 
 

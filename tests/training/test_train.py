@@ -12,22 +12,22 @@ from flatlib.measures import evaluate
 from flatlib.training.data import load
 from flatlib.training.models import build
 from flatlib.training.optim import SCHEDULES, build_optimizer
-from flatlib.training.train import Trained, batches, next_iterate, train
+from flatlib.training.train import TrainedRun, batches, next_iterate, train
 
 TINY = RunConfig(width=0.1, train_size=200, test_size=100, max_epochs=3)
 TRACKED = replace(TINY, track=("train_loss", "lambda_max", "softmax_jacobian_norm"), track_every=4)
 NEVER = {"stop": "train_loss", "stop_value": 1e-9}
 
 
-def run(config: RunConfig = TINY, **settings) -> Trained:
+def run(config: RunConfig = TINY, **settings) -> TrainedRun:
     return train(replace(config, **settings), device="cpu")
 
 
-def weights(trained: Trained) -> torch.Tensor:
+def weights(trained: TrainedRun) -> torch.Tensor:
     return nn.utils.parameters_to_vector(trained.model.parameters()).detach()
 
 
-def same(one: Trained, other: Trained) -> bool:
+def same(one: TrainedRun, other: TrainedRun) -> bool:
     results = [(r.status, r.updates, r.measures, r.trajectory) for r in (one, other)]
     return torch.equal(weights(one), weights(other)) and results[0] == results[1]
 

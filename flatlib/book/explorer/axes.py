@@ -7,7 +7,7 @@ largest of those tracked along training (``peak_lambda_max``).
 from typing import Any
 
 from flatlib.config import RunConfig
-from flatlib.figures.axes import AT_LOSS, AXIS, Axis
+from flatlib.figures.axes import AT_LOSS, COLUMNS, Column
 
 PEAK = "peak_"
 SETTINGS = {name: value for name, value in RunConfig().to_json().items() if name not in ("measures", "track")}
@@ -33,16 +33,16 @@ def base(name: str) -> str:
 
 
 def in_order(names: list[str]) -> list[dict[str, Any]]:
-    """The columns of `names` that can be an axis, described, in the order of `GROUPS` and of `AXIS`."""
-    known = list(AXIS)
-    shown = sorted((name for name in names if base(name) in AXIS), key=lambda name: known.index(base(name)))
+    """The columns of `names` that can be an axis, described, in the order of `GROUPS` and of `COLUMNS`."""
+    known = list(COLUMNS)
+    shown = sorted((name for name in names if base(name) in COLUMNS), key=lambda name: known.index(base(name)))
     return sorted(map(described, shown), key=lambda axis: GROUPS.index(axis["group"]))
 
 
 def described(name: str) -> dict[str, Any]:
     """An axis: its group in the list of choices, its label and unit, whether it is logarithmic, and what values are
     multiplied by where they are drawn."""
-    axis: Axis = AXIS[base(name)]
+    axis: Column = COLUMNS[base(name)]
     about = {"unit": axis.unit, "log": axis.scale == "log", "multiplier": axis.multiplier}
     return {"name": name, "group": group(name), "label": label(name)} | about
 
@@ -66,9 +66,9 @@ def label(name: str) -> str:
     >>> label("frobenius_at_loss"), label("peak_lambda_max"), label("weight_decay_kind")
     ('Frobenius norm ‖H‖_F, at equal loss', 'Sharpness λ_max, largest', 'Weight decay kind')
     """
-    if base(name) not in AXIS:
+    if base(name) not in COLUMNS:
         return TITLES.get(name, name.replace("_", " ").capitalize())
-    axis = AXIS[base(name)]
+    axis = COLUMNS[base(name)]
     symbol = axis.symbol
     for latex, letters in SYMBOLS.items():
         symbol = symbol.replace(latex, letters)

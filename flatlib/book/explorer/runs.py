@@ -7,12 +7,12 @@ import pandas as pd
 
 from flatlib.book import overview
 from flatlib.book.explorer.axes import PEAK, SETTINGS, base, group, in_order, label
-from flatlib.figures.axes import AXIS
+from flatlib.figures.axes import COLUMNS
 
 FOREMOST = (
     "model",
     "optimizer",
-    *AXIS,
+    *COLUMNS,
 )  # of the settings that vary, named first; the seed comes last
 TRACKED = "Sharpness and sensitivity"  # the group whose largest value along training is worth an axis
 
@@ -37,7 +37,7 @@ def columns(tables: overview.Tables, titles: dict[str, str]) -> dict[str, Any]:
     position = pd.Series([places.index(place) for place in zip(runs["chapter"], runs["scale"], strict=True)])
     once = with_peaks(runs.drop_duplicates("run_id"))
     settings = chosen(once)
-    measures = [name for name in once if base(name) in AXIS and name not in SETTINGS]
+    measures = [name for name in once if base(name) in COLUMNS and name not in SETTINGS]
     return {
         "places": places,
         "varies": [varying(table, settings) for table in tables.values()],
@@ -60,7 +60,7 @@ def with_peaks(runs: pd.DataFrame) -> pd.DataFrame:
     no other sharpness."""
     tracked = [trajectory or {} for trajectory in runs["trajectory"]]
     names = dict.fromkeys(name for trajectory in tracked for name in trajectory)
-    shown = [name for name in names if name in AXIS and group(name) == TRACKED]
+    shown = [name for name in names if name in COLUMNS and group(name) == TRACKED]
     peaks = {PEAK + name: [largest(trajectory.get(name, [])) for trajectory in tracked] for name in shown}
     return runs.assign(**peaks)
 

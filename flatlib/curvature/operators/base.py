@@ -17,7 +17,7 @@ from flatlib.curvature.operators.empirical_risk import (
     LOSSES,
     Data,
     Loss,
-    materialise,
+    collect_batches,
     require_additive,
     require_independent,
     require_inputs,
@@ -25,7 +25,7 @@ from flatlib.curvature.operators.empirical_risk import (
     resolve_loss,
     select,
 )
-from flatlib.curvature.operators.frozen_model import frozen_copy, measuring, run, set_modes
+from flatlib.curvature.operators.frozen_model import frozen_copy, measurement_mode, run, set_modes
 from flatlib.curvature.operators.symmetry import require_symmetric
 from flatlib.errors import FlatlibError, NotFinite, explained
 
@@ -81,7 +81,7 @@ class CurvatureOperator(ABC):
         self.dtype = np.dtype(str(first.dtype).removeprefix("torch."))
         self._sizes = [p.numel() for p in self.parameters.values()]
         self.shape = (sum(self._sizes), sum(self._sizes))
-        self._inputs, self._targets, batches = materialise(data)
+        self._inputs, self._targets, batches = collect_batches(data)
         require_inputs(self.model, self._inputs)
         self.examples = len(self._inputs)
         if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
@@ -97,7 +97,7 @@ class CurvatureOperator(ABC):
         self._is_checked = False
         self._loss_size = 0.0
         if batch_norm == "recalibrated":
-            with measuring(self.device), explained(f"{type(self.model).__name__} fails on the inputs"):
+            with measurement_mode(self.device), explained(f"{type(self.model).__name__} fails on the inputs"):
                 recalibrate(self.model, lambda: (x for x, _ in self.chunks()))
 
     @abstractmethod
@@ -173,7 +173,7 @@ class CurvatureOperator(ABC):
 
     def _mean(self, evaluate: Callable[[Any], Tensor]) -> Tensor:
         """The mean over all examples of what is evaluated from what each chunk builds."""
-        with measuring(self.device):
+        with measurement_mode(self.device):
             if self._kept is None and self.chunk_size == self.examples:
                 self._kept = self._build(*next(self.chunks()))
             if self._kept is not None:
@@ -228,7 +228,7 @@ class CurvatureOperator(ABC):
 
     @functools.cached_property
     def _kept_bytes(self) -> list[int]:
-        with measuring(self.device):
+        with measurement_mode(self.device):
             return kept_bytes(self.model, self._cast(self._inputs[:2]))  # train-mode batch norm refuses one example
 
 

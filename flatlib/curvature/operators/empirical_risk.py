@@ -111,7 +111,7 @@ def pairs(batches: Iterable[Mapping[str, Tensor]], inputs: str, targets: str) ->
         yield batch[inputs], batch[targets]
 
 
-def materialise(data: Data) -> tuple[Tensor, Tensor, int]:
+def collect_batches(data: Data) -> tuple[Tensor, Tensor, int]:
     """All inputs, all targets and the number of batches that they came in, from a pair or an iterable of pairs."""
     if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
         raise FlatlibError(f"the data must be (inputs, targets) or batches of these, got {type(data).__name__}")

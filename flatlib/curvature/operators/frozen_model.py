@@ -123,7 +123,7 @@ def set_modes(model: nn.Module, batch_norm: str) -> None:
 
 
 @contextmanager
-def measuring(device: torch.device) -> Iterator[None]:
+def measurement_mode(device: torch.device) -> Iterator[None]:
     """Gradients on, autocast and TF32 off, attention twice differentiable, the random state as it was.
 
     Raises `FlatlibError` if something inside drew from the global random state: what was measured is then not a

@@ -5,7 +5,13 @@ from torch import Tensor
 
 from flatlib.curvature.operators.base import CurvatureOperator
 from flatlib.curvature.operators.hessian import HessianOperator
-from flatlib.curvature.spectrum.lanczos_search import SIGNS, Eigenvalues, Wanted, by_lanczos, start_vector
+from flatlib.curvature.spectrum.lanczos_search import (
+    SIGNS,
+    EigenvalueRequest,
+    Eigenvalues,
+    initial_vector,
+    lanczos_eigenvalues,
+)
 from flatlib.errors import FlatlibError
 
 ENDS = {"largest": ("largest",), "smallest": ("smallest",), "both": ("largest", "smallest")}
@@ -44,7 +50,7 @@ def top_eigenvalues(
     tol: stop when each wanted residual is at most tol |value|, or at the rounding error of H.
     max_products: give up, with `converged=False`, after so many; by default the engine's own limit.
     start: (n,) warm start, such as an earlier `vectors[:, 0]`; "random"; or by default the same eigenvectors of a tenth
-        of the examples where these are many (`subsample_start`), whose products are not counted. The first and the last
+        of the examples where these are many (`subsampled_initial_vector`), whose products are not counted. The first and the last
         are used plus a random part.
     seed: of the subsample and the random part, drawn from a generator of its own.
 
@@ -73,14 +79,14 @@ def top_eigenvalues(
     if isinstance(start, Tensor) and (start.shape != (n,) or not torch.isfinite(start).all()):
         raise FlatlibError(f"start must be {n} finite numbers, got the shape {tuple(start.shape)}")
     generator = torch.Generator().manual_seed(seed)
-    return ENGINES[engine](operator, start, generator, Wanted(k, ENDS[which], tol, max_products))
+    return ENGINES[engine](operator, start, generator, EigenvalueRequest(k, ENDS[which], tol, max_products))
 
 
 def _by_pyhessian(
     operator: HessianOperator,
     start: Tensor | str | None,
     generator: torch.Generator,
-    wanted: Wanted,
+    wanted: EigenvalueRequest,
 ) -> Eigenvalues:
     from flatlib.curvature.spectrum.pyhessian import (
         PyHessianProducts,
@@ -92,11 +98,11 @@ def _by_pyhessian(
     limit = max_products or PYHESSIAN_PRODUCTS
 
     def random() -> list[Tensor]:
-        return products.pieces(start_vector(operator, None, generator))
+        return products.pieces(initial_vector(operator, None, generator))
 
     pairs = []
     for later, end in zip(reversed(range(len(ends))), ends, strict=True):
-        vector = random() if pairs else products.pieces(start_vector(operator, start, generator))
+        vector = random() if pairs else products.pieces(initial_vector(operator, start, generator))
         pairs += power_iteration(products, vector, random, k, SIGNS[end], tol, limit - k * later)
     values = torch.tensor([pair.value for pair in pairs], dtype=torch.float64)
     residuals = torch.tensor([pair.residual for pair in pairs], dtype=torch.float64)
@@ -111,4 +117,4 @@ def _by_pyhessian(
     )
 
 
-ENGINES = {"lanczos": by_lanczos, "pyhessian": _by_pyhessian}
+ENGINES = {"lanczos": lanczos_eigenvalues, "pyhessian": _by_pyhessian}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from flatlib.curvature.operators.base import CurvatureOperator
-from flatlib.curvature.operators.frozen_model import measuring
+from flatlib.curvature.operators.frozen_model import measurement_mode
 from flatlib.errors import FlatlibError
 
 PRODUCTS = 12
@@ -26,7 +26,7 @@ ROUNDING = 1e3
 
 
 @dataclass(frozen=True)
-class Narrowed:
+class ReducedOperator:
     """The operator on the row space, and the way there and back.
 
     Attributes
@@ -61,7 +61,7 @@ class Narrowed:
         return torch.cat(pieces)
 
 
-def narrowed(operator: CurvatureOperator) -> Narrowed | None:
+def reduced_operator(operator: CurvatureOperator) -> ReducedOperator | None:
     """The operator on the row space of its inputs, where that saves time: on a CPU, for a model whose inputs go to one
     `nn.Linear` only and are fewer than they have numbers. None otherwise; the outputs decide whether it is so."""
     if not isinstance(operator, CurvatureOperator) or operator.device.type != "cpu":
@@ -77,7 +77,7 @@ def narrowed(operator: CurvatureOperator) -> Narrowed | None:
     if not found or not _is_worth_it(len(inputs), *reversed(found[0][1].weight.shape)):
         return None
     name, layer = found[0]
-    with measuring(operator.device), torch.no_grad():
+    with measurement_mode(operator.device), torch.no_grad():
         factors = torch.geqrf(inputs.to(operator.torch_dtype).T)
         model = copy.deepcopy(operator.model)
         weight = _times(layer.weight.detach(), factors)[:, : len(inputs)].contiguous()
@@ -100,7 +100,7 @@ def narrowed(operator: CurvatureOperator) -> Narrowed | None:
     names = list(operator.parameters)
     block = names.index(weight_name) if weight_name in names else None
     sizes = [p.numel() for p in operator.parameters.values()]
-    return Narrowed(narrow, sizes, block, tuple(layer.weight.shape), factors)
+    return ReducedOperator(narrow, sizes, block, tuple(layer.weight.shape), factors)
 
 
 def _is_worth_it(examples: int, inputs: int, outputs: int) -> bool:
@@ -114,7 +114,7 @@ def _agree(operator: CurvatureOperator, narrow: CurvatureOperator) -> bool:
     """Whether the outputs are the same for all examples: they are not where inputs go elsewhere, too, or are changed on
     their way to the layer."""
     allowed = ROUNDING * torch.finfo(operator.torch_dtype).eps
-    with measuring(operator.device), torch.no_grad():
+    with measurement_mode(operator.device), torch.no_grad():
         for (wide, _), (rows, _) in zip(operator.chunks(), narrow.chunks(), strict=True):
             one, other = operator.output(wide), narrow.output(rows)
             if not isinstance(one, Tensor) or one.shape != other.shape:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flatlib.curvature.operators.base import CurvatureOperator
 from flatlib.curvature.operators.symmetry import require_symmetry
-from flatlib.curvature.spectrum.input_subspace import narrowed
+from flatlib.curvature.spectrum.input_subspace import reduced_operator
 from flatlib.curvature.spectrum.lanczos import Lanczos
 
 SIGNS = {"largest": 1, "smallest": -1}
@@ -53,7 +53,7 @@ class Eigenvalues:
     converged: bool
 
 
-class Wanted(NamedTuple):
+class EigenvalueRequest(NamedTuple):
     """Which eigenvalues are searched for, and how well: arguments of `top_eigenvalues`.
 
     Attributes
@@ -72,14 +72,14 @@ class Wanted(NamedTuple):
         return torch.tensor([SIGNS[end] for end in self.ends for _ in range(self.k)])
 
 
-def by_lanczos(
+def lanczos_eigenvalues(
     operator: CurvatureOperator,
     start: Tensor | str | None,
     generator: torch.Generator,
-    wanted: Wanted,
+    wanted: EigenvalueRequest,
 ) -> Eigenvalues:
     """On the row space of the inputs where that is cheaper, unless the zeros outside it are among the wanted values."""
-    narrow, spent = narrowed(operator), 0
+    narrow, spent = reduced_operator(operator), 0
     if narrow is not None and len(wanted.signs) <= narrow.operator.shape[0]:
         inside = narrow.into(start) if isinstance(start, Tensor) else start
         found = _search(narrow.operator, inside, generator, wanted)
@@ -94,11 +94,11 @@ def _search(
     operator: CurvatureOperator,
     start: Tensor | str | None,
     generator: torch.Generator,
-    wanted: Wanted,
+    wanted: EigenvalueRequest,
 ) -> Eigenvalues:
     if start is None:
-        start = subsample_start(operator, wanted, generator)
-    vector = start_vector(operator, start, generator)
+        start = subsampled_initial_vector(operator, wanted, generator)
+    vector = initial_vector(operator, start, generator)
     return _iterate(operator, vector, generator, wanted)
 
 
@@ -106,7 +106,7 @@ def _iterate(
     operator: CurvatureOperator,
     start: Tensor,
     generator: torch.Generator,
-    wanted: Wanted,
+    wanted: EigenvalueRequest,
 ) -> Eigenvalues:
     n = operator.shape[0]
     needed = min(n, len(wanted.signs))
@@ -131,7 +131,9 @@ def _iterate(
     )
 
 
-def subsample_start(operator: CurvatureOperator, wanted: Wanted, generator: torch.Generator) -> Tensor | None:
+def subsampled_initial_vector(
+    operator: CurvatureOperator, wanted: EigenvalueRequest, generator: torch.Generator
+) -> Tensor | None:
     """The sum of the wanted eigenvectors, roughly, of the Hessian of `SUBSAMPLE` of the examples; None where that would
     cost as much as it saves, because a product is then spent on vectors of length n rather than on examples."""
     n, examples = operator.shape[0], int(SUBSAMPLE * getattr(operator, "examples", 0))
@@ -139,11 +141,11 @@ def subsample_start(operator: CurvatureOperator, wanted: Wanted, generator: torc
         return None
     part = operator.subsampled(examples, generator)
     rough = wanted._replace(tol=SUBSAMPLE_TOLERANCE, max_products=min(n, SUBSAMPLE_PRODUCTS + 2 * wanted.k))
-    found = by_lanczos(part, "random", generator, rough)
+    found = lanczos_eigenvalues(part, "random", generator, rough)
     return found.vectors.sum(1)
 
 
-def start_vector(operator: CurvatureOperator, start: Tensor | str | None, generator: torch.Generator) -> Tensor:
+def initial_vector(operator: CurvatureOperator, start: Tensor | str | None, generator: torch.Generator) -> Tensor:
     """A random unit vector, or the warm start plus `RANDOM_PART` of one; the same on every device."""
     noise = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64)
     noise /= noise.norm()

@@ -11,7 +11,7 @@ from pyhessian.utils import group_add, group_product, orthnormal
 from torch import Tensor
 
 from flatlib.curvature.operators.double_backward import FastLayers
-from flatlib.curvature.operators.frozen_model import measuring, set_modes
+from flatlib.curvature.operators.frozen_model import measurement_mode, set_modes
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.operators.symmetry import require_symmetry
 from flatlib.curvature.spectrum.lanczos import ROUNDING
@@ -71,7 +71,7 @@ class PyHessianProducts:
     def __call__(self, v: Vector) -> Vector:
         """$Hv$ for a unit vector v, scaled by one over the norm of the first product."""
         self.used += 1
-        with measuring(self._operator.device), _cleared(self._operator), FastLayers():
+        with measurement_mode(self._operator.device), _cleared(self._operator), FastLayers():
             _, product = self._hessian.dataloader_hv_product(v)
         largest_entry = max(float(piece.abs().max()) for piece in product)
         if not largest_entry < float("inf"):

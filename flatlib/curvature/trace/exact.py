@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from flatlib.curvature.operators.base import CurvatureOperator
-from flatlib.curvature.operators.frozen_model import measuring
+from flatlib.curvature.operators.frozen_model import measurement_mode
 from flatlib.curvature.operators.gauss_newton import GaussNewtonOperator
-from flatlib.curvature.trace.example_gradient_norms import gradient_lengths, is_known, patch_size
-from flatlib.curvature.trace.output_hessian import is_mean_of_examples, loss_squares
-from flatlib.curvature.trace.piecewise_linearity import anatomy
+from flatlib.curvature.trace.example_gradient_norms import gradient_squared_norms, is_known, patch_size
+from flatlib.curvature.trace.output_hessian import is_mean_of_examples, output_hessian_factors
+from flatlib.curvature.trace.piecewise_linearity import analyze_graph
 from flatlib.errors import FlatlibError, NotFinite
 
 PART_MEMORY = 2**27
@@ -29,11 +29,11 @@ class Recording(NamedTuple):
 def exact_traces(operator: CurvatureOperator) -> dict[str, float] | None:
     r"""The trace of each parameter tensor's diagonal block, by name; None where it is not known to be exact.
 
-    For the Gauss-Newton matrix it is $\sum_i \sum_k w_{ik} \|J_i^\top s_{ik}\|^2$ with the squares of `loss_squares`.
+    For the Gauss-Newton matrix it is $\sum_i \sum_k w_{ik} \|J_i^\top s_{ik}\|^2$ with the squares of `output_hessian_factors`.
     The Hessian's has in addition $\partial L / \partial f_{ic} \cdot \partial^2 f_{ic} / \partial \theta_j^2$, summed
     over all i, c and j. Every such term vanishes if each single parameter enters the outputs piecewise linearly, the
     others fixed: true of the weights and biases of ReLU networks, residual or not, of batch norm's scale and shift with
-    running statistics, and so of every block of these. `anatomy` proves it, or there is no exact trace.
+    running statistics, and so of every block of these. `analyze_graph` proves it, or there is no exact trace.
 
     A layer's part of $J_i^\top s$ is $\delta_i a_i^\top$, from the layer's input $a_i$ and the back-propagated
     $\delta_i$; its square is $\|\delta_i\|^2 \|a_i\|^2$, and no gradient of a single example is formed. This is checked
@@ -43,7 +43,7 @@ def exact_traces(operator: CurvatureOperator) -> dict[str, float] | None:
     owners = _owners(operator)
     if owners is None:
         return None
-    with measuring(operator.device):
+    with measurement_mode(operator.device):
         per_example = _spot_check(operator, owners)
         if per_example is None:
             return None
@@ -103,7 +103,7 @@ def _mean_traces(
     with torch.no_grad():
         output = recording.output.detach() if recording else torch.cat([operator.output(part) for part in parts])
     operator._checked_loss(output, y)
-    squares = loss_squares(operator.loss, output, y)
+    squares = output_hessian_factors(operator.loss, output, y)
     if squares is None:
         return None
     squares = [(weight, vector.view_as(output).to(output.dtype)) for weight, vector in squares]
@@ -125,7 +125,7 @@ def _proved(operator: CurvatureOperator, owners: dict[str, nn.Module], recording
     """Whether each parameter enters once, through its layer, and for the Hessian piecewise linearly."""
     if not recording.output.requires_grad:
         return True
-    found = anatomy(recording.output, operator.parameters)
+    found = analyze_graph(recording.output, operator.parameters)
     for name, uses in found.uses.items():
         calls = recording.calls[owners[name]]
         if uses > 0 and not (uses == len(calls) == 1 and calls[0][1].node in found.nodes):
@@ -146,7 +146,7 @@ def _squared_lengths(
     for name, owner in owners.items():
         if owner in names:
             names[owner][name.rpartition(".")[2]] = name
-    maps = {owner: gradient_lengths(owner, set(names[owner]), a, len(vectors)) for owner, a in inputs.items()}
+    maps = {owner: gradient_squared_norms(owner, set(names[owner]), a, len(vectors)) for owner, a in inputs.items()}
     for vector in vectors if edges else ():
         deltas = torch.autograd.grad(recording.output, edges, vector, retain_graph=True, allow_unused=True)
         lengths = {}

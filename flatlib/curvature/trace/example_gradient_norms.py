@@ -12,7 +12,7 @@ LAYERS = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 def is_known(owner: nn.Module) -> bool:
-    """Whether `gradient_lengths` holds for this layer: of these very classes, zero padding, running statistics.
+    """Whether `gradient_squared_norms` holds for this layer: of these very classes, zero padding, running statistics.
 
     A method of the instance's own, such as another `forward`, makes it a layer of another kind.
     """
@@ -25,7 +25,7 @@ def is_known(owner: nn.Module) -> bool:
     return type(owner) in LAYERS
 
 
-def gradient_lengths(owner: nn.Module, wanted: set[str], a: Tensor, passes: int) -> Lengths:
+def gradient_squared_norms(owner: nn.Module, wanted: set[str], a: Tensor, passes: int) -> Lengths:
     r"""The map from a layer's $\delta$ (N, ...) to each example's squared gradient (N,), by "weight" and "bias".
 
     a: (N, ...), what went into the layer. passes: how many $\delta$ will be mapped, to choose the cheapest way.

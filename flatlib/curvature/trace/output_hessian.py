@@ -18,7 +18,7 @@ def is_mean_of_examples(loss: Callable[[Tensor, Tensor], Tensor], target: Tensor
     return loss is mse or (loss is cross_entropy and (target.is_floating_point() or bool((target >= 0).all())))
 
 
-def loss_squares(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor) -> Squares | None:
+def output_hessian_factors(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor) -> Squares | None:
     r"""Weights $w_{ik}$ (N,) and vectors $s_{ik}$ (N, D) for k = 1, 2, ..., in float64, so that the mean loss of N
     outputs of D numbers has the Hessian $\sum_k w_{ik} s_{ik} s_{ik}^\top$ in those of example i.
 

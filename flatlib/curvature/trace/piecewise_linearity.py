@@ -44,7 +44,7 @@ BUILT_IN = re.compile(r"(\w+)Backward\d+")
 """The names of torch's own operations; a custom `autograd.Function` has no number."""
 
 
-class Anatomy(NamedTuple):
+class GraphStructure(NamedTuple):
     """How a block's parameters enter an output.
 
     uses: how many operations take each parameter, by name; 0 if the output does not depend on it.
@@ -57,7 +57,7 @@ class Anatomy(NamedTuple):
     linear: bool
 
 
-def anatomy(output: Tensor, parameters: dict[str, nn.Parameter]) -> Anatomy:
+def analyze_graph(output: Tensor, parameters: dict[str, nn.Parameter]) -> GraphStructure:
     r"""Walk from the output to the parameters.
 
     Every operation was recorded, also those that a custom `forward` hides and no list of layers shows; those upstream
@@ -97,7 +97,7 @@ def anatomy(output: Tensor, parameters: dict[str, nn.Parameter]) -> Anatomy:
             reach[node] |= mask
         linear = linear and _is_linear(node, masks)
     del reach[None]
-    return Anatomy(uses, {node for node, mask in reach.items() if mask}, linear)
+    return GraphStructure(uses, {node for node, mask in reach.items() if mask}, linear)
 
 
 def _is_linear(node, masks: list[int]) -> bool:

@@ -47,8 +47,8 @@ def cost(config: RunConfig, images: Images, history: History, steps: Steps, devi
     seconds = (
         length.updates * steps.of(batch) * (SAM if config.sam_rho else 1.0)
         + max(1, looks) * evaluation(images.train, steps)
-        + points * measuring(config.track, config, images, products, steps)
-        + endings * measuring(config.measures, config, images, products, steps)
+        + points * measurement_mode(config.track, config, images, products, steps)
+        + endings * measurement_mode(config.measures, config, images, products, steps)
     )
     return Cost(seconds, length.source, peak_bytes(config, images, device, steps))
 
@@ -58,7 +58,7 @@ def evaluation(count: int, steps: Steps) -> float:
     return FORWARD * count / CHUNK * steps.of(CHUNK)
 
 
-def measuring(names: Iterable[str], config: RunConfig, images: Images, products: float, steps: Steps) -> float:
+def measurement_mode(names: Iterable[str], config: RunConfig, images: Images, products: float, steps: Steps) -> float:
     """Seconds of these measures at one moment; `products` of the Hessian in one largest eigenvalue."""
     gradient = steps.of(min(config.measure_size, images.train))
     known = {"train_loss": evaluation(images.train, steps)}

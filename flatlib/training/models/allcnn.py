@@ -3,8 +3,8 @@
 from torch import nn
 
 from flatlib.config import RunConfig
-from flatlib.training.models.initialization import with_xavier_convolutions
-from flatlib.training.models.shapes import Shape, require_pixels, scaled
+from flatlib.training.models.initialization import glorot_normal_
+from flatlib.training.models.shapes import Shape, require_image_size, scaled
 
 
 def allcnn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
@@ -16,7 +16,7 @@ def allcnn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
     which the paper does not mention, and pads images of even size on one side only where it halves them.
     """
     channels, *_ = shape
-    require_pixels(config.model, shape, 9)
+    require_image_size(config.model, shape, 9)
     a, b = scaled(96, config.width), scaled(192, config.width)
     network = nn.Sequential(
         *(nn.Conv2d(channels, a, 3, padding=1), nn.ReLU()),
@@ -30,4 +30,4 @@ def allcnn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
         *(nn.Conv2d(b, classes, 1), nn.ReLU()),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
     )
-    return with_xavier_convolutions(network)
+    return glorot_normal_(network)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from flatlib.config import RunConfig
-from flatlib.training.models.shapes import Shape, require_pixels, scaled
+from flatlib.training.models.shapes import Shape, require_image_size, scaled
 
 Groups = Sequence[Sequence[int]]  # output channels of the convolutions before each max pooling
 
@@ -40,7 +40,7 @@ def convolutional(
     least = 1
     for group in reversed(groups):
         least = 2 * least + shrinks * len(group)
-    require_pixels(config.model, shape, least)
+    require_image_size(config.model, shape, least)
     layers: list[nn.Module] = []
     for group in groups:
         for channels in group:

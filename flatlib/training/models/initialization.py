@@ -5,7 +5,7 @@ import math
 from torch import nn
 
 
-def with_normal_convolutions(network: nn.Sequential) -> nn.Sequential:
+def he_normal_(network: nn.Sequential) -> nn.Sequential:
     """Start every convolution from N(0, 2 / n), n = (kernel area) x (output channels), and a zero bias, as the code
     of Cohen et al. 2021 and Kaur et al. 2022 does.
 
@@ -19,7 +19,7 @@ def with_normal_convolutions(network: nn.Sequential) -> nn.Sequential:
     return network
 
 
-def with_xavier_convolutions(network: nn.Sequential) -> nn.Sequential:
+def glorot_normal_(network: nn.Sequential) -> nn.Sequential:
     """Start every convolution from N(0, 2 / (fan in + fan out)) (Glorot & Bengio 2010) and a bias of 0.1, as the
     All-CNN of DeepOBS (Schneider et al. 2019) does."""
     for layer in convolutions(network):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from flatlib.config import RunConfig
-from flatlib.training.models.initialization import with_normal_convolutions
+from flatlib.training.models.initialization import he_normal_
 from flatlib.training.models.shapes import Shape, scaled
 
 
@@ -21,7 +21,7 @@ def preresnet164(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
     """
     stem, *planes = (scaled(channels, config.width) for channels in (16, 16, 32, 64))
     stages = [(p, p, 4 * p) for p in planes]
-    return with_normal_convolutions(
+    return he_normal_(
         preactivation_network((shape[0], stem), stages, classes, blocks=18, kernels=(1, 3, 1), bias=False)
     )
 

@@ -3,7 +3,7 @@
 from torch import nn
 
 from flatlib.config import RunConfig
-from flatlib.training.models.initialization import with_normal_convolutions
+from flatlib.training.models.initialization import he_normal_
 from flatlib.training.models.shapes import Shape, scaled
 
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels, and the stride that the stage begins with
@@ -26,7 +26,7 @@ def resnet18(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
         layers += [BasicBlock(outputs, outputs) for _ in range(BLOCKS - 1)]
         inputs = outputs
     head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
-    return with_normal_convolutions(nn.Sequential(*layers, *head))
+    return he_normal_(nn.Sequential(*layers, *head))
 
 
 def first_block(inputs: int, outputs: int, stride: int) -> nn.Module:

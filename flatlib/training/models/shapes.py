@@ -10,7 +10,7 @@ def scaled(units: int, width: float) -> int:
     return max(1, round(units * width))
 
 
-def require_pixels(model: str, shape: Shape, least: int) -> None:
+def require_image_size(model: str, shape: Shape, least: int) -> None:
     """Raise a `FlatlibError` unless both sides of an image have `least` pixels."""
     _, height, width = shape
     if min(height, width) < least:

@@ -5,8 +5,8 @@ import math
 from torch import nn
 
 from flatlib.config import RunConfig
-from flatlib.training.models.initialization import with_normal_convolutions
-from flatlib.training.models.shapes import Shape, require_pixels, scaled
+from flatlib.training.models.initialization import he_normal_
+from flatlib.training.models.shapes import Shape, require_image_size, scaled
 
 
 def small_cnn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
@@ -25,7 +25,7 @@ def small_cnn_bn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
 def convolutional(config: RunConfig, shape: Shape, classes: int, *, batch_norm: bool) -> nn.Module:
     """Convolution, batch norm if wanted, and ReLU, four times, with three halvings of the image's sides."""
     channels, height, width = shape
-    require_pixels(config.model, shape, 7)
+    require_image_size(config.model, shape, 7)
     w = scaled(8, config.width)
     pixels = math.ceil(height / 2) // 4 * (math.ceil(width / 2) // 4)
 
@@ -41,4 +41,4 @@ def convolutional(config: RunConfig, shape: Shape, classes: int, *, batch_norm: 
         nn.Flatten(),
         nn.Linear(4 * w * pixels, classes),
     )
-    return with_normal_convolutions(network)
+    return he_normal_(network)

@@ -8,9 +8,9 @@ enters either hidden layer, which its text does not say.
 from torch import nn
 
 from flatlib.config import RunConfig
-from flatlib.training.models.initialization import with_normal_convolutions
+from flatlib.training.models.initialization import he_normal_
 from flatlib.training.models.mlp import hidden_layer
-from flatlib.training.models.shapes import Shape, require_pixels, scaled
+from flatlib.training.models.shapes import Shape, require_image_size, scaled
 
 
 def vgg11(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
@@ -38,7 +38,7 @@ def vgg(letter: str, config: RunConfig, shape: Shape, classes: int, *, batch_nor
     from torchvision.models.vgg import cfgs, make_layers  # takes seconds to import
 
     channels, height, width = shape
-    require_pixels(config.model, shape, 32)
+    require_image_size(config.model, shape, 32)
     plan = [item if item == "M" else scaled(item, config.width) for item in cfgs[letter]]
     features = make_layers(plan, batch_norm=batch_norm)
     first = features[0]
@@ -47,7 +47,7 @@ def vgg(letter: str, config: RunConfig, shape: Shape, classes: int, *, batch_nor
     units = scaled(512, config.width)
     inputs = plan[-2] * (height // 32) * (width // 32)
     return nn.Sequential(
-        with_normal_convolutions(features),
+        he_normal_(features),
         nn.Flatten(),
         *hidden_layer(inputs, units, nn.ReLU(), config.dropout),
         *hidden_layer(units, units, nn.ReLU(), config.dropout),
