@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from flatlib.config import RunConfig
+from flatlib.errors import FlatlibError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -55,3 +56,77 @@ def training_loss(config: RunConfig) -> Loss:
     if config.loss == "batch_softmax":
         return batch_softmax_cross_entropy
     return SmoothedCrossEntropy(config.label_smoothing) if config.label_smoothing else F.cross_entropy
+
+
+def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
+    r"""Compute the mean over examples of $-\log \mathrm{softmax}(f)_y$, with the range of the classes checked first.
+
+    Args:
+        output: Logits f, (N, C).
+        target: Classes (N,), where -100 marks an example to ignore, or probabilities (N, C).
+
+    Returns:
+        A scalar, in nats.
+
+    Raises:
+        FlatlibError: If a class does not exist, which would leave a GPU unusable.
+    """
+    if target.is_floating_point():
+        return F.cross_entropy(output, target)
+    least, most = (int(end) for end in target[target != IGNORED].aminmax()) if (target != IGNORED).any() else (0, 0)
+    if output.ndim > 1 and not 0 <= least <= most < output.shape[1]:
+        raise FlatlibError(f"the targets run from {least} to {most}, the outputs have {output.shape[1]} classes")
+    return F.cross_entropy(output, target.long())
+
+
+def mse(output: Tensor, target: Tensor) -> Tensor:
+    r"""Compute $\frac{1}{NC} \sum (f - y)^2$, PyTorch's mean over all elements.
+
+    Args:
+        output: f, (N, C).
+        target: y, (N, C), or classes (N,), which become one-hot rows.
+
+    Raises:
+        FlatlibError: If the shapes differ, or a class does not exist.
+    """
+    if not target.is_floating_point() and target.ndim == output.ndim - 1:
+        target = target.unsqueeze(-1) == torch.arange(output.shape[-1], device=target.device)
+        if not target.any(-1).all():
+            raise FlatlibError(f"mse: a target is not one of the {output.shape[-1]} classes of the outputs")
+    if target.shape != output.shape:
+        raise FlatlibError(f"mse: targets of shape {tuple(target.shape)} for outputs of shape {tuple(output.shape)}")
+    return F.mse_loss(output, target.to(output.dtype))
+
+
+IGNORED = -100  # PyTorch's default ignore_index
+LOSSES = {"cross_entropy": cross_entropy, "mse": mse}
+
+
+def resolve_loss(loss: str | Loss) -> Loss:
+    """Return the loss of this name, or the callable itself.
+
+    PyTorch's cross-entropy with default options is treated as "cross_entropy", whose output Hessian is known.
+
+    Args:
+        loss: "cross_entropy", "mse", or a callable (output, target) -> scalar that averages over examples.
+
+    Raises:
+        FlatlibError: If the name is unknown, or the loss is a sum: its Hessian grows with the data.
+    """
+    if isinstance(loss, str):
+        if loss not in LOSSES:
+            raise FlatlibError(f'loss "{loss}" is unknown; choose one of {", ".join(LOSSES)} or pass a callable')
+        return LOSSES[loss]
+    if not callable(loss):
+        raise FlatlibError(f"the loss must be a name or a callable, not {type(loss).__name__}")
+    if loss is F.cross_entropy or (type(loss) is nn.CrossEntropyLoss and _has_default_options(loss)):
+        return cross_entropy
+    reduction = getattr(loss, "reduction", "mean")
+    if reduction != "mean":
+        raise FlatlibError(f'the loss has reduction="{reduction}": only "mean" weights examples alike')
+    return loss
+
+
+def _has_default_options(loss: nn.CrossEntropyLoss) -> bool:
+    options = (loss.weight, loss.ignore_index, loss.reduction, loss.label_smoothing)
+    return options == (None, IGNORED, "mean", 0.0) and not loss._forward_hooks and not loss._forward_pre_hooks

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatlib.config import RunConfig
-from flatlib.curvature.operators.empirical_risk import resolve_loss
 from flatlib.figures import use_style
+from flatlib.losses import resolve_loss
 
 pytest.register_assert_rewrite("made_up")
 torch.set_num_threads(1)  # several processes test at the same time; more threads would only wait for each other

@@ -10,9 +10,8 @@ from torch import nn
 
 from flatlib.config import RunConfig
 from flatlib.curvature import HessianOperator, trace
-from flatlib.curvature.operators.empirical_risk import LOSSES, resolve_loss
 from flatlib.errors import FlatlibError
-from flatlib.losses import SmoothedCrossEntropy, batch_softmax_cross_entropy, training_loss
+from flatlib.losses import LOSSES, SmoothedCrossEntropy, batch_softmax_cross_entropy, resolve_loss, training_loss
 from flatlib.measures import evaluate
 from flatlib.training.augmentation import augmented, cropped, flipped, mixed
 from flatlib.training.models import build

@@ -1,6 +1,6 @@
-"""Curvature of the training loss: its matrices as operators, and what is computed from their products."""
+"""Curvature of the training loss: its matrices as linear operators, and their eigenvalues, trace, norm and density."""
 
-from flatlib.curvature.operators.empirical_risk import pairs
+from flatlib.curvature.operators.empirical_risk import from_dict_batches
 from flatlib.curvature.operators.gauss_newton import GaussNewtonOperator
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.density import Density, density
@@ -13,32 +13,31 @@ from flatlib.curvature.spectrum.preconditioned import (
     adam_preconditioner,
     adam_stability_threshold,
     preconditioned_eigenvalue,
+    stability_threshold,
 )
-from flatlib.curvature.spectrum.stability import stability_threshold
-from flatlib.curvature.trace.hutchinson import Estimate
-from flatlib.curvature.trace.trace import trace
+from flatlib.curvature.traces.hutchinson import Estimate, trace
 
 __all__ = [  # noqa: RUF022 -- grouped by subject
-    # the operators
+    # operators
     "HessianOperator",
     "GaussNewtonOperator",
-    "pairs",
-    # their spectrum
-    "Eigenvalues",
+    "from_dict_batches",
+    # spectrum
     "top_eigenvalues",
-    "Density",
+    "Eigenvalues",
     "density",
-    # their norms
-    "Estimate",
+    "Density",
+    # trace and norm
     "trace",
-    "FrobeniusEstimate",
+    "Estimate",
     "frobenius",
+    "FrobeniusEstimate",
     # layer by layer
     "per_layer",
-    # as an adaptive optimizer sees it
-    "PreconditionedOperator",
-    "adam_preconditioner",
-    "adam_stability_threshold",
-    "preconditioned_eigenvalue",
+    # stability of optimizers
     "stability_threshold",
+    "adam_stability_threshold",
+    "adam_preconditioner",
+    "preconditioned_eigenvalue",
+    "PreconditionedOperator",
 ]

@@ -10,7 +10,7 @@ from flatlib._validation import one_of
 from flatlib.config import MEASURES
 from flatlib.curvature import HessianOperator, adam_preconditioner, preconditioned_eigenvalue
 from flatlib.curvature.operators.empirical_risk import Data, Loss, collect_batches
-from flatlib.curvature.spectrum.stability import stability_threshold
+from flatlib.curvature.spectrum.preconditioned import stability_threshold
 from flatlib.measures import Checkpoint, Numbers, measure
 
 __all__ = ["Tracker"]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.frozen_model import frozen_copy, logits, measurement_mode, set_modes
+from flatlib.curvature.operators.frozen_model import forward_logits, frozen_copy, measurement_mode, set_modes
 from flatlib.errors import FlatlibError
 
 __all__ = ["jacobian_norm"]
@@ -98,7 +98,7 @@ def _rows(model: nn.Module, x: Tensor, layer: nn.Linear | None) -> tuple[Tensor,
     """Outputs (N, C) and their derivatives in x, or in the outputs of the layer, (N, C, r), both float64."""
     if layer is None:
         entrance = x.clone().requires_grad_()
-        output = logits(model, entrance)
+        output = forward_logits(model, entrance)
     else:
         output, (entrance,) = _cut(model, x, [layer])
     if not output.requires_grad:
@@ -122,7 +122,7 @@ def _only_entrance(model: nn.Module, x: Tensor) -> nn.Linear | None:
 
     hooks = [m.register_forward_pre_hook(see) for m in model.modules() if type(m) is nn.Linear]
     try:
-        logits(model, x)
+        forward_logits(model, x)
     finally:
         for hook in hooks:
             hook.remove()
@@ -143,7 +143,7 @@ def _cut(model: nn.Module, x: Tensor, layers: list[nn.Linear]) -> tuple[Tensor, 
 
     hooks = [layer.register_forward_hook(cut) for layer in layers]
     try:
-        return logits(model, x), cuts
+        return forward_logits(model, x), cuts
     finally:
         for hook in hooks:
             hook.remove()

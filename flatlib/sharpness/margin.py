@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from flatlib.curvature.operators.empirical_risk import Data, collect_batches, require_inputs
-from flatlib.curvature.operators.frozen_model import frozen_copy, logits, measurement_mode, set_modes
+from flatlib.curvature.operators.frozen_model import forward_logits, frozen_copy, measurement_mode, set_modes
 from flatlib.errors import FlatlibError, NotDefined
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75)
@@ -90,7 +90,7 @@ def margin(
 def _margins(model: nn.Module, x: Tensor, y: Tensor, normalise: str) -> Tensor:
     if normalise == "input":
         x = x.clone().requires_grad_()
-    output = logits(model, x)
+    output = forward_logits(model, x)
     if output.shape[1] < 2:
         raise FlatlibError("a margin needs more than one class")
     if not 0 <= int(y.min()) <= int(y.max()) < output.shape[1]:

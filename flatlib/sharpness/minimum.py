@@ -8,9 +8,8 @@ from torch import nn
 
 from flatlib.curvature.operators.empirical_risk import Data, Loss, collect_batches
 from flatlib.curvature.operators.hessian import HessianOperator
-from flatlib.curvature.trace.exact import exact_traces
-from flatlib.curvature.trace.hutchinson import Estimate
-from flatlib.curvature.trace.trace import trace
+from flatlib.curvature.traces.exact import exact_traces
+from flatlib.curvature.traces.hutchinson import Estimate, trace
 from flatlib.errors import NotDefined
 from flatlib.sharpness.rescaling import BATCH_NORM, Layer, chain_of_layers, require_homogeneous
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.frozen_model import frozen_copy, measurement_mode, run, set_modes
+from flatlib.curvature.operators.frozen_model import forward, frozen_copy, measurement_mode, set_modes
 from flatlib.errors import NotDefined, NotFinite
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -101,7 +101,7 @@ def require_homogeneous(model: nn.Module, layers: list[Layer], x: Tensor, *, see
     first = next(original.parameters())
     x = x[:SAMPLES].detach().to(first.device, first.dtype if x.is_floating_point() else None)
     with measurement_mode(first.device), torch.no_grad():
-        before, after = run(original, x), run(rescaled, x)
+        before, after = forward(original, x), forward(rescaled, x)
     if not torch.isfinite(before).all():
         raise NotFinite("the outputs are not finite: there is nothing to rescale")
     change = float((after - before).abs().max() / before.abs().max().clamp_min(torch.finfo(before.dtype).tiny))

@@ -184,7 +184,7 @@ def test_an_operation_that_pytorch_cannot_differentiate_twice():
 def test_more_eigenvalues_than_there_are():
     operator = HessianOperator(nn.Linear(8, 3), "cross_entropy", (X, Y))
     for k in (28, 0):
-        with pytest.raises(FlatlibError, match=f"k={k} eigenvalues were asked of a Hessian of dimension 27"):
+        with pytest.raises(FlatlibError, match=f"k={k} .*27"):
             top_eigenvalues(operator, k)
 
 

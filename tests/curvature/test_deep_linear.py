@@ -35,21 +35,23 @@ def plain_loss(w: torch.Tensor) -> torch.Tensor:
 def test_closed_forms_are_those_of_autograd(weights):
     w = torch.tensor(weights, dtype=torch.float64, requires_grad=True)
     dense = torch.autograd.functional.hessian(plain_loss, w)
-    assert chain.loss(weights, PRODUCTS) == pytest.approx(plain_loss(w).item(), rel=1e-14)
+    assert chain.chain_loss(weights, PRODUCTS) == pytest.approx(plain_loss(w).item(), rel=1e-14)
     (slope,) = torch.autograd.grad(plain_loss(w), w)
-    torch.testing.assert_close(chain.gradient(weights, PRODUCTS), slope, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(chain.hessian(weights, PRODUCTS), dense, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(chain.chain_gradient(weights, PRODUCTS), slope, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(chain.chain_hessian(weights, PRODUCTS), dense, rtol=1e-10, atol=1e-10)
     assert chain.hessian_trace(weights, PRODUCTS) == pytest.approx(dense.trace().item(), rel=1e-10)
-    assert chain.sharpness(weights, PRODUCTS) == pytest.approx(torch.linalg.eigvalsh(dense)[-1].item(), rel=1e-10)
+    assert chain.chain_sharpness(weights, PRODUCTS) == pytest.approx(torch.linalg.eigvalsh(dense)[-1].item(), rel=1e-10)
 
 
 def test_the_package_measures_what_the_closed_forms_say(weights):
     hessian, gauss_newton = of_network(weights), of_network(weights, GaussNewtonOperator)
-    torch.testing.assert_close(hessian.to_dense(), chain.hessian(weights, PRODUCTS), rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(gauss_newton.to_dense(), chain.gauss_newton(weights, PRODUCTS), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(hessian.to_dense(), chain.chain_hessian(weights, PRODUCTS), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        gauss_newton.to_dense(), chain.chain_gauss_newton(weights, PRODUCTS), rtol=1e-10, atol=1e-10
+    )
     assert trace(hessian).value == pytest.approx(chain.hessian_trace(weights, PRODUCTS), rel=1e-6)
     found = top_eigenvalues(hessian, tol=1e-6)
-    assert found.values.item() == pytest.approx(chain.sharpness(weights, PRODUCTS), rel=1e-6)
+    assert found.values.item() == pytest.approx(chain.chain_sharpness(weights, PRODUCTS), rel=1e-6)
 
 
 @pytest.mark.parametrize("x", [1.0, -1.0, -2.5])
@@ -59,7 +61,7 @@ def test_the_papers_equations_are_the_gauss_newton_matrix_and_want_a_square(x):
     w1, w2, w3 = w
     q = torch.stack([w2 * w3, w1 * w3, w1 * w2])
     matrix, trace_and_lambda = x * (w1 * w2 * w3 * x).exp() * torch.outer(q, q), x * (w1 * w2 * w3 * x).exp() * (q @ q)
-    torch.testing.assert_close(x * matrix, chain.gauss_newton(w, [-x]), rtol=1e-12, atol=0)
+    torch.testing.assert_close(x * matrix, chain.chain_gauss_newton(w, [-x]), rtol=1e-12, atol=0)
     assert (x * trace_and_lambda).item() == pytest.approx(chain.hessian_trace(w, [-x]), rel=1e-12)
     dense = torch.autograd.functional.hessian(lambda w: torch.exp(w.prod() * x), w)
     assert (x * matrix).trace().item() == pytest.approx(dense.trace().item(), rel=1e-12)
@@ -75,7 +77,7 @@ def test_the_papers_equations_are_the_gauss_newton_matrix_and_want_a_square(x):
 @pytest.mark.parametrize("depth", [2, 3, 6])
 @pytest.mark.parametrize("weight", [0.5, 0.95, 1.4])
 def test_balanced_sharpness_is_that_of_equal_weights(weight, depth):
-    assert chain.balanced_sharpness(weight, depth) == pytest.approx(chain.sharpness([weight] * depth), rel=1e-12)
+    assert chain.balanced_sharpness(weight, depth) == pytest.approx(chain.chain_sharpness([weight] * depth), rel=1e-12)
 
 
 @pytest.mark.parametrize("depth", [2, 3, 5])
@@ -85,23 +87,26 @@ def test_a_network_with_weight_decay_ends_at_the_balanced_minimum(depth):
     end = chain.gradient_descent([1.1] * (depth - 1) + [1.3], weight_decay=decay, updates=2000, learning_rate=0.5)[-1]
     torch.testing.assert_close(end, torch.full((depth,), w, dtype=torch.float64), rtol=1e-9, atol=0)
     law = decay * (1 + depth * (w**depth - 1))
-    assert chain.sharpness(end) == pytest.approx(law, rel=1e-9)
+    assert chain.chain_sharpness(end) == pytest.approx(law, rel=1e-9)
     assert chain.balanced_sharpness(w, depth) == pytest.approx(law, rel=1e-9)
 
 
 def test_a_trajectory_is_read_at_updates_spaced_evenly_in_their_logarithm():
     path = chain.gradient_descent([1.0, 0.7, 1.3], updates=100)
-    table = chain.trajectory(path)
+    table = chain.trajectory_table(path)
     assert list(table["update"]) == sorted(set(table["update"]))
     assert (table["update"].iloc[0], table["update"].iloc[-1]) == (1, 100)
     last = table.iloc[-1]
-    assert (last["train_loss"], last["lambda_max"]) == (chain.loss(path[-1]), chain.sharpness(path[-1]))
+    assert (last["train_loss"], last["lambda_max"]) == (
+        chain.chain_loss(path[-1]),
+        chain.chain_sharpness(path[-1]),
+    )
     assert last["trace"] == chain.hessian_trace(path[-1])
 
 
 def test_sharpness_vanishes_with_the_loss_where_weights_grow_together():
     path = chain.gradient_descent([1.0, 0.7, 1.3], updates=5000)[[0, 50, 500, 5000]]
-    losses, values = [chain.loss(w) for w in path], [chain.sharpness(w) for w in path]
+    losses, values = [chain.chain_loss(w) for w in path], [chain.chain_sharpness(w) for w in path]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 1e-5
     assert values[-1] < 1e-2 * values[0]
@@ -110,7 +115,7 @@ def test_sharpness_vanishes_with_the_loss_where_weights_grow_together():
 def test_sharpness_diverges_while_the_loss_vanishes_where_one_weight_shrinks():
     outputs = [2.0, 4.0, 8.0]
     road = [[torch.e**-f, torch.e**f * f, 1.0] for f in outputs]
-    losses, values = [chain.loss(w) for w in road], [chain.sharpness(w) for w in road]
+    losses, values = [chain.chain_loss(w) for w in road], [chain.chain_sharpness(w) for w in road]
     assert losses == pytest.approx([torch.e**-f for f in outputs])
     assert values == sorted(values)
     assert values[-1] > 1e3 * values[0]
@@ -119,8 +124,11 @@ def test_sharpness_diverges_while_the_loss_vanishes_where_one_weight_shrinks():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: chain.hessian([]), r"weights: expected a list of numbers, got the shape \(0,\)"),
-        (lambda: chain.hessian([1.0], [[1.0]]), r"products: expected a list of numbers, got the shape \(1, 1\)"),
+        (lambda: chain.chain_hessian([]), r"weights: expected a list of numbers, got the shape \(0,\)"),
+        (
+            lambda: chain.chain_hessian([1.0], [[1.0]]),
+            r"products: expected a list of numbers, got the shape \(1, 1\)",
+        ),
         (lambda: chain.balanced_sharpness(0.0), "weight=0.0 must be positive"),
         (lambda: chain.balanced_sharpness(1.0, 1), "depth=1: a chain has at least two weights"),
         (lambda: chain.balanced_minimum(-1.0), "weight_decay=-1.0 must be positive"),

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, density
-from flatlib.curvature.operators.empirical_risk import resolve_loss
 from flatlib.errors import FlatlibError
+from flatlib.losses import resolve_loss
 
 
 @pytest.mark.parametrize("kind", [HessianOperator, GaussNewtonOperator])

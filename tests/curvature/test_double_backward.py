@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from flatlib.curvature.operators.double_backward import FastLayers
+from flatlib.curvature.operators.double_backward import FastDoubleBackward
 
 CONVOLUTIONS = [
     nn.Conv2d(2, 4, 3),
@@ -30,7 +30,7 @@ def called(layer):
     names = [name for name, _ in layer.named_parameters()]
 
     def function(x, *values):
-        with FastLayers():
+        with FastDoubleBackward():
             return torch.func.functional_call(layer, dict(zip(names, values, strict=True)), (x,))
 
     return function
@@ -64,14 +64,14 @@ def test_batch_norm_agrees_with_finite_differences(layer, training):
 def test_running_statistics_are_updated_as_by_pytorch():
     x = torch.randn(6, 3, 4, 4)
     ours, theirs = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
-    with FastLayers():
+    with FastDoubleBackward():
         ours(x)
     theirs(x)
     torch.testing.assert_close(dict(ours.state_dict()), dict(theirs.state_dict()), rtol=0, atol=0)
 
 
 def test_one_value_a_channel_is_refused_as_by_pytorch():
-    with FastLayers(), pytest.raises(ValueError, match="more than 1 value per channel"):
+    with FastDoubleBackward(), pytest.raises(ValueError, match="more than 1 value per channel"):
         nn.BatchNorm1d(3)(torch.randn(1, 3))
 
 
@@ -103,7 +103,7 @@ def test_products_are_those_of_pytorch(training):
         return model, x, torch.arange(6) % 5
 
     v = [torch.randn_like(p) for p in build()[0].parameters()]
-    with FastLayers():
+    with FastDoubleBackward():
         ours = product(build, v)
     torch.testing.assert_close(ours, product(build, v), rtol=1e-10, atol=1e-12)
 
@@ -114,7 +114,7 @@ def test_a_third_derivative_is_right():
     w = torch.randn(1, 1, 2, 2, dtype=torch.float64, requires_grad=True)
 
     def second(x, w):
-        with FastLayers():
+        with FastDoubleBackward():
             (first,) = torch.autograd.grad(F.conv2d(x, w).pow(3).sum(), x, create_graph=True)
         return torch.autograd.grad(first.pow(2).sum(), w, create_graph=True)[0]
 

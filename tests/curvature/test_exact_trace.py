@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from flatlib.curvature import HessianOperator
-from flatlib.curvature.trace.exact import exact_traces
+from flatlib.curvature.traces.exact import exact_traces
 
 
 class Mixed(nn.Module):

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, frobenius, top_eigenvalues
-from flatlib.curvature.operators.empirical_risk import resolve_loss
 from flatlib.errors import FlatlibError
+from flatlib.losses import resolve_loss
 
 SPECTRUM = [9.0, -5.0, 3.0, *torch.linspace(-1, 1, 147).tolist()]
 NORM = sum(value**2 for value in SPECTRUM) ** 0.5

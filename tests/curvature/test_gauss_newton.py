@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, top_eigenvalues
-from flatlib.curvature.operators.empirical_risk import resolve_loss
 from flatlib.errors import FlatlibError
+from flatlib.losses import resolve_loss
 
 
 def dense_gauss_newton(operator, data):
@@ -85,7 +85,7 @@ def test_top_eigenvalue_and_scale(case):
 def test_the_kept_graph_is_freed_with_the_operator(small_case):
     operator = GaussNewtonOperator(small_case.model, small_case.loss, small_case.data)
     operator.matvec(operator.gradient())
-    kept = weakref.ref(operator._kept.output)
+    kept = weakref.ref(operator._graph.output)
     del operator
     assert kept() is None
 

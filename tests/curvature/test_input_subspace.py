@@ -83,9 +83,9 @@ def test_a_warm_start_of_the_whole_matrix_is_taken():
 def test_into_and_out_of_the_row_space_are_inverse_there():
     narrow = reduced_operator(HessianOperator(an_mlp(), "cross_entropy", data()))
     inside = torch.randn(narrow.operator.shape[0], 2, dtype=torch.float64)
-    wide = narrow.out_of(inside)
+    wide = narrow.lift(inside)
     torch.testing.assert_close(wide.T @ wide, inside.T @ inside)
-    torch.testing.assert_close(torch.stack([narrow.into(v) for v in wide.T], 1), inside)
+    torch.testing.assert_close(torch.stack([narrow.project(v) for v in wide.T], 1), inside)
 
 
 def test_repeated_inputs_have_a_smaller_row_space():

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from flatlib.curvature import HessianOperator, pairs, trace
+from flatlib.curvature import HessianOperator, from_dict_batches, trace
 from flatlib.errors import FlatlibError
 
 
@@ -90,7 +90,7 @@ def test_is_of_the_model_as_it_was_made(small_case):
 def test_the_kept_graph_is_freed_with_the_operator(small_case):
     operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
     operator.matvec(operator.gradient())
-    kept = weakref.ref(operator._kept[0])
+    kept = weakref.ref(operator._graph[0])
     gc.disable()
     try:
         del operator
@@ -106,7 +106,7 @@ def test_keeps_the_graph_only_when_all_examples_fit(small_case, monkeypatch):
     chunked = HessianOperator(small_case.model, small_case.loss, small_case.data)
     assert 1 <= chunked.chunk_size < 23
     torch.testing.assert_close(chunked.to_dense(), operator.to_dense())
-    assert chunked._kept is None
+    assert chunked._graph is None
 
 
 def test_a_block_of_parameters(small_case):
@@ -155,12 +155,12 @@ def test_bytes_per_example_are_known_in_train_mode_too():
 def test_batches_that_are_dictionaries_come_through_an_adapter(small_case):
     x, y = small_case.data
     batches = [{"pixels": x[:9], "label": y[:9]}, {"pixels": x[9:], "label": y[9:]}]
-    with pytest.raises(FlatlibError, match=r"got dict.*flatlib\.curvature\.pairs"):
+    with pytest.raises(FlatlibError, match=r"got dict.*flatlib\.curvature\.from_dict_batches"):
         HessianOperator(small_case.model, small_case.loss, batches)
-    operator = HessianOperator(small_case.model, small_case.loss, pairs(batches, "pixels", "label"))
+    operator = HessianOperator(small_case.model, small_case.loss, from_dict_batches(batches, "pixels", "label"))
     torch.testing.assert_close(operator.to_dense(), small_case.dense(), rtol=1e-10, atol=1e-12)
     with pytest.raises(FlatlibError, match='no "image"; it has pixels, label'):
-        HessianOperator(small_case.model, small_case.loss, pairs(batches, "image", "label"))
+        HessianOperator(small_case.model, small_case.loss, from_dict_batches(batches, "image", "label"))
 
 
 def test_outputs_that_are_objects_are_the_losss_business(small_case):

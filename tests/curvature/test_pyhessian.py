@@ -76,7 +76,7 @@ def test_the_wrong_end_is_never_converged(quadratic):
     vector = products.pieces(start)
     (pair,) = power_iteration(products, vector, lambda: vector, k=1, sign=1, tol=1e-3, limit=1)
     assert pair.residual < 1e-6
-    assert not pair.wanted_end
+    assert not pair.is_requested_end
 
 
 def test_trap_ties_stop_anywhere(quadratic):

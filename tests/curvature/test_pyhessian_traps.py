@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from flatlib.curvature import HessianOperator, density, pairs, per_layer, top_eigenvalues, trace
+from flatlib.curvature import HessianOperator, density, from_dict_batches, per_layer, top_eigenvalues, trace
 from flatlib.errors import FlatlibError
 from flatlib.figures import landscape_lines
 
@@ -91,7 +91,7 @@ def test_trap_only_tuples_are_batches(single):
         hessian.eigenvalues()
     expected = top_eigenvalues(HessianOperator(model, loss, (x, y)))
     found = top_eigenvalues(
-        HessianOperator(model, loss, pairs(batches, "pixels", "label")), engine="pyhessian", tol=1e-4
+        HessianOperator(model, loss, from_dict_batches(batches, "pixels", "label")), engine="pyhessian", tol=1e-4
     )
     torch.testing.assert_close(found.values, expected.values, rtol=1e-3, atol=0)
 

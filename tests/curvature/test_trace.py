@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, trace
-from flatlib.curvature.trace.exact import exact_traces
+from flatlib.curvature.traces.exact import exact_traces
 from flatlib.errors import FlatlibError
 
 LOSSES = ["cross_entropy", "mse", nn.CrossEntropyLoss(label_smoothing=0.1), F.cross_entropy]
@@ -223,7 +223,7 @@ def test_losses_of_every_kind():
 
 
 def test_parts_of_a_chunk(monkeypatch):
-    monkeypatch.setattr("flatlib.curvature.trace.exact.PART_MEMORY", 8 * 500)
+    monkeypatch.setattr("flatlib.curvature.traces.exact.PART_MEMORY", 8 * 500)
     for loss in LOSSES:
         check(*problem(Residual()), True, loss)
     model, (x, y) = problem(Residual())

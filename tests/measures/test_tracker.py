@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from flatlib.curvature import HessianOperator, adam_preconditioner, preconditioned_eigenvalue, top_eigenvalues
-from flatlib.curvature.spectrum.stability import stability_threshold
+from flatlib.curvature.spectrum.preconditioned import stability_threshold
 from flatlib.errors import FlatlibError
 from flatlib.measures.tracker import Tracker
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from flatlib.curvature import HessianOperator
-from flatlib.curvature.trace.hutchinson import Estimate
+from flatlib.curvature.traces.hutchinson import Estimate
 from flatlib.errors import FlatlibError
 from flatlib.sharpness import minimum, minimum_sharpness
 from flatlib.sharpness.minimum import minimise_over_scales

@@ -1,4 +1,4 @@
-r"""The smallest deep network whose Hessian is known: a chain of weights with the exponential loss.
+r"""Deep linear network of width one with the exponential loss: its gradient and Hessian in closed form.
 
 Granziol 2020 ("Flatness is a false friend", section 2) argues with it that a small loss makes a Hessian flat:
 $f(x) = w_1 w_2 \cdots w_d\, x$ with $L = \frac1N \sum_i e^{-y_i f(x_i)}$, there for d = 3 and a single example with
@@ -10,8 +10,8 @@ $$
 $$
 
 The paper's equation 3 is the first term alone, the Gauss-Newton matrix; its equation 4 has $X$ where $X^2$ belongs,
-and says that trace and largest eigenvalue are one. Of that matrix they are. H has the same trace, because M has none,
-but another largest eigenvalue.
+and equates trace and largest eigenvalue, which holds for that matrix. H has the same trace, because M has none, but
+another largest eigenvalue.
 """
 
 import math
@@ -29,7 +29,7 @@ Numbers = Sequence[float] | np.ndarray | Tensor
 
 
 def deep_linear(weights: Numbers) -> nn.Sequential:
-    """The chain as a network of d linear layers (1, 1) in float64: inputs (N, 1), outputs (N, 1)."""
+    """Return the chain as a network of d linear layers (1, 1) in float64: inputs (N, 1), outputs (N, 1)."""
     layers = []
     for weight in _vectors(weights, [1.0])[0]:
         layers.append(nn.Linear(1, 1, bias=False, dtype=torch.float64))
@@ -38,7 +38,7 @@ def deep_linear(weights: Numbers) -> nn.Sequential:
 
 
 def exponential_loss(output: Tensor, target: Tensor) -> Tensor:
-    r"""$\frac1N \sum_i e^{-y_i f_i}$ for outputs and targets of the same shape, targets -1 or 1."""
+    r"""Return $\frac1N \sum_i e^{-y_i f_i}$ for outputs and targets of the same shape, targets -1 or 1."""
     if output.shape != target.shape:
         raise FlatlibError(
             f"exponential loss: targets of shape {tuple(target.shape)} for outputs of shape {tuple(output.shape)}"
@@ -46,18 +46,18 @@ def exponential_loss(output: Tensor, target: Tensor) -> Tensor:
     return torch.exp(-target * output).mean()
 
 
-def loss(weights: Numbers, products: Numbers = (1.0,)) -> float:
-    """$L$ of the chain with these d weights, on examples with these $m_i = y_i x_i$."""
+def chain_loss(weights: Numbers, products: Numbers = (1.0,)) -> float:
+    """Return $L$ of the chain with these d weights, on examples with these products $m_i = y_i x_i$."""
     return _mean_power(0, *_vectors(weights, products))
 
 
-def gradient(weights: Numbers, products: Numbers = (1.0,)) -> Tensor:
-    r"""$\nabla L = -s_1 q$, shape (d,)."""
-    return torch.from_numpy(_slope(*_vectors(weights, products)))
+def chain_gradient(weights: Numbers, products: Numbers = (1.0,)) -> Tensor:
+    r"""Return $\nabla L = -s_1 q$, shape (d,)."""
+    return torch.from_numpy(_gradient_array(*_vectors(weights, products)))
 
 
-def gauss_newton(weights: Numbers, products: Numbers = (1.0,)) -> Tensor:
-    r"""$G = s_2\, q q^\top$, shape (d, d): of rank one, so that its trace is its only eigenvalue.
+def chain_gauss_newton(weights: Numbers, products: Numbers = (1.0,)) -> Tensor:
+    r"""Return $G = s_2\, q q^\top$, shape (d, d): of rank one, so that its trace is its only eigenvalue.
 
     Granziol's equation 3 is this matrix, with its factors $X$ misplaced.
     """
@@ -66,14 +66,14 @@ def gauss_newton(weights: Numbers, products: Numbers = (1.0,)) -> Tensor:
     return torch.from_numpy(_mean_power(2, w, m) * np.outer(q, q))
 
 
-def hessian(weights: Numbers, products: Numbers = (1.0,)) -> Tensor:
-    r"""$H = s_2\, q q^\top - s_1 M$, shape (d, d)."""
+def chain_hessian(weights: Numbers, products: Numbers = (1.0,)) -> Tensor:
+    r"""Return $H = s_2\, q q^\top - s_1 M$, shape (d, d)."""
     w, m = _vectors(weights, products)
-    return gauss_newton(w, m) - torch.from_numpy(_mean_power(1, w, m) * _without_two(w))
+    return chain_gauss_newton(w, m) - torch.from_numpy(_mean_power(1, w, m) * _without_two(w))
 
 
 def hessian_trace(weights: Numbers, products: Numbers = (1.0,)) -> float:
-    r"""$\mathrm{tr}\,H = s_2 \sum_i q_i^2$, that of the Gauss-Newton matrix: no weight is multiplied by itself in f.
+    r"""Return $\mathrm{tr}\,H = s_2 \sum_i q_i^2$, that of the Gauss-Newton matrix: f is linear in each weight.
 
     Granziol's equation 4 with $X^2$ in the place of its $X$.
     """
@@ -81,22 +81,22 @@ def hessian_trace(weights: Numbers, products: Numbers = (1.0,)) -> float:
     return _mean_power(2, w, m) * float((_without_one(w) ** 2).sum())
 
 
-def sharpness(weights: Numbers, products: Numbers = (1.0,)) -> float:
-    r"""$\lambda_1(H)$: the largest eigenvalue of the closed-form matrix; `balanced_sharpness` has none to solve."""
-    return float(torch.linalg.eigvalsh(hessian(weights, products))[-1])
+def chain_sharpness(weights: Numbers, products: Numbers = (1.0,)) -> float:
+    r"""Return $\lambda_1(H)$, the largest eigenvalue of the closed-form matrix."""
+    return float(torch.linalg.eigvalsh(chain_hessian(weights, products))[-1])
 
 
 def balanced_sharpness(weight: float, depth: int = 3) -> float:
-    r"""$\lambda_1(H)$ for d equal weights w > 0 and one example with $m = 1$; $f = w^d$ is then its output.
+    r"""Return $\lambda_1(H)$ for d equal weights w > 0 and one example with $m = 1$, whose output is $f = w^d$.
 
-    The vector of ones is an eigenvector, every vector orthogonal to it is another:
+    The vector of ones is an eigenvector, and so is every vector orthogonal to it:
 
     $$
     \lambda = \frac{f e^{-f}}{w^2} \big(1 + d (f - 1)\big) \ \text{(once)}, \qquad
     \lambda = \frac{f e^{-f}}{w^2} \ \text{(d - 1 times)} .
     $$
 
-    >>> round(balanced_sharpness(2.0), 12) == round(sharpness([2.0, 2.0, 2.0]), 12)
+    >>> round(balanced_sharpness(2.0), 12) == round(chain_sharpness([2.0, 2.0, 2.0]), 12)
     True
     """
     _check_depth(depth)
@@ -107,7 +107,7 @@ def balanced_sharpness(weight: float, depth: int = 3) -> float:
 
 
 def balanced_minimum(weight_decay: float, depth: int = 3) -> float:
-    r"""The weight w > 0 at the minimum of $e^{-w_1 \cdots w_d} + \frac\gamma2 \|w\|^2$, where all d weights are equal.
+    r"""Return the weight w > 0 of all d layers at the minimum of $e^{-w_1 \cdots w_d} + \frac\gamma2 \|w\|^2$.
 
     There $w^{d-2} e^{-w^d} = \gamma$; of the two solutions that a small $\gamma$ has, the larger is the minimum. The
     sharpness of the first term, the loss of the data, is then
@@ -116,7 +116,8 @@ def balanced_minimum(weight_decay: float, depth: int = 3) -> float:
     \lambda_1 = \gamma\, \big(1 + d (f - 1)\big), \qquad f = w^d = -\log L .
     $$
 
-    Raises `FlatlibError` for a depth below 2 and for so large a $\gamma$ that the zero weights are the only minimum.
+    Raises:
+        FlatlibError: If the depth is below 2, or $\gamma$ so large that the zero weights are the only minimum.
     """
     _check_depth(depth)
     if not (weight_decay > 0 and math.isfinite(weight_decay)):
@@ -140,37 +141,46 @@ def gradient_descent(
     weight_decay: float = 0.0,
     updates: int = 10_000,
 ) -> Tensor:
-    r"""The weights of full-batch gradient descent on $L + \frac\gamma2 \|w\|^2$, shape (updates + 1, d), start first.
+    r"""Return the weights of full-batch gradient descent on $L + \frac\gamma2 \|w\|^2$, shape (updates + 1, d).
 
-    Raises `FlatlibError` where the weights stop being finite.
+    Raises:
+        FlatlibError: If the weights stop being finite.
     """
     w, m = _vectors(weights, products)
     path = [w]
-    with np.errstate(over="ignore", invalid="ignore"):  # refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # reported below
         for _ in range(updates):
-            w = w - learning_rate * (_slope(w, m) + weight_decay * w)
+            w = w - learning_rate * (_gradient_array(w, m) + weight_decay * w)
             path.append(w)
     if not np.isfinite(w).all():
         raise FlatlibError(f"gradient descent diverged: learning_rate={learning_rate:g} is too large")
     return torch.from_numpy(np.stack(path))
 
 
-def trajectory(path: Tensor, products: Numbers = (1.0,), points: int = 60) -> pd.DataFrame:
-    """Loss, sharpness and trace along a path of weights such as `gradient_descent` gives, at up to `points` updates
-    from 1 on, spaced evenly in their logarithm: columns update, train_loss, lambda_max, trace."""
+def trajectory_table(path: Tensor, products: Numbers = (1.0,), points: int = 60) -> pd.DataFrame:
+    """Tabulate loss, sharpness and trace along a path of weights, such as ``gradient_descent`` returns.
+
+    Args:
+        path: Weights (updates + 1, d).
+        products: $m_i = y_i x_i$ of the examples.
+        points: Most rows; their updates start at 1 and are spaced evenly in their logarithm.
+
+    Returns:
+        A table with the columns ``update``, ``train_loss``, ``lambda_max`` and ``trace``.
+    """
     updates = np.unique(np.geomspace(1, len(path) - 1, points).round().astype(int))
     return pd.DataFrame(
         {
             "update": updates,
-            "train_loss": [loss(path[t], products) for t in updates],
-            "lambda_max": [sharpness(path[t], products) for t in updates],
+            "train_loss": [chain_loss(path[t], products) for t in updates],
+            "lambda_max": [chain_sharpness(path[t], products) for t in updates],
             "trace": [hessian_trace(path[t], products) for t in updates],
         }
     )
 
 
 def _vectors(weights: Numbers, products: Numbers) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (d,) and products (N,) in float64."""
+    """Convert weights (d,) and products (N,) to float64."""
     found = []
     for name, values in (("weights", weights), ("products", products)):
         vector = torch.as_tensor(values, dtype=torch.float64).detach().numpy()
@@ -186,20 +196,20 @@ def _check_depth(depth: int) -> None:
 
 
 def _mean_power(power: int, w: np.ndarray, m: np.ndarray) -> float:
-    r"""$s_k = \frac1N \sum_i m_i^k e^{-m_i P}$; $s_0$ is the loss."""
+    r"""Return $s_k = \frac1N \sum_i m_i^k e^{-m_i P}$; $s_0$ is the loss."""
     return float((m**power * np.exp(-m * w.prod())).mean())
 
 
-def _slope(w: np.ndarray, m: np.ndarray) -> np.ndarray:
+def _gradient_array(w: np.ndarray, m: np.ndarray) -> np.ndarray:
     return -_mean_power(1, w, m) * _without_one(w)
 
 
 def _without_one(w: np.ndarray) -> np.ndarray:
-    r"""$q_i = \prod_{j \ne i} w_j$, without dividing by a weight that may be zero."""
+    r"""Return $q_i = \prod_{j \ne i} w_j$, without dividing by a weight that may be zero."""
     return np.where(np.eye(len(w), dtype=bool), 1.0, w).prod(1)
 
 
 def _without_two(w: np.ndarray) -> np.ndarray:
-    r"""$M_{ij} = \prod_{k \ne i, j} w_k$ for i and j different, 0 on the diagonal."""
+    r"""Return $M_{ij} = \prod_{k \ne i, j} w_k$ for i and j different, 0 on the diagonal."""
     same = np.eye(len(w), dtype=bool)
     return np.where(same, 0.0, np.where(same[:, None, :] | same[None, :, :], 1.0, w).prod(2))

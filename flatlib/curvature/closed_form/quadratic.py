@@ -1,4 +1,4 @@
-r"""A bowl $\frac12 (\lambda_1 x_1^2 + \lambda_2 x_2^2)$ and gradient descent in it, which ends at $2/\eta$."""
+r"""The quadratic $\frac12 (\lambda_1 x_1^2 + \lambda_2 x_2^2)$ and gradient descent on it, stable up to $2/\eta$."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from flatlib.errors import FlatlibError
 
 
 def bowl(curvatures: Sequence[float], radius: float = 1.0, points: int = 41) -> pd.DataFrame:
-    r"""The bowl on a square grid with $|x_i| \le$ radius: columns step_1, step_2 and loss.
+    r"""Tabulate the quadratic on a square grid with $|x_i| \le$ radius: columns step_1, step_2 and loss.
 
     >>> float(bowl([4.0, 1.0], points=3)["loss"].max())
     2.5
@@ -24,15 +24,16 @@ def bowl(curvatures: Sequence[float], radius: float = 1.0, points: int = 41) -> 
 def gradient_descent(
     curvatures: Sequence[float], start: Sequence[float], learning_rate: float, updates: int
 ) -> pd.DataFrame:
-    r"""$x_i(t) = (1 - \eta\lambda_i)^t\, x_i(0)$, the iterates of gradient descent in closed form.
+    r"""Tabulate the iterates $x_i(t) = (1 - \eta\lambda_i)^t\, x_i(0)$ of gradient descent.
 
     Each coordinate shrinks while $0 < \lambda_i < 2/\eta$ and grows, with a sign that alternates, beyond (Cohen et al.
     2021, "Gradient descent on neural networks typically occurs at the edge of stability", section 2).
 
-    Returns one row for each of t = 0 ... updates: update, step_1, step_2.
-
     >>> gradient_descent([4.0, 1.0], [1.0, 1.0], learning_rate=0.5, updates=1)["step_1"].tolist()
     [1.0, -1.0]
+
+    Returns:
+        A table with the columns ``update`` (0 to ``updates``), ``step_1`` and ``step_2``.
     """
     factors = 1 - learning_rate * np.array(_two(curvatures=curvatures))
     update = np.arange(updates + 1)

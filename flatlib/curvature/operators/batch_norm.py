@@ -1,4 +1,4 @@
-"""Batch norm statistics estimated again on the data at hand, as averaged iterates need them."""
+"""Re-estimation of batch-norm statistics on the data at hand, as averaged weights need it."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,22 +8,25 @@ from torch import Tensor, nn
 from flatlib.errors import FlatlibError
 
 
-class _Reached(Exception):
-    """The forward pass has come to the layer whose input was wanted."""
+class _InputReached(Exception):
+    """Stops a forward pass at the layer whose input is needed."""
 
 
 @torch.no_grad()
 def recalibrate(model: nn.Module, chunks: Callable[[], Iterable[Tensor]]) -> None:
     r"""Set every batch norm's running mean and variance to those of its input over all examples, in place.
 
-    Layer after layer in the order of the computation, each fed by the layers before it with their new statistics. So
-    they are the statistics of one forward pass in train mode over all examples as one batch, however these are
-    chunked; PyTorch's `update_bn` averages over batches instead. As PyTorch does, the batch's own variance normalises
-    during estimation, and the unbiased one is kept.
+    Layers are visited in the order of the computation, each fed by the recalibrated layers before it. The result is
+    that of one forward pass in train mode over all examples as one batch, however they are chunked; PyTorch's
+    ``update_bn`` averages over batches instead. As in PyTorch, the biased variance normalizes during estimation, and
+    the unbiased one is kept.
 
-    model: in evaluation mode. chunks: the inputs, as often as asked for.
+    Args:
+        model: A network in evaluation mode.
+        chunks: Function that returns the inputs, chunk by chunk; called once for each layer.
 
-    Raises `FlatlibError` for a layer that sees a single value a channel.
+    Raises:
+        FlatlibError: If a layer receives a single value per channel.
     """
     counts: dict[nn.Module, int] = {}
     while (found := _next_statistics(model, chunks, set(counts))) is not None:
@@ -38,31 +41,27 @@ def recalibrate(model: nn.Module, chunks: Callable[[], Iterable[Tensor]]) -> Non
 def _next_statistics(
     model: nn.Module, chunks: Callable[[], Iterable[Tensor]], done: set[nn.Module]
 ) -> tuple[nn.Module, int, Tensor, Tensor] | None:
-    """The first layer not done, and its input's count, mean and variance per channel; None if all are done."""
+    """Return the first layer not done, and its input's count, mean and variance per channel; None if all are done."""
     inputs: list[tuple[nn.Module, Tensor]] = []
 
-    def reached(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    def stop(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         inputs.append((layer, arguments[0]))
-        raise _Reached
+        raise _InputReached
 
-    layers = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
-    ]
-    handles = [layer.register_forward_pre_hook(reached) for layer in layers if layer not in done]
-    count, total, squares = 0, 0.0, 0.0
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    waiting = [norm for norm in norms if norm.running_mean is not None and norm not in done]
+    handles = [layer.register_forward_pre_hook(stop) for layer in waiting]
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
     try:
         for x in chunks() if handles else ():
             try:
                 model(x)
                 return None
-            except _Reached:
+            except _InputReached:
                 layer, features = inputs.pop()
             values = features.double().transpose(0, 1).flatten(1)
             count += values.shape[1]
-            total = total + values.sum(1)
-            squares = squares + values.square().sum(1)
+            total, squares = total + values.sum(1), squares + values.square().sum(1)
     finally:
         for handle in handles:
             handle.remove()

@@ -1,46 +1,41 @@
-"""The memory that the graph of a product takes, predicted from one forward pass of two examples."""
+"""Memory of a Hessian-vector product's graph, predicted from one forward pass of two examples."""
 
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.frozen_model import run
+from flatlib.curvature.operators.frozen_model import forward
 from flatlib.memory import free_memory
 
-GRAPH_SHARE = 0.25
-"""Part of the free memory that one chunk's graph may be predicted to take; tuned, a few workers share a machine."""
-GRAPH_MEMORY_CPU = 4 * 2**30
-"""Most bytes of it on a CPU, so that what fits is the same on most machines: other chunks are another order of sums."""
-GRAPH_PER_FORWARD = 4.0
-GRAPH_PER_LARGEST = 10.0
-VECTORS = 8
-"""Most bytes of a product per byte that the forward pass keeps, per byte of the largest tensor among these, for what is
-in flight, and per byte of a vector of length n. Measured 0.9 (MLP) to 3.4 (ResNet-18) of the first, with 6 vectors, and
-for two wide convolutions 4 to 6.6 of the second on top of it: convolutions copy their tensors to other layouts, and how
-many copies there are depends on the processor."""
+GRAPH_SHARE = 0.25  # part of the free memory for one chunk's graph; tuned, since several workers share a machine
+GRAPH_MEMORY_CPU = 4 * 2**30  # most bytes of it on a CPU: the same chunks, and sums, on machines of different size
+# Upper bounds of what a product takes, in bytes per byte that the forward pass saves for the backward pass:
+BYTES_PER_SAVED_BYTE = 4.0  # of all tensors; measured 0.9 (MLP) to 3.4 (ResNet-18)
+BYTES_PER_LARGEST_BYTE = 10.0  # of the largest, for copies in other layouts; measured 4 to 6.6 (two wide convolutions)
+VECTORS = 8  # vectors of length n that a product holds at most; measured 6
 
 
 def kept_bytes(model: nn.Module, x: Tensor) -> list[int]:
-    """Bytes an example of every tensor that the forward pass of x keeps for the backward pass, parameters aside."""
+    """Return the bytes per example of every tensor that the forward pass saves for backward, parameters apart."""
     parameters = {p.data_ptr() for p in model.parameters()}
     kept: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> None:
-        """Detached, and not returned to the graph: a tensor that holds the graph which holds it is never freed."""
+        # Detached and not returned to the graph: a tensor that holds the graph which holds it is never freed.
         if tensor.data_ptr() not in parameters:
             kept[tensor.data_ptr()] = tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing):
-        run(model, x)
+        forward(model, x)
     return [tensor.numel() * tensor.element_size() // len(x) for tensor in kept.values()]
 
 
 def product_bytes(kept: list[int]) -> int:
-    """Bytes an example that a product takes at most."""
-    return int(GRAPH_PER_FORWARD * sum(kept) + GRAPH_PER_LARGEST * max(kept, default=0))
+    """Return an upper bound of the bytes per example that a product takes."""
+    return int(BYTES_PER_SAVED_BYTE * sum(kept) + BYTES_PER_LARGEST_BYTE * max(kept, default=0))
 
 
 def affordable_examples(kept: list[int], device: torch.device) -> int:
-    """Examples, at least one, whose graph is predicted to fit the memory that may be taken."""
+    """Return how many examples, at least one, have a graph that is predicted to fit the memory available."""
     memory = GRAPH_SHARE * free_memory(device)
     if device.type == "cpu":
         memory = min(memory, GRAPH_MEMORY_CPU)

@@ -1,4 +1,4 @@
-"""A model held still while it is measured: its own copy, full precision, no dropout, no random numbers."""
+"""A frozen copy of a model for measuring: full precision, no dropout, no random numbers."""
 
 import copy
 from collections.abc import Iterator
@@ -11,7 +11,6 @@ from torch.nn.parameter import UninitializedParameter
 
 from flatlib.device import current, global_generators
 from flatlib.errors import FlatlibError, NotFinite, explained
-from flatlib.memory import keep_freed_memory
 from flatlib.precision import full_precision
 
 BATCH_NORM = ("eval", "train", "recalibrated")
@@ -19,22 +18,23 @@ BATCH_NORM = ("eval", "train", "recalibrated")
 
 @torch.inference_mode(False)
 def frozen_copy(model: nn.Module, *, dtype: torch.dtype | None = None) -> nn.Module:
-    """A copy of the model as it is now, without its gradients, which alone is run and cast: nothing has to be put back.
+    """Copy a model so that neither can change the other: the copy is cast, run and differentiated, the model is not.
 
-    Modes, buffers, `.grad`, `requires_grad` and dtype of the model itself cannot change, not even when a measurement
-    is interrupted, and a measurement cannot change when the model is trained further.
+    Wrappers that have no second derivative or rename parameters are removed (``unwrapped``).
 
-    What wraps a model to run it elsewhere or faster (`torch.compile`, DataParallel) is taken off: its parts have no
-    second derivative, or other names.
+    Args:
+        model: Any network with parameters; its modes, buffers, gradients and dtype stay as they are.
+        dtype: torch.float32 or torch.float64 to cast the copy; by default the model's own.
 
-    Raises `FlatlibError` if the model cannot be copied, has no parameter or one without values, lies on several
-    devices, or is neither float32 nor float64 after the cast to `dtype`.
+    Raises:
+        FlatlibError: If the model cannot be copied, has no parameter or one without values, lies on several devices, or
+            is neither float32 nor float64 after the cast.
     """
     model = unwrapped(model)
     if not any(True for _ in model.parameters()):
         raise FlatlibError(f"{type(model).__name__} has no parameter: there is nothing to measure")
     if any(p.is_meta or isinstance(p, UninitializedParameter) for p in model.parameters()):
-        raise FlatlibError(f"{type(model).__name__} has a parameter without values: initialise it first")
+        raise FlatlibError(f"{type(model).__name__} has a parameter without values: initialize it first")
     # Seeding the memo copies parameters by value only: a `.grad` that still carries a graph cannot be deep-copied.
     memo = {id(p): nn.Parameter(p.detach().clone(), p.requires_grad) for p in model.parameters()}
     try:
@@ -47,16 +47,16 @@ def frozen_copy(model: nn.Module, *, dtype: torch.dtype | None = None) -> nn.Mod
     if dtype is not None:
         _require_measurable(dtype)
         frozen = frozen.to(dtype)
-    for what in ("dtype", "device"):
-        found = {str(getattr(p, what)) for p in frozen.parameters()}
+    for attribute in ("dtype", "device"):
+        found = {str(getattr(p, attribute)) for p in frozen.parameters()}
         if len(found) > 1:
-            raise FlatlibError(f"the parameters have more than one {what}: {', '.join(sorted(found))}")
+            raise FlatlibError(f"the parameters have more than one {attribute}: {', '.join(sorted(found))}")
     _require_measurable(next(frozen.parameters()).dtype)
     return frozen
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside `torch.compile`, DataParallel and DistributedDataParallel."""
+    """Return the model inside ``torch.compile``, DataParallel and DistributedDataParallel."""
     while True:
         if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
             model = model.module
@@ -69,20 +69,20 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def _require_measurable(dtype: torch.dtype) -> None:
     if dtype not in (torch.float32, torch.float64):
         raise FlatlibError(
-            f"curvature is measured in float32 or float64, not {dtype!r}, which is wrong by several percent if it is "
-            "shorter: pass dtype=torch.float32"
+            f"curvature is measured in float32 or float64, not {dtype!r}: pass dtype=torch.float32 (a shorter type is "
+            "wrong by several percent)"
         )
 
 
-def run(model: nn.Module, x: Tensor) -> Tensor:
-    """The model's output, or a `FlatlibError` if it fails or changes itself."""
+def forward(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the model's output, or raise a ``FlatlibError`` if the model fails or changes its buffers."""
     with explained(f"{type(model).__name__} fails on inputs of shape {tuple(x.shape)}"), _unchanged_buffers(model):
         return model(x)
 
 
-def logits(model: nn.Module, x: Tensor) -> Tensor:
-    """The model's output, (N, C) and finite, or a `FlatlibError`."""
-    output = run(model, x)
+def forward_logits(model: nn.Module, x: Tensor) -> Tensor:
+    """Return the model's output, or raise a ``FlatlibError`` if it is not (N, C) and finite."""
+    output = forward(model, x)
     shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(x):
         raise FlatlibError(f"the outputs must be (N, C), got {shape} for {len(x)} inputs")
@@ -93,8 +93,10 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def _unchanged_buffers(model: nn.Module) -> Iterator[None]:
-    """Raise a `FlatlibError` if the model writes to its buffers when it is run: its outputs then depend on how often it
-    was run. Batch norm's running statistics, which its outputs in train mode do not use, may change."""
+    """Raise a ``FlatlibError`` if the model changes a buffer: its outputs then depend on how often it was run.
+
+    Batch norm's running statistics may change: outputs in train mode do not use them.
+    """
     before = _buffers(model)
     yield
     after = _buffers(model)
@@ -104,6 +106,7 @@ def _unchanged_buffers(model: nn.Module) -> Iterator[None]:
 
 
 def _buffers(model: nn.Module) -> dict[str, tuple[Tensor, int]]:
+    """Return every buffer with autograd's count of its changes, batch norms' apart."""
     return {
         f"{path}.{name}".lstrip("."): (buffer, 0 if buffer.is_inference() else buffer._version)
         for path, module in model.named_modules()
@@ -113,7 +116,7 @@ def _buffers(model: nn.Module) -> dict[str, tuple[Tensor, int]]:
 
 
 def set_modes(model: nn.Module, batch_norm: str) -> None:
-    """Evaluation mode, so that dropout is off; with `batch_norm="train"` batch norm alone uses batch statistics."""
+    """Set evaluation mode, without dropout; with ``batch_norm="train"`` batch norm alone uses batch statistics."""
     if batch_norm not in BATCH_NORM:
         raise FlatlibError(f'batch_norm="{batch_norm}" is unknown; choose one of {", ".join(BATCH_NORM)}')
     model.eval()
@@ -124,12 +127,12 @@ def set_modes(model: nn.Module, batch_norm: str) -> None:
 
 @contextmanager
 def measurement_mode(device: torch.device) -> Iterator[None]:
-    """Gradients on, autocast and TF32 off, attention twice differentiable, the random state as it was.
+    """Enable gradients and twice differentiable attention; disable autocast and TF32; restore the random state.
 
-    Raises `FlatlibError` if something inside drew from the global random state: what was measured is then not a
-    function (functional dropout left on, for example; it makes two products differ by more than half).
+    Raises:
+        FlatlibError: If the body draws from the global random state, as functional dropout does: what is measured is
+            then not a function.
     """
-    keep_freed_memory()
     with ExitStack() as stack:
         stack.enter_context(current(device))
         stack.enter_context(torch.inference_mode(False))
@@ -143,6 +146,7 @@ def measurement_mode(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _undrawn_randomness(device: torch.device) -> Iterator[None]:
+    """Restore the global random state, and raise a ``FlatlibError`` if it was used."""
     generators = global_generators(device)
     before = [generator.get_state() for generator in generators]
     drawn = False

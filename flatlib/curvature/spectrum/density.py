@@ -1,4 +1,4 @@
-"""The spectral density of a curvature matrix by stochastic Lanczos quadrature."""
+"""Spectral density of a curvature matrix by stochastic Lanczos quadrature."""
 
 import math
 from dataclasses import dataclass
@@ -9,25 +9,23 @@ from torch import Tensor
 from flatlib.curvature.operators.base import CurvatureOperator
 from flatlib.curvature.operators.symmetry import require_symmetry
 from flatlib.curvature.spectrum.lanczos import Lanczos
-from flatlib.curvature.trace.hutchinson import rademacher
+from flatlib.curvature.traces.hutchinson import rademacher
 from flatlib.errors import FlatlibError
 
-GRID = 1000
-WIDTH = 0.01
-"""Default points of a smoothed curve, and its width in parts of the spectrum's; for the eye only."""
+GRID_POINTS = 1000  # default points of a smoothed curve
+WIDTH = 0.01  # default width of its peaks, as a part of the spectrum's; for the eye only
 
 
 @dataclass(frozen=True)
 class Density:
-    r"""$\mu = \frac1n \sum_i \delta_{\lambda_i}$ as weighted nodes, ascending.
+    r"""Spectral density $\mu = \frac1n \sum_i \delta_{\lambda_i}$ as weighted nodes, ascending.
 
-    Attributes
-    ----------
-    nodes: (M,) float64 on the CPU, in units of the loss.
-    weights: (M,) float64, not negative, with the sum 1.
-    probe: (M,) which probe each node comes from; each probe's weights sum to 1 / probes.
-    dimension: n, the number of parameters.
-    products: Hessian-vector products used.
+    Attributes:
+        nodes: (M,) float64 on the CPU, in units of the loss.
+        weights: (M,) float64, not negative, with the sum 1.
+        probe: (M,) index of the probe that each node comes from; each probe's weights sum to 1 / probes.
+        dimension: Number n of parameters.
+        products: Hessian-vector products used.
     """
 
     nodes: Tensor
@@ -37,14 +35,21 @@ class Density:
     products: int
 
     def moment(self, order: int) -> float:
-        r"""$\int \lambda^k d\mu$: an estimate of $\mathrm{tr}(C) / n$ for k = 1, of $\|C\|_F^2 / n$ for k = 2."""
+        r"""Return $\int \lambda^k d\mu$ of order k: it estimates $\mathrm{tr}(C) / n$ (1), $\|C\|_F^2 / n$ (2)."""
         return float(self.weights @ self.nodes**order)
 
     def smooth(self, grid: Tensor | None = None, width: float | None = None) -> tuple[Tensor, Tensor]:
-        """The density with every node a Gaussian of the standard deviation `width`, on a grid; both (G,) float64.
+        """Return a grid and the density on it, every node a Gaussian; the curve integrates to 1.
 
-        By default the width is `WIDTH` of the spectrum's and the grid reaches four widths past its ends. The curve
-        integrates to 1; peaks narrower than the width are the width's, not the spectrum's.
+        Args:
+            grid: Points (G,); by default they reach four widths past the ends of the spectrum.
+            width: Standard deviation; by default 0.01 of the spectrum's range. Narrower peaks cannot be resolved.
+
+        Returns:
+            Grid and density, both (G,) float64.
+
+        Raises:
+            FlatlibError: If the width is not positive.
         """
         low, high = float(self.nodes[0]), float(self.nodes[-1])
         if width is None:
@@ -52,32 +57,34 @@ class Density:
         if not (width > 0 and math.isfinite(width)):
             raise FlatlibError(f"width={width} must be positive")
         if grid is None:
-            grid = torch.linspace(low - 4 * width, high + 4 * width, GRID, dtype=torch.float64)
+            grid = torch.linspace(low - 4 * width, high + 4 * width, GRID_POINTS, dtype=torch.float64)
         grid = torch.as_tensor(grid, dtype=torch.float64)
         bumps = torch.exp(-(((grid[:, None] - self.nodes) / width) ** 2) / 2) / (width * math.sqrt(2 * math.pi))
         return grid, bumps @ self.weights
 
 
 def density(operator: CurvatureOperator, steps: int = 100, probes: int = 1, seed: int = 0) -> Density:
-    r"""Gauss quadrature of $\mu$ from Lanczos tridiagonal matrices (Golub and Meurant 1994; Ghorbani et al. 2019).
+    r"""Estimate the spectral density by Gauss quadrature from Lanczos tridiagonal matrices.
 
     From a random start vector the Ritz values are the nodes and the squared first entries of T's eigenvectors the
-    weights, exact for polynomials of degree below 2 `steps` in that vector's own spectral measure, whose mean over
-    vectors is $\mu$. One probe of 100 steps with full reorthogonalisation is Granziol 2020's setting (its appendix A);
-    one probe of 100 steps is nearer to the spectrum than ten of 10.
+    weights, exact for polynomials of degree below 2 ``steps`` in that vector's own spectral measure, whose mean over
+    vectors is $\mu$ (Golub and Meurant 1994; Ghorbani et al. 2019, arXiv:1901.10159). One probe of 100 steps with full
+    reorthogonalization is the setting of Granziol 2020 (arXiv:2006.09091, appendix A), and nearer to the spectrum than
+    ten probes of 10. A probe ends early where its Krylov space is exhausted: more steps would add ghost eigenvalues.
 
-    A probe ends early where its Krylov space is exhausted: steps past that would add ghosts of weight zero.
+    >>> from flatlib.curvature import HessianOperator
+    >>> H = HessianOperator(torch.nn.Linear(2, 1, bias=False), "mse", (torch.eye(2), torch.ones(2, 1)))
+    >>> round(density(H).moment(1), 6)  # H is the unit matrix
+    1.0
 
-    Parameters
-    ----------
-    operator: of the matrix $C$, (n, n).
-    steps: products a probe, at least 1; at most n are made.
-    probes: Rademacher start vectors, at least 1.
-    seed: of the probes, drawn from a generator of their own.
+    Args:
+        operator: Matrix $C$, (n, n).
+        steps: Products per probe, at least 1; at most n are made.
+        probes: Rademacher start vectors, at least 1.
+        seed: Seed of the probes.
 
-    Raises
-    ------
-    FlatlibError: for steps or probes below 1, and for a product that is not finite.
+    Raises:
+        FlatlibError: If steps or probes are below 1, or a product is not finite.
     """
     n = operator.shape[0]
     if steps < 1 or probes < 1:

@@ -1,4 +1,4 @@
-"""The Frobenius norm of a curvature matrix: the root of the sum of its squared eigenvalues."""
+"""Frobenius norm of a curvature matrix: the root of the sum of its squared eigenvalues."""
 
 import math
 from dataclasses import dataclass
@@ -9,25 +9,21 @@ from torch import Tensor
 from flatlib.curvature.operators.base import CurvatureOperator
 from flatlib.curvature.operators.symmetry import require_symmetric, require_symmetry
 from flatlib.curvature.spectrum.lanczos import Lanczos
-from flatlib.curvature.trace.hutchinson import Estimate, mean_over_probes, rademacher
+from flatlib.curvature.traces.hutchinson import Estimate, mean_over_probes, rademacher
 from flatlib.errors import FlatlibError, NotFinite
 
-PROBES = 70
-DEFLATION = 30
-"""Lanczos steps whose space is measured without probes; not tuned: with `PROBES` 100 products, as the trace has."""
+PROBES = 70  # with DEFLATION 100 products, as for the trace; not tuned
+DEFLATION = 30  # Lanczos steps whose space is measured without probes; not tuned
 
 
 @dataclass(frozen=True)
 class FrobeniusEstimate(Estimate):
-    r"""$\|C\|_F$, in units of the loss, and what it is the root of.
+    r"""Frobenius norm $\|C\|_F$, in units of the loss, with its square.
 
-    Attributes
-    ----------
-    value, standard_error, products, exact: as in `Estimate`; the value is the root.
-    squared: $\|C\|_F^2 = \sum \lambda^2$, unbiased; the root is biased by its error squared.
-    per_parameter: $\|C\|_F^2 / n$, the mean squared eigenvalue, second moment of the spectral density. The "Frobenius
-        norms" of Granziol 2020 fit only this: in its appendix one grows 5e6-fold, from 9.8e-12, while the spectral norm
-        grows "nearly 1000"-fold.
+    Attributes:
+        squared: $\|C\|_F^2 = \sum \lambda^2$, unbiased; its root, the value, is biased by its squared error.
+        per_parameter: $\|C\|_F^2 / n$, the second moment of the spectral density. The "Frobenius norms" of Granziol
+            2020 fit only this: in its appendix one grows 5e6-fold while the spectral norm grows "nearly 1000"-fold.
     """
 
     squared: Estimate
@@ -37,25 +33,27 @@ class FrobeniusEstimate(Estimate):
 def frobenius(
     operator: CurvatureOperator, *, probes: int = PROBES, seed: int = 0, basis: Tensor | None = None
 ) -> FrobeniusEstimate:
-    r"""$\|C\|_F$, deflated: the few large eigenvalues, whose squares dominate, are measured, not sampled.
+    r"""Estimate $\|C\|_F$ by deflation: the few large eigenvalues, whose squares dominate, are measured, not sampled.
 
     With an orthonormal basis Q and $P = I - Q Q^\top$,
     $\|C\|_F^2 = \|Q^\top C Q\|_F^2 + 2 \|P C Q\|_F^2 + \|P C P\|_F^2$.
-    The first two are known from $CQ$; the last is the mean of $\|P C P z\|^2$ over Rademacher vectors z.
-    Lanczos gives Q, and T and beta with $CQ = QT + \beta q e_m^\top$, for one product a vector.
+    The first two terms follow from $CQ$; the last is the mean of $\|P C P z\|^2$ over Rademacher vectors z.
+    Lanczos gives Q, and T and beta with $CQ = QT + \beta q e_m^\top$, for one product per vector. A matrix of at most
+    ``DEFLATION + probes`` rows is measured column by column instead, exactly.
 
-    A matrix of at most `DEFLATION + probes` rows is measured column by column instead, exactly.
+    >>> from flatlib.curvature import HessianOperator
+    >>> H = HessianOperator(torch.nn.Linear(2, 1, bias=False), "mse", (torch.eye(2), torch.ones(2, 1)))
+    >>> round(frobenius(H).squared.value, 6)  # H is the unit matrix
+    2.0
 
-    Parameters
-    ----------
-    operator: of the matrix $C$, (n, n).
-    probes: of the last term, at least 2, fixed beforehand.
-    seed: of the start vector and the probes, drawn from a generator of their own.
-    basis: (n, m) independent columns to use as Q, such as `Eigenvalues.vectors`; by default `DEFLATION` Lanczos steps.
+    Args:
+        operator: Matrix $C$, (n, n).
+        probes: Rademacher vectors for the last term, at least 2, fixed beforehand.
+        seed: Seed of the start vector and the probes.
+        basis: Independent columns (n, m) to use as Q, such as ``Eigenvalues.vectors``; by default 30 Lanczos steps.
 
-    Raises
-    ------
-    FlatlibError: for fewer than two probes, a basis of another shape, and a product that is not finite.
+    Raises:
+        FlatlibError: If there are fewer than two probes, the basis has another shape, or a product is not finite.
     """
     n = operator.shape[0]
     if probes < 2:
@@ -70,11 +68,11 @@ def frobenius(
     else:
         Q, known = _from_basis(operator, basis)
 
-    def outside(v: Tensor) -> Tensor:
+    def deflate(v: Tensor) -> Tensor:
         return v - Q @ (Q.T @ v)
 
     def sample(z: Tensor) -> Tensor:
-        return outside(operator.matmat(outside(z))).double().square().sum(0)
+        return deflate(operator.matmat(deflate(z))).double().square().sum(0)
 
     rest, error = mean_over_probes(operator, sample, probes, generator)
     return _root(Estimate(known + rest, error, Q.shape[1] + probes, False), n)

@@ -1,38 +1,31 @@
-"""Lanczos with full reorthogonalisation: a symmetric operator seen through the Krylov space of one start vector."""
+"""The Lanczos iteration with full reorthogonalization."""
 
 from collections.abc import Callable
 
 import numpy as np
-import scipy.linalg
 import torch
 from torch import Tensor
 
 from flatlib.errors import NotFinite
 
-ROUNDING = 10.0
-"""Multiples of machine epsilon times ||T|| below which a number is rounding error; tuned."""
-
-KEPT = 0.7
-"""A vector that keeps this part of its length needs no second orthogonalisation (Daniel et al. 1976)."""
-
-SAFE = 1e-12
-"""Lengths between this and its inverse are those of vectors whose squares neither vanish nor overflow in float32."""
-
-ROWS = 32
-"""Vectors that there is room for at first; most searches need fewer, and growing copies them all."""
+ROUNDING = 10.0  # multiples of machine epsilon times ||T|| below which a number is rounding error; tuned
+KEPT = 0.7  # a vector that keeps this part of its norm needs no second orthogonalization (Daniel et al. 1976)
+SAFE = 1e-12  # norms between this and its inverse have squares that neither underflow nor overflow in float32
+ROWS = 32  # vectors allocated at first; most searches need fewer, and growing copies them all
 
 
 class Lanczos:
     r"""$H Q_m = Q_m T_m + \beta_m q_{m+1} e_m^\top$: one product a step, $Q_m$ orthonormal, $T_m$ tridiagonal.
 
-    Every new vector is orthogonalised against all earlier ones, and once more if that took much of it (Parlett 1998,
-    "twice is enough"): without that, copies of converged eigenvalues appear. What it takes away of a product itself
-    is zero for a symmetric matrix (`asymmetry`, the largest so far). The basis is kept in the operator's dtype,
-    $T$ in float64. Lengths neither vanish nor overflow, so that Hessians of any scale behave alike.
+    Every new vector is orthogonalized against all earlier ones, and once more if that removed much of it (Parlett 1998,
+    "twice is enough"): otherwise copies of converged eigenvalues appear. What is removed of a product itself is zero
+    for a symmetric matrix; ``asymmetry`` is its largest norm so far. The basis is kept in the operator's dtype, $T$ in
+    float64. Norms neither underflow nor overflow, so that Hessians of any scale behave alike.
 
-    matvec: (n,) -> (n,), symmetric.
-    start: (n,), not zero; the eigenvectors orthogonal to it are invisible.
-    generator: CPU generator of the vectors that carry on once the Krylov space is exhausted.
+    Args:
+        matvec: Symmetric product, (n,) -> (n,).
+        start: Vector (n,), not zero; the eigenvectors orthogonal to it are invisible.
+        generator: CPU generator of the vectors that continue an exhausted Krylov space.
     """
 
     def __init__(self, matvec: Callable[[Tensor], Tensor], start: Tensor, generator: torch.Generator):
@@ -46,7 +39,7 @@ class Lanczos:
 
     @property
     def steps(self) -> int:
-        """m, the number of products so far."""
+        """Number m of products so far."""
         return len(self._alphas)
 
     @property
@@ -56,12 +49,12 @@ class Lanczos:
 
     @property
     def exhausted(self) -> bool:
-        """Whether the Krylov space is invariant, so that the Ritz values are eigenvalues to rounding."""
+        """Whether the Krylov space is invariant: the Ritz values are then eigenvalues to rounding."""
         return self._next is None
 
     @property
     def rounding(self) -> float:
-        """What is indistinguishable from zero beside $\\|T\\|$: as the dtype says, or as the products show."""
+        """Numbers below this are zero to rounding: from the dtype, or from the asymmetry of the products."""
         return max(self._negligible, self.asymmetry)
 
     @property
@@ -70,24 +63,24 @@ class Lanczos:
 
     @property
     def size(self) -> float:
-        """$\\|T\\|$, or a little more."""
+        """Upper bound of $\\|T\\|$."""
         return max((abs(a) + b for a, b in zip(self._alphas, self._betas, strict=False)), default=0.0)
 
     def step(self) -> None:
-        """One product, one more row of $T$. An exhausted space is continued from a random vector orthogonal to it."""
-        q = self._fresh() if self._next is None else self._next
+        """Add one product and one row of $T$; continue an exhausted space from a random vector orthogonal to it."""
+        q = self._random_direction() if self._next is None else self._next
         self._append(q)
         w = self._matvec(q)
-        length = _norm(w)
-        if not length <= torch.finfo(w.dtype).max:  # entries may be finite where their length no longer is
+        norm = _norm(w)
+        if not norm <= torch.finfo(w.dtype).max:  # entries may be finite where their norm no longer is
             raise NotFinite("a Hessian-vector product is not finite: the curvature is not defined")
-        safe = SAFE < length < 1 / SAFE
-        alpha = float(torch.dot(w, q)) if safe else length * float(torch.dot(w / (length or 1.0), q))
+        safe = SAFE < norm < 1 / SAFE
+        alpha = float(torch.dot(w, q)) if safe else norm * float(torch.dot(w / (norm or 1.0), q))
         self._alphas.append(alpha)
         w = torch.add(w, q, alpha=-alpha)  # from here on in place: a new vector costs more than a sum
         if self.steps > 1 and self._betas[-1] > 0:
             w.add_(self._vectors[self.steps - 2], alpha=-self._betas[-1])
-        beta, overlap = self._orthogonalise(w)
+        beta, overlap = self._orthogonalize(w)
         self.asymmetry = max(self.asymmetry, overlap)
         self._betas.append(beta)
         if beta <= self._negligible or self.steps == len(w):
@@ -97,10 +90,12 @@ class Lanczos:
             self._next = w.div_(beta)
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        r"""Ritz values ascending (m,), their residuals $|\beta_m s_m|$ (m,), and T's eigenvectors S in columns (m, m).
+        r"""Return the Ritz values (m,), ascending, their residuals $|\beta_m s_m|$ (m,), and T's eigenvectors S (m, m).
 
-        A residual is $\|Hv - \theta v\|$ of the Ritz vector $v = Q_m s$; none is stated below the rounding error.
+        A residual is $\|Hv - \theta v\|$ of the Ritz vector $v = Q_m s$, and not below the rounding error.
         """
+        import scipy.linalg  # here, since it takes longer to import than the rest of flatlib.curvature
+
         values, vectors = scipy.linalg.eigh_tridiagonal(np.array(self._alphas), np.array(self._betas[:-1]))
         residuals = np.maximum(self._betas[-1] * np.abs(vectors[-1]), max(self._negligible / ROUNDING, self.asymmetry))
         return values, residuals, vectors
@@ -112,8 +107,8 @@ class Lanczos:
             self._vectors = grown
         self._vectors[self.steps] = q
 
-    def _orthogonalise(self, w: Tensor) -> tuple[float, float]:
-        """Orthogonalise w against the basis, in place; the length that is left, and that of the part taken away."""
+    def _orthogonalize(self, w: Tensor) -> tuple[float, float]:
+        """Orthogonalize w against the basis, in place; return the norms of what is left and of what was removed."""
         before = _norm(w)
         overlap = self.basis @ w
         w.addmv_(self.basis.T, overlap, alpha=-1)
@@ -123,16 +118,16 @@ class Lanczos:
             after = _norm(w)
         return after, _norm(overlap)
 
-    def _fresh(self) -> Tensor:
+    def _random_direction(self) -> Tensor:
         q = torch.randn(self._vectors.shape[1], generator=self._generator, dtype=torch.float64).to(self._vectors)
-        return q.div_(self._orthogonalise(q)[0])
+        return q.div_(self._orthogonalize(q)[0])
 
 
 def _norm(v: Tensor) -> float:
-    """$\\|v\\|$ without underflow: squares of entries below 1e-19 vanish in float32."""
-    length = float(torch.linalg.vector_norm(v))
-    if SAFE < length < 1 / SAFE:
-        return length
+    """Return $\\|v\\|$ without underflow: squares of entries below 1e-19 vanish in float32."""
+    norm = float(torch.linalg.vector_norm(v))
+    if SAFE < norm < 1 / SAFE:
+        return norm
     largest = float(v.abs().max())
     if largest == 0 or not np.isfinite(largest):
         return largest

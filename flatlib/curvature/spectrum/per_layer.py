@@ -1,17 +1,20 @@
-"""Curvature layer by layer: the diagonal blocks of one Hessian, in a table."""
+"""Curvature by layer: a table of the diagonal blocks of one Hessian."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 from torch import nn
 
 from flatlib.curvature.operators.empirical_risk import Data, Loss
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
-from flatlib.curvature.trace.exact import exact_traces
-from flatlib.curvature.trace.trace import trace
+from flatlib.curvature.traces.exact import exact_traces
+from flatlib.curvature.traces.hutchinson import Estimate, trace
 from flatlib.errors import FlatlibError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BLOCKS = ("tensor", "module")
 
@@ -29,29 +32,40 @@ def per_layer(
     tol: float = 1e-3,
     probes: int | None = None,
     seed: int = 0,
-) -> pd.DataFrame:
-    r"""Largest eigenvalue and trace of $\nabla^2_{\theta_b} L$ for every block b of the parameters, the others fixed.
+) -> "pd.DataFrame":
+    r"""Compute the largest eigenvalue and trace of $\nabla^2_{\theta_b} L$ for every block b of the parameters.
 
-    The blocks' traces sum to the trace of the whole; the largest of their eigenvalues bounds the whole's from below.
-    Where they are exact, all traces come from one pass.
+    The blocks' traces sum to the whole's; the largest of their eigenvalues bounds the whole's from below.
 
-    Parameters
-    ----------
-    model, loss, data, batch_norm, chunk_size, dtype: as for `HessianOperator`.
-    parameters: as there; they select the rows.
-    block: "tensor", one row for each named parameter tensor, or "module", one for each module that owns some.
-    tol, seed: as of `top_eigenvalues` and `trace`.
-    probes: as of `trace`, for each block.
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    >>> table = per_layer(model, "cross_entropy", (torch.randn(20, 4), torch.arange(20) % 3), block="module")
+    >>> table["size"].to_dict(), bool(table["trace_exact"].all())
+    ({'0': 25, '2': 18}, True)
 
-    Returns
-    -------
-    A table indexed by the block's name, in the model's order, with the columns `size`, `eigenvalue`, `residual`,
-    `converged`, `trace`, `trace_standard_error`, `trace_exact`, `products`. What was measured is in its `attrs`.
+    Args:
+        model: Network, as for ``HessianOperator``.
+        loss: Loss, as there.
+        data: Examples, as there.
+        block: "tensor" for one row per named parameter tensor, "module" for one per module that owns some.
+        batch_norm: Statistics of batch norm, as there.
+        chunk_size: Examples per chunk, as there.
+        parameters: Names or patterns, as there; they select the rows.
+        dtype: Precision, as there.
+        tol: Relative tolerance of ``top_eigenvalues``.
+        probes: Probes of ``trace`` for each block; by default the traces are exact where that is possible.
+        seed: Seed of both.
 
-    Raises
-    ------
-    FlatlibError: for an unknown `block`, and whatever the operator and the two measures refuse.
+    Returns:
+        A table indexed by the block's name, in the model's order, with the columns ``size``, ``eigenvalue``,
+        ``residual``, ``converged``, ``trace``, ``trace_standard_error``, ``trace_exact`` and ``products``; ``attrs``
+        has the batch-norm mode, the number of examples and the dtype.
+
+    Raises:
+        FlatlibError: If ``block`` is unknown, or the operator or one of the two measures refuses an argument.
     """
+    import pandas as pd  # here, so that flatlib.curvature imports without it
+
     if block not in BLOCKS:
         raise FlatlibError(f'block="{block}" is unknown; choose one of {", ".join(BLOCKS)}')
     whole = HessianOperator(
@@ -67,17 +81,19 @@ def per_layer(
             whole.model, whole.loss, whole.data, batch_norm=batch_norm, chunk_size=whole.chunk_size, parameters=members
         )
         top = top_eigenvalues(operator, tol=tol, seed=seed)
-        known = traces is not None
-        found = None if known else trace(operator, probes=probes, seed=seed)
+        if traces is not None:
+            found = Estimate(sum(traces[name] for name in members), 0.0, 0, True)
+        else:
+            found = trace(operator, probes=probes, seed=seed)
         rows[title] = {
             "size": operator.shape[0],
             "eigenvalue": float(top.values[0]),
             "residual": float(top.residuals[0]),
             "converged": top.converged,
-            "trace": sum(traces[name] for name in members) if known else found.value,
-            "trace_standard_error": 0.0 if known else found.standard_error,
-            "trace_exact": known or found.exact,
-            "products": top.products + (0 if known else found.products),
+            "trace": found.value,
+            "trace_standard_error": found.standard_error,
+            "trace_exact": found.exact,
+            "products": top.products + found.products,
         }
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("block")
     table.attrs = {"batch_norm": batch_norm, "examples": whole.examples, "dtype": str(whole.torch_dtype)}

@@ -1,8 +1,10 @@
-"""The Hessian as an adaptive optimizer sees it: preconditioned by the optimizer's own second moments."""
+"""Curvature as an optimizer sees it: the Hessian preconditioned by Adam's second moments, and stability thresholds."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
@@ -11,16 +13,19 @@ from flatlib.errors import FlatlibError
 
 
 class PreconditionedOperator:
-    r"""$P^{-1/2} H P^{-1/2}$ for a diagonal $P > 0$: symmetric, with the eigenvalues of $P^{-1} H$.
+    r"""Matrix $P^{-1/2} H P^{-1/2}$ for a diagonal $P > 0$: symmetric, with the eigenvalues of $P^{-1} H$.
 
-    Parameters
-    ----------
-    operator: H, (n, n).
-    preconditioner: (n,) diagonal of P, in the order of the operator's parameters.
+    >>> H = HessianOperator(torch.nn.Linear(2, 1), "mse", (torch.eye(2), torch.ones(2, 1)))
+    >>> halved = PreconditionedOperator(H, torch.full((3,), 2.0))
+    >>> torch.allclose(halved.to_dense(), H.to_dense() / 2)
+    True
 
-    Raises
-    ------
-    FlatlibError: if the preconditioner is not n positive finite numbers.
+    Args:
+        operator: H, (n, n).
+        preconditioner: Diagonal of P, (n,), in the order of the operator's parameters.
+
+    Raises:
+        FlatlibError: If the preconditioner is not n positive finite numbers.
     """
 
     def __init__(self, operator: HessianOperator, preconditioner: Tensor):
@@ -35,19 +40,19 @@ class PreconditionedOperator:
 
     @property
     def noise(self) -> float:
-        """As `CurvatureOperator.noise`."""
+        """Norm that rounding gives a zero product, as of ``CurvatureOperator``."""
         return float(self._scale.max()) ** 2 * self._operator.noise
 
     def matvec(self, v: Tensor) -> Tensor:
-        """Product with v of shape (n,)."""
+        """Return the product with v of shape (n,)."""
         return self._scale * self._operator.matvec(self._scale * v)
 
     def matmat(self, V: Tensor) -> Tensor:
-        """Product with V of shape (n, k)."""
+        """Return the product with V of shape (n, k)."""
         return self._scale[:, None] * self._operator.matmat(self._scale[:, None] * V)
 
     def to_dense(self) -> Tensor:
-        """The (n, n) matrix, for small n."""
+        """Return the (n, n) matrix, from n products."""
         return self._scale[:, None] * self._operator.to_dense() * self._scale
 
 
@@ -60,45 +65,57 @@ def preconditioned_eigenvalue(
     start: Tensor | None = None,
     seed: int = 0,
 ) -> Eigenvalues:
-    r"""The largest eigenvalue of $P^{-1/2} H P^{-1/2}$, the preconditioned sharpness of Cohen et al. 2022.
+    r"""Compute the preconditioned sharpness, the largest eigenvalue of $P^{-1/2} H P^{-1/2}$.
 
-    Full-batch Adam trains where it equilibrates at `adam_stability_threshold` ("Adaptive gradient methods at the edge
-    of stability", sections 2 and 3).
+    In full-batch training with Adam it settles at ``adam_stability_threshold`` (Cohen et al. 2022, "Adaptive gradient
+    methods at the edge of stability", arXiv:2207.14484, sections 2 and 3).
 
-    Parameters
-    ----------
-    operator: of the Hessian, (n, n).
-    preconditioner: (n,) diagonal of P, for Adam from `adam_preconditioner`.
-    tol, max_products, start, seed: as for `top_eigenvalues`, of the preconditioned operator: the `vectors` of an
-        earlier call are a warm `start`. Residuals are in its coordinates, too.
+    >>> H = HessianOperator(torch.nn.Linear(2, 1, bias=False), "mse", (torch.eye(2), torch.ones(2, 1)))
+    >>> round(float(preconditioned_eigenvalue(H, torch.tensor([0.5, 2.0])).values[0]), 6)  # H is the unit matrix
+    2.0
 
-    Raises
-    ------
-    FlatlibError: for a preconditioner that is not n positive numbers, and what `top_eigenvalues` refuses.
+    Args:
+        operator: Hessian, (n, n).
+        preconditioner: Diagonal of P, (n,), for Adam from ``adam_preconditioner``.
+        tol: Relative tolerance, as for ``top_eigenvalues``.
+        max_products: Limit of products, as there.
+        start: Warm start, such as the ``vectors`` of an earlier call.
+        seed: Seed of the random part of the start.
+
+    Returns:
+        The eigenvalue; its residual and vector are in the coordinates of the preconditioned matrix.
+
+    Raises:
+        FlatlibError: If the preconditioner is not n positive numbers, or ``top_eigenvalues`` refuses an argument.
     """
     preconditioned = PreconditionedOperator(operator, preconditioner)
     return top_eigenvalues(preconditioned, tol=tol, max_products=max_products, start=start, seed=seed)
 
 
 def adam_preconditioner(optimizer: Optimizer, model: nn.Module, operator: HessianOperator) -> Tensor:
-    r"""Diagonal of $P_t = (1 - \beta_1^t) \big(\sqrt{\nu_t / (1 - \beta_2^t)} + \epsilon\big)$ after t steps of Adam.
+    r"""Return the diagonal of $P_t = (1 - \beta_1^t) \big(\sqrt{\nu_t / (1 - \beta_2^t)} + \epsilon\big)$ of Adam.
 
-    Adam's step is $\eta P_t^{-1} m_t$ with the raw first moment $m_t$, so that the bias correction of both moments is
-    in P (Cohen et al. 2022, section 2). With `amsgrad`, $\nu_t$ is the running maximum. Weight decay is not in P.
+    Adam's step is $\eta P_t^{-1} m_t$ with the raw first moment $m_t$, so that both bias corrections are in P (Cohen et
+    al. 2022, section 2). With ``amsgrad``, $\nu_t$ is the running maximum. Weight decay is not in P.
 
-    Parameters
-    ----------
-    optimizer: torch's Adam or AdamW after at least one step.
-    model: whose parameters it optimizes, by the names that the operator uses.
-    operator: gives the parameters and their order.
+    >>> model = torch.nn.Linear(2, 1)
+    >>> optimizer = torch.optim.Adam(model.parameters())
+    >>> model(torch.eye(2)).sum().backward()
+    >>> optimizer.step()
+    >>> H = HessianOperator(model, "mse", (torch.eye(2), torch.ones(2, 1)))
+    >>> adam_preconditioner(optimizer, model, H).float()  # after one step 0.1 of the absolute gradient: weight, bias
+    tensor([0.1000, 0.1000, 0.2000])
 
-    Returns
-    -------
-    (n,) float64 on the operator's device, in the units of the gradient.
+    Args:
+        optimizer: PyTorch's Adam or AdamW after at least one step.
+        model: Network whose parameters it optimizes, with the names that the operator uses.
+        operator: Operator that gives the parameters and their order.
 
-    Raises
-    ------
-    FlatlibError: for another optimizer, a parameter which it does not hold, or which it has not yet stepped.
+    Returns:
+        (n,) float64 on the operator's device, in the units of the gradient.
+
+    Raises:
+        FlatlibError: If the optimizer is another, or does not hold a parameter or has not stepped it yet.
     """
     if not isinstance(optimizer, Adam | AdamW):
         raise FlatlibError(f"{type(optimizer).__name__} is not Adam or AdamW: its preconditioner is not known")
@@ -123,15 +140,53 @@ def _adam_diagonal(state: dict, group: dict) -> Tensor:
 
 
 def adam_stability_threshold(learning_rate: float, beta1: float = 0.9) -> float:
-    r"""$\frac{2 + 2\beta_1}{(1 - \beta_1)\,\eta}$: Adam with a frozen preconditioner diverges on a quadratic above it
-    (Cohen et al. 2022, section 2).
+    r"""Return $\frac{2 + 2\beta_1}{(1 - \beta_1)\,\eta}$, above which Adam with a frozen preconditioner diverges.
+
+    The statement is for quadratics (Cohen et al. 2022, section 2).
 
     >>> round(adam_stability_threshold(1.0), 9)
     38.0
 
-    Parameters
-    ----------
-    learning_rate: $\eta$.
-    beta1: $\beta_1$, the decay of Adam's first moment.
+    Args:
+        learning_rate: $\eta$.
+        beta1: Decay $\beta_1$ of Adam's first moment.
     """
     return (2 + 2 * beta1) / ((1 - beta1) * learning_rate)
+
+
+def stability_threshold(optimizer: Optimizer) -> float | None:
+    r"""Return the largest stable eigenvalue for full batches: the Hessian's, or the preconditioned Hessian's for Adam.
+
+    It is $2/\eta$ for gradient descent, $(2 + 2\beta)/\eta$ with momentum, $(2 + 2\beta) / ((1 + 2\beta)\,\eta)$ with
+    Nesterov's (Cohen et al. 2021, "Gradient descent on neural networks typically occurs at the edge of stability",
+    arXiv:2103.00065, appendix B), and ``adam_stability_threshold`` for Adam and AdamW. Weight decay is ignored.
+
+    >>> round(stability_threshold(torch.optim.SGD([torch.ones(1)], lr=0.1, momentum=0.9)), 9)
+    38.0
+
+    Args:
+        optimizer: Any optimizer of PyTorch.
+
+    Returns:
+        The threshold in units of the loss, or None where it is unknown: for another optimizer, dampening, or parameter
+        groups with different settings.
+    """
+    names = ("lr", "betas", "momentum", "nesterov", "dampening", "maximize")
+    settings = {tuple(_to_number(group.get(name)) for name in names) for group in optimizer.param_groups}
+    if len(settings) > 1:
+        return None
+    group = optimizer.param_groups[0]
+    rate = float(group["lr"])
+    if rate <= 0 or group.get("maximize"):
+        return None
+    if isinstance(optimizer, Adam | AdamW):
+        return adam_stability_threshold(rate, float(group["betas"][0]))
+    if not isinstance(optimizer, SGD) or group["dampening"]:
+        return None
+    beta = group["momentum"]
+    return (2 + 2 * beta) / ((1 + 2 * beta if group["nesterov"] else 1) * rate)
+
+
+def _to_number(setting: Any) -> Any:
+    """Return a tensor's value: two tensors of one value would be two members of a set."""
+    return setting.item() if isinstance(setting, Tensor) else setting

@@ -1,4 +1,4 @@
-"""PyHessian's power iteration (Yao et al. 2020) behind this package's operator, accepted by its true residual."""
+"""Wrapper of PyHessian (Yao et al. 2020): its products and power iteration, accepted by the true residual."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -10,40 +10,38 @@ import torch
 from pyhessian.utils import group_add, group_product, orthnormal
 from torch import Tensor
 
-from flatlib.curvature.operators.double_backward import FastLayers
+from flatlib.curvature.operators.double_backward import FastDoubleBackward
 from flatlib.curvature.operators.frozen_model import measurement_mode, set_modes
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.operators.symmetry import require_symmetry
 from flatlib.curvature.spectrum.lanczos import ROUNDING
+from flatlib.curvature.spectrum.lanczos_search import SIGNS, EigenvalueRequest, Eigenvalues, initial_vector
 from flatlib.errors import FlatlibError
 
-STALLED = 0.9
-"""An unshifted iteration is shifted when `PATIENCE` products leave more than this part of the residual; tuned."""
-PATIENCE = 20
-WRONG_END = 0.1
-"""The dominant eigenvalue is known to be of the unwanted end when the residual is below this part of it; tuned."""
-DEFLATION = 0.1
-"""Part of the tolerance asked of vectors which later ones are made orthogonal to: their error enters those; tuned."""
+MAX_PRODUCTS = 1000  # default limit; power iteration needs 20 to 300 products for the largest eigenvalue at tol=1e-3
+PATIENCE = 20  # products between the residuals that STALLED compares
+STALLED = 0.9  # shift an unshifted iteration whose residual fell by less than this factor; tuned
+WRONG_END = 0.1  # relative residual below which the dominant eigenvalue's sign is trusted; tuned
+DEFLATION = 0.1  # part of the tolerance for vectors that later ones are made orthogonal to, whose error they inherit
 
 Vector = list[Tensor]
 
 
 class Pair(NamedTuple):
-    """An approximate eigenpair of the scaled Hessian: the value, ||Hv - value v||, the unit vector v, and whether the
-    iteration was heading for the wanted end of the spectrum."""
+    """Approximate eigenpair of the scaled Hessian."""
 
     value: float
-    residual: float
+    residual: float  # ||Hv - value v|| for the unit vector v
     vector: Vector
-    wanted_end: bool
+    is_requested_end: bool  # whether the iteration was heading for the requested end of the spectrum
 
 
 class PyHessianProducts:
     r"""PyHessian's Hessian-vector products of a scaled loss, on the operator's copy of the model and its chunks.
 
     - The scale makes $\|H\| \gtrsim 1$, so that PyHessian's guards of 1e-6 do not swallow small Hessians.
-    - Gradients are cleared before and after: its `backward` adds to what it finds, and what it leaves holds the graph.
-    - Its `eval()` is undone for train-mode batch norm; the caller's model is never seen.
+    - Gradients are cleared before and after: its ``backward`` adds to them, and leaves some that hold the graph.
+    - Its ``eval()`` is undone for train-mode batch norm; the caller's model is never touched.
     - $0 \cdot \|\theta\|^2$ is added to the loss, so that parameters without a second derivative have a zero one.
     - The device is the operator's.
     """
@@ -51,8 +49,7 @@ class PyHessianProducts:
     def __init__(self, operator: HessianOperator):
         self.used = 0
         self.scale: float | None = None
-        self.largest = 0.0
-        """Largest ||Hv|| seen for a unit vector, a lower bound of the scaled ||H||."""
+        self.largest = 0.0  # largest ||Hv|| of a unit vector so far, a lower bound of the scaled ||H||
         self._before: tuple[Vector, Vector] | None = None  # the last vector and its product
         self._operator = operator
         self._parameters = list(operator.parameters.values())
@@ -65,23 +62,23 @@ class PyHessianProducts:
 
     @property
     def rounding(self) -> float:
-        """What is indistinguishable from zero beside ||H||."""
+        """Numbers below this are zero to rounding, relative to ||H||."""
         return ROUNDING * torch.finfo(self._operator.torch_dtype).eps * self.largest
 
     def __call__(self, v: Vector) -> Vector:
-        """$Hv$ for a unit vector v, scaled by one over the norm of the first product."""
+        """Return $Hv$ for a unit vector v, divided by the norm of the first product."""
         self.used += 1
-        with measurement_mode(self._operator.device), _cleared(self._operator), FastLayers():
+        with measurement_mode(self._operator.device), _cleared(self._operator), FastDoubleBackward():
             _, product = self._hessian.dataloader_hv_product(v)
         largest_entry = max(float(piece.abs().max()) for piece in product)
         if not largest_entry < float("inf"):
             raise FlatlibError("a Hessian-vector product is not finite: the curvature is not defined")
         if self.scale is None and largest_entry > 0:
             product = [piece / largest_entry for piece in product]
-            length = _length(product)
-            product = [piece / length for piece in product]
-            self.scale = 1 / (largest_entry * length)
-        self.largest = max(self.largest, _length(product))
+            norm = _norm(product)
+            product = [piece / norm for piece in product]
+            self.scale = 1 / (largest_entry * norm)
+        self.largest = max(self.largest, _norm(product))
         if self._before is not None:
             v_before, product_before = self._before
             difference = float(group_product(v_before, product)) - float(group_product(product_before, v))
@@ -90,28 +87,50 @@ class PyHessianProducts:
         return product
 
     def pieces(self, v: Tensor) -> Vector:
-        """A flat vector as one new tensor per parameter; PyHessian's utilities work in place."""
+        """Split a flat vector into one new tensor per parameter; PyHessian's utilities work in place."""
         return [part.reshape(p.shape).clone() for part, p in zip(v.split(self._sizes), self._parameters, strict=True)]
 
     def _criterion(self, output: Tensor, target: Tensor) -> Tensor:
-        nothing = sum((p * p).sum() for p in self._parameters) * 0.0
-        return (self.scale or 1.0) * self._operator.checked_loss(output, target) + nothing
+        zero = sum((p * p).sum() for p in self._parameters) * 0.0
+        return (self.scale or 1.0) * self._operator.checked_loss(output, target) + zero
+
+
+def pyhessian_eigenvalues(
+    operator: HessianOperator, start: Tensor | str | None, generator: torch.Generator, request: EigenvalueRequest
+) -> Eigenvalues:
+    """Compute the requested eigenvalues by PyHessian's power iteration; see ``top_eigenvalues``."""
+    k, ends, tol, max_products = request
+    products = PyHessianProducts(operator)
+    limit = max_products or MAX_PRODUCTS
+
+    def random() -> Vector:
+        return products.pieces(initial_vector(operator, None, generator))
+
+    pairs: list[Pair] = []
+    for later, end in zip(reversed(range(len(ends))), ends, strict=True):
+        vector = random() if pairs else products.pieces(initial_vector(operator, start, generator))
+        pairs += power_iteration(products, vector, random, k, SIGNS[end], tol, limit - k * later)
+    values = torch.tensor([pair.value for pair in pairs], dtype=torch.float64)
+    residuals = torch.tensor([pair.residual for pair in pairs], dtype=torch.float64)
+    bound = torch.clamp(tol * values.abs(), min=products.rounding)
+    columns = torch.stack([torch.cat([piece.flatten() for piece in pair.vector]) for pair in pairs], 1)
+    return Eigenvalues(
+        values / (products.scale or 1.0),
+        residuals / (products.scale or 1.0),
+        columns / torch.linalg.vector_norm(columns, dim=0),
+        products.used,
+        bool((residuals <= bound).all()) and all(pair.is_requested_end for pair in pairs),
+    )
 
 
 def power_iteration(
-    products: PyHessianProducts,
-    start: Vector,
-    random: Callable[[], Vector],
-    k: int,
-    sign: int,
-    tol: float,
-    limit: int,
+    products: PyHessianProducts, start: Vector, random: Callable[[], Vector], k: int, sign: int, tol: float, limit: int
 ) -> list[Pair]:
-    """The k largest (sign 1) or smallest (sign -1) eigenpairs, each iterated orthogonally to those before it.
+    """Compute the k largest (sign 1) or smallest (sign -1) eigenpairs, each orthogonal to those before it.
 
     PyHessian's own loop stops when its value changes little, whatever the residual, returns the value that is largest
     in magnitude, and between eigenvalues a and -a stops anywhere. This one, on PyHessian's products and vector
-    operations, accepts on the residual only.
+    operations, stops on the residual only.
     """
     pairs: list[Pair] = []
     for later in reversed(range(k)):
@@ -130,9 +149,9 @@ def _iterate(
     tol: float,
     limit: int,
 ) -> Pair:
-    """Power iteration on H, and on H + sign rho I once the other end dominates or the iteration stalls.
+    """Iterate on H, and on H + sign rho I once the other end dominates or the iteration stalls.
 
-    rho, the largest ||Hv|| seen, makes every shifted eigenvalue of the wanted sign. The first iteration of all starts
+    rho, the largest ||Hv|| so far, gives every shifted eigenvalue the requested sign. The very first iteration starts
     unshifted, as the dominant end is not known yet.
     """
     shift = sign * products.largest
@@ -141,7 +160,7 @@ def _iterate(
         v = orthnormal(v, found)
         product = products(v)
         value = float(group_product(product, v) / group_product(v, v))
-        residual = _length([hv - value * piece for hv, piece in zip(product, v, strict=True)])
+        residual = _norm([hv - value * piece for hv, piece in zip(product, v, strict=True)])
         residuals.append(residual)
         other_end = shift == 0 and sign * value < 0
         accepted = residual <= max(tol * abs(value), products.rounding) and not other_end
@@ -155,12 +174,13 @@ def _iterate(
             v = group_add(list(product), v, alpha=shift)
 
 
-def _length(v: Vector) -> float:
+def _norm(v: Vector) -> float:
     return float(group_product(v, v)) ** 0.5
 
 
 @contextmanager
 def _cleared(operator: HessianOperator) -> Iterator[None]:
+    """Clear the model's gradients before and after, and silence PyTorch's warning about them."""
     operator.model.zero_grad(set_to_none=True)
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""The Hessian of the loss in each example's own outputs, as a sum of weighted squares."""
+"""Factors of the output Hessian: the loss's Hessian in each example's own outputs, as a sum of weighted squares."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -6,48 +6,51 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.empirical_risk import cross_entropy, mse
+from flatlib.losses import cross_entropy, mse
 
-Squares = Iterator[tuple[Tensor, Tensor]]
-MATRIX_MEMORY = 2**30
-"""Bytes that the vectors (D, N, D) may take: 13,000 examples of 100 classes. Smaller chunks have more classes."""
+Factors = Iterator[tuple[Tensor, Tensor]]
+MATRIX_MEMORY = 2**30  # bytes of the vectors (D, N, D): 13,000 examples of 100 classes, fewer of more classes
 
 
 def is_mean_of_examples(loss: Callable[[Tensor, Tensor], Tensor], target: Tensor) -> bool:
-    """Whether the loss is known to average over examples with equal weights: a class of -100 has none."""
+    """Return whether the loss is known to weight all examples equally; a class of -100 has no weight."""
     return loss is mse or (loss is cross_entropy and (target.is_floating_point() or bool((target >= 0).all())))
 
 
-def output_hessian_factors(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor) -> Squares | None:
-    r"""Weights $w_{ik}$ (N,) and vectors $s_{ik}$ (N, D) for k = 1, 2, ..., in float64, so that the mean loss of N
-    outputs of D numbers has the Hessian $\sum_k w_{ik} s_{ik} s_{ik}^\top$ in those of example i.
+def output_hessian_factors(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor) -> Factors | None:
+    r"""Factor the Hessian of the mean loss in the outputs of each example i as $\sum_k w_{ik} s_{ik} s_{ik}^\top$.
 
-    None if the loss mixes examples (a softmax over the batch), where that is not its Hessian, or if it needs too much
-    memory, or cannot be evaluated in float64.
+    Args:
+        loss: Mean loss of N examples.
+        output: Outputs, N rows of D numbers.
+        target: Targets.
+
+    Returns:
+        Pairs of weights (N,) and vectors (N, D) for k = 1, 2, ..., in float64; None if the loss mixes examples (a
+        softmax over the batch), needs more than ``MATRIX_MEMORY``, or cannot be evaluated in float64.
     """
     if 8 * len(output) * output[0].numel() ** 2 > MATRIX_MEMORY:
         return None
     output = output.detach().double()
     if loss is mse:
-        return _mse_squares(output.flatten(1))
+        return _mse_factors(output.flatten(1))
     if loss is cross_entropy and output.ndim == 2 and is_mean_of_examples(loss, target):
-        return _cross_entropy_squares(output, target)
-    return _autograd_squares(loss, output, target.double() if target.is_floating_point() else target)
+        return _cross_entropy_factors(output, target)
+    return _autograd_factors(loss, output, target.double() if target.is_floating_point() else target)
 
 
-def _mse_squares(output: Tensor) -> Squares:
+def _mse_factors(output: Tensor) -> Factors:
     n, d = output.shape
     weight = torch.full((n,), 2 / (n * d), dtype=output.dtype, device=output.device)
     for row in torch.eye(d, dtype=output.dtype, device=output.device):
         yield weight, row.expand(n, d)
 
 
-def _cross_entropy_squares(output: Tensor, target: Tensor) -> Squares:
-    r"""$\mathrm{diag}(p) - p p^\top = \sum_{k < C} d_k l_k l_k^\top$, with $q_k = \sum_{j > k} p_j$,
-    $d_k = p_k q_k / q_{k-1}$ and $l_k = e_k - \sum_{j > k} (p_j / q_k) e_j$: one square fewer than classes, and no
-    difference of nearly equal numbers in a confident network.
+def _cross_entropy_factors(output: Tensor, target: Tensor) -> Factors:
+    r"""Factor $\mathrm{diag}(p) - p p^\top = \sum_{k < C} d_k l_k l_k^\top$ (Tanabe and Sagae 1992).
 
-    Source: Tanabe and Sagae 1992, the Cholesky decomposition of a multinomial covariance.
+    With $q_k = \sum_{j > k} p_j$, $d_k = p_k q_k / q_{k-1}$ and $l_k = e_k - \sum_{j > k} (p_j / q_k) e_j$ there is one
+    square fewer than classes, and no difference of nearly equal numbers in a confident network.
     """
     p = output.softmax(1)
     total = target.double().sum(1) if target.is_floating_point() else torch.ones_like(p[:, 0])
@@ -61,8 +64,8 @@ def _cross_entropy_squares(output: Tensor, target: Tensor) -> Squares:
     return zip(weights.T, vectors, strict=True)
 
 
-def _autograd_squares(loss: Callable, output: Tensor, target: Tensor) -> Squares | None:
-    """The eigenvectors of each example's matrix, found by one derivative of the loss's gradient for each output."""
+def _autograd_factors(loss: Callable, output: Tensor, target: Tensor) -> Factors | None:
+    """Factor each example's matrix by its eigenvectors; it takes one derivative of the gradient per output."""
     n, d = len(output), output[0].numel()
     loss = copy.deepcopy(loss).double() if isinstance(loss, nn.Module) else loss
     flat = output.flatten(1).requires_grad_()

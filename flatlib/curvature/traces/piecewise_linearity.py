@@ -1,55 +1,34 @@
-"""Which operations a network is made of between its parameters and its outputs, read off autograd's own graph."""
+"""Proof that a network is piecewise linear in each parameter, read from autograd's graph."""
 
+import functools
+import operator
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-MOVES = [
-    "T",
-    "Transpose",
-    "Permute",
-    "View",
-    "UnsafeView",
-    "Expand",
-    "Squeeze",
-    "Unsqueeze",
-    "Slice",
-    "Select",
-    "Index",
-]
-COPIES = [
-    "Split",
-    "SplitWithSizes",
-    "Unbind",
-    "Cat",
-    "Stack",
-    "Clone",
-    "Alias",
-    "IndexSelect",
-    "Gather",
-    "Repeat",
-    "Roll",
-]
+MOVES = ["T", "Transpose", "Permute", "View", "UnsafeView", "Expand", "Squeeze", "Unsqueeze", "Slice", "Select"]
+SPLITS = ["Split", "SplitWithSizes", "Unbind", "Cat", "Stack", "Index", "IndexSelect", "Gather"]
+COPIES = ["Clone", "Alias", "Repeat", "Roll"]
 SUMS = ["Add", "Sub", "Rsub", "Neg", "Mean", "Sum", "AvgPool2D", "AdaptiveAvgPool2D", "ConstantPadNd", "Flip", "ToCopy"]
 KINKS = ["Relu", "LeakyRelu", "Threshold", "Hardtanh", "Abs", "Clamp", "ClampMin", "ClampMax", "Where", "MaskedFill"]
 MAXIMA = ["Maximum", "Minimum", "Max", "Min", "Amax", "Amin", "MaxPool2DWithIndices", "AdaptiveMaxPool2D"]
-LINEAR = frozenset([*MOVES, *COPIES, *SUMS, *KINKS, *MAXIMA])
-"""Linear, or linear between kinks at which autograd, too, sees no second derivative."""
+# Linear, or linear between kinks at which autograd, too, has no second derivative:
+LINEAR = frozenset([*MOVES, *SPLITS, *COPIES, *SUMS, *KINKS, *MAXIMA])
+# Linear in each input with the others fixed:
 MULTILINEAR = frozenset({"Mul", "Mm", "Bmm", "Mv", "Addmm", "Addmv", "Baddbmm", "Dot", "Convolution", "PreluKernel"})
-"""Linear in each input with the others fixed."""
+# Multilinear in input, weight and bias with running statistics; not linear with those of the batch:
 BATCH_NORMS = frozenset({"NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm"})
-"""Multilinear in input, weight and bias with running statistics; not linear at all with those of the batch."""
-BUILT_IN = re.compile(r"(\w+)Backward\d+")
-"""The names of torch's own operations; a custom `autograd.Function` has no number."""
+BUILT_IN = re.compile(r"(\w+)Backward\d+")  # torch's own operations; a custom ``autograd.Function`` has no number
 
 
 class GraphStructure(NamedTuple):
     """How a block's parameters enter an output.
 
-    uses: how many operations take each parameter, by name; 0 if the output does not depend on it.
-    nodes: the graph's operations on the way from the parameters to the output.
-    linear: whether the output is known to be piecewise linear in each parameter with the others fixed.
+    Attributes:
+        uses: Number of operations that take each parameter, by name; 0 if the output does not depend on it.
+        nodes: The graph's operations between the parameters and the output.
+        linear: Whether the output is known to be piecewise linear in each parameter with the others fixed.
     """
 
     uses: dict[str, int]
@@ -58,14 +37,13 @@ class GraphStructure(NamedTuple):
 
 
 def analyze_graph(output: Tensor, parameters: dict[str, nn.Parameter]) -> GraphStructure:
-    r"""Walk from the output to the parameters.
+    r"""Walk from the output to the parameters and collect how these enter it.
 
-    Every operation was recorded, also those that a custom `forward` hides and no list of layers shows; those upstream
-    of the parameters were not, and do not matter. The claim `linear` is proved by induction along the graph: where each
-    input of an operation is piecewise linear in a parameter tensor with the others fixed, so is its result if the
-    operation is linear, or multilinear with the parameter in at most one of its inputs. A residual connection adds, and
-    is linear; a gate $x \cdot g(x)$ or a weight used twice in a row puts one parameter in both factors, and is not.
-    An operation that is not listed above, a custom `autograd.Function` among them, counts as not linear.
+    The graph has every operation downstream of the parameters, also those in a custom ``forward``. Linearity is proved
+    by induction: where each input of an operation is piecewise linear in a parameter tensor with the others fixed, so
+    is its result if the operation is linear, or multilinear with the parameter in at most one input. A residual
+    connection adds, and is linear; a gate $x \cdot g(x)$ or a weight used twice in a row puts one parameter in both
+    factors, and is not. Operations not listed above, such as a custom ``autograd.Function``, count as not linear.
     """
     bits = {id(p): 1 << i for i, p in enumerate(parameters.values())}
     names = {id(p): name for name, p in parameters.items()}
@@ -92,15 +70,14 @@ def analyze_graph(output: Tensor, parameters: dict[str, nn.Parameter]) -> GraphS
             if id(getattr(following, "variable", None)) in names:
                 uses[names[id(following.variable)]] += 1
         masks = [reach[following] for following in inputs]
-        reach[node] = 0
-        for mask in masks:
-            reach[node] |= mask
+        reach[node] = _union(masks)
         linear = linear and _is_linear(node, masks)
     del reach[None]
     return GraphStructure(uses, {node for node, mask in reach.items() if mask}, linear)
 
 
-def _is_linear(node, masks: list[int]) -> bool:
+def _is_linear(node: Any, masks: list[int]) -> bool:
+    """Return whether an operation whose inputs depend on these parameters is linear in each of them."""
     if not any(masks):
         return True
     built_in = BUILT_IN.fullmatch(type(node).__name__)
@@ -115,7 +92,4 @@ def _is_linear(node, masks: list[int]) -> bool:
 
 
 def _union(masks: list[int]) -> int:
-    union = 0
-    for mask in masks:
-        union |= mask
-    return union
+    return functools.reduce(operator.or_, masks, 0)

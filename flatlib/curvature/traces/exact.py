@@ -1,4 +1,4 @@
-"""The trace of every parameter tensor's block without random probes, from one backward pass per output."""
+"""Exact trace of every parameter tensor's diagonal block, from one backward pass per output."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,35 +10,35 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from flatlib.curvature.operators.base import CurvatureOperator
 from flatlib.curvature.operators.frozen_model import measurement_mode
 from flatlib.curvature.operators.gauss_newton import GaussNewtonOperator
-from flatlib.curvature.trace.example_gradient_norms import gradient_squared_norms, is_known, patch_size
-from flatlib.curvature.trace.output_hessian import is_mean_of_examples, output_hessian_factors
-from flatlib.curvature.trace.piecewise_linearity import analyze_graph
+from flatlib.curvature.traces.example_gradient_norms import gradient_squared_norms, is_known, patch_size
+from flatlib.curvature.traces.output_hessian import is_mean_of_examples, output_hessian_factors
+from flatlib.curvature.traces.piecewise_linearity import analyze_graph
 from flatlib.errors import FlatlibError, NotFinite
 
-PART_MEMORY = 2**27
-"""Bytes of unfolded images held at a time; tuned on a CPU, where parts of 4 and 16 MiB were slower."""
+PART_MEMORY = 2**27  # bytes of unfolded images held at a time; tuned on a CPU, parts of 4 and 16 MiB were slower
 
 
 class Recording(NamedTuple):
-    """A forward pass: its outputs, and what went into each layer and where its output stands in the graph."""
+    """Forward pass: its outputs, and for every call of a layer its input and the output's place in the graph."""
 
     output: Tensor
-    calls: dict[nn.Module, list[tuple[Tensor, GradientEdge]]]
+    calls: dict[nn.Module, list[tuple[Tensor | None, GradientEdge]]]
 
 
 def exact_traces(operator: CurvatureOperator) -> dict[str, float] | None:
-    r"""The trace of each parameter tensor's diagonal block, by name; None where it is not known to be exact.
+    r"""Compute the trace of each parameter tensor's diagonal block, or return None where it is not known to be exact.
 
-    For the Gauss-Newton matrix it is $\sum_i \sum_k w_{ik} \|J_i^\top s_{ik}\|^2$ with the squares of `output_hessian_factors`.
-    The Hessian's has in addition $\partial L / \partial f_{ic} \cdot \partial^2 f_{ic} / \partial \theta_j^2$, summed
-    over all i, c and j. Every such term vanishes if each single parameter enters the outputs piecewise linearly, the
-    others fixed: true of the weights and biases of ReLU networks, residual or not, of batch norm's scale and shift with
-    running statistics, and so of every block of these. `analyze_graph` proves it, or there is no exact trace.
+    For the Gauss-Newton matrix it is $\sum_i \sum_k w_{ik} \|J_i^\top s_{ik}\|^2$ with the factors of
+    ``output_hessian_factors``. The Hessian's has in addition
+    $\partial L / \partial f_{ic} \cdot \partial^2 f_{ic} / \partial \theta_j^2$, summed over i, c and j. These terms
+    vanish if each single parameter enters the outputs piecewise linearly, the others fixed: true of weights and biases
+    of ReLU networks, residual or not, and of batch norm's scale and shift with running statistics. ``analyze_graph``
+    proves it, or there is no exact trace.
 
-    A layer's part of $J_i^\top s$ is $\delta_i a_i^\top$, from the layer's input $a_i$ and the back-propagated
-    $\delta_i$; its square is $\|\delta_i\|^2 \|a_i\|^2$, and no gradient of a single example is formed. This is checked
-    against autograd on one example, alone and among others, so that a layer that is not what its class says, or a model
-    which mixes examples, has no exact trace either.
+    A layer's part of $J_i^\top s$ is $\delta_i a_i^\top$, from its input $a_i$ and the back-propagated $\delta_i$; its
+    square is $\|\delta_i\|^2 \|a_i\|^2$, so that no gradient of a single example is formed. This is checked against
+    autograd on one example, alone and among others: a layer with another ``forward``, or a model that mixes examples,
+    has no exact trace either.
     """
     owners = _owners(operator)
     if owners is None:
@@ -49,7 +49,7 @@ def exact_traces(operator: CurvatureOperator) -> dict[str, float] | None:
             return None
         totals = dict.fromkeys(operator.parameters, 0.0)
         part_size = max(1, int(PART_MEMORY / (operator.torch_dtype.itemsize * per_example)))
-        for x, y in _pieces(operator, part_size):
+        for x, y in _parts(operator, part_size):
             traces = _mean_traces(operator, owners, x, y, part_size)
             if traces is None:
                 return None
@@ -61,7 +61,7 @@ def exact_traces(operator: CurvatureOperator) -> dict[str, float] | None:
 
 
 def _owners(operator: CurvatureOperator) -> dict[str, nn.Module] | None:
-    """The layer of each parameter, if all are of the kinds whose gradients are known here."""
+    """Return the layer of each parameter if the gradient norms of all are known."""
     owners = {}
     for name in operator.parameters:
         path, _, attribute = name.rpartition(".")
@@ -87,8 +87,8 @@ def _record(operator: CurvatureOperator, owners: dict[str, nn.Module], x: Tensor
             handle.remove()
 
 
-def _pieces(operator: CurvatureOperator, part_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The operator's chunks, in smaller parts wherever the loss is certain to be a mean over these too."""
+def _parts(operator: CurvatureOperator, part_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the operator's chunks, in smaller parts where the loss is known to be a mean over these too."""
     for x, y in operator.chunks():
         size = part_size if is_mean_of_examples(operator.loss, y) else len(x)
         yield from zip(x.split(size), y.split(size), strict=True)
@@ -97,32 +97,32 @@ def _pieces(operator: CurvatureOperator, part_size: int) -> Iterator[tuple[Tenso
 def _mean_traces(
     operator: CurvatureOperator, owners: dict[str, nn.Module], x: Tensor, y: Tensor, part_size: int
 ) -> dict[str, float] | None:
-    """Each block's trace for the mean loss of these examples. The graph of one part of them is held at a time."""
+    """Return each block's trace for the mean loss of these examples; one part's graph is held at a time."""
     parts = x.split(part_size)
     recording = _record(operator, owners, parts[0]) if len(parts) == 1 else None
     with torch.no_grad():
         output = recording.output.detach() if recording else torch.cat([operator.output(part) for part in parts])
-    operator._checked_loss(output, y)
-    squares = output_hessian_factors(operator.loss, output, y)
-    if squares is None:
+    operator.checked_loss(output, y)
+    factors = output_hessian_factors(operator.loss, output, y)
+    if factors is None:
         return None
-    squares = [(weight, vector.view_as(output).to(output.dtype)) for weight, vector in squares]
+    factors = [(weight, vector.view_as(output).to(output.dtype)) for weight, vector in factors]
     totals = dict.fromkeys(owners, 0.0)
     for i, part in enumerate(parts):
         here = slice(i * part_size, i * part_size + len(part))
         recording = recording or _record(operator, owners, part)
-        if not _proved(operator, owners, recording):
+        if not _is_proved(operator, owners, recording):
             return None
-        lengths = _squared_lengths(owners, recording, [vector[here] for _, vector in squares])
-        for (weight, _), found in zip(squares, lengths, strict=False):
-            for name, length in found.items():
-                totals[name] += weight[here] @ length.double()
+        norms = _squared_norms(owners, recording, [vector[here] for _, vector in factors])
+        for (weight, _), found in zip(factors, norms, strict=False):
+            for name, norm in found.items():
+                totals[name] += float(weight[here] @ norm.double())
         recording = None
-    return {name: float(total) for name, total in totals.items()}
+    return totals
 
 
-def _proved(operator: CurvatureOperator, owners: dict[str, nn.Module], recording: Recording) -> bool:
-    """Whether each parameter enters once, through its layer, and for the Hessian piecewise linearly."""
+def _is_proved(operator: CurvatureOperator, owners: dict[str, nn.Module], recording: Recording) -> bool:
+    """Return whether each parameter enters once, through its layer, and for the Hessian piecewise linearly."""
     if not recording.output.requires_grad:
         return True
     found = analyze_graph(recording.output, operator.parameters)
@@ -133,12 +133,12 @@ def _proved(operator: CurvatureOperator, owners: dict[str, nn.Module], recording
     return found.linear or isinstance(operator, GaussNewtonOperator)
 
 
-def _squared_lengths(
+def _squared_norms(
     owners: dict[str, nn.Module], recording: Recording, vectors: list[Tensor]
 ) -> Iterator[dict[str, Tensor]]:
-    r"""For k = 1, 2, ... $\|J_i^\top s_{ik}\|^2$ (N,) of each parameter tensor in use.
+    r"""Yield for k = 1, 2, ... $\|J_i^\top s_{ik}\|^2$ (N,) of each parameter tensor in use.
 
-    One k at a time: results kept between the passes would lie where the next pass finds room for its $\delta$.
+    One k at a time, since results kept between the passes would fragment the memory for the next $\delta$.
     """
     inputs = {owner: calls[0][0] for owner, calls in recording.calls.items() if calls}
     edges = [recording.calls[owner][0][1] for owner in inputs]
@@ -149,19 +149,19 @@ def _squared_lengths(
     maps = {owner: gradient_squared_norms(owner, set(names[owner]), a, len(vectors)) for owner, a in inputs.items()}
     for vector in vectors if edges else ():
         deltas = torch.autograd.grad(recording.output, edges, vector, retain_graph=True, allow_unused=True)
-        lengths = {}
+        norms = {}
         for owner, delta in zip(inputs, deltas, strict=True):
             found = {} if delta is None else maps[owner](delta)
             for attribute, name in names[owner].items():
-                lengths[name] = found[attribute] if found else vector.new_zeros(len(vector))
-        yield lengths
+                norms[name] = found[attribute] if found else vector.new_zeros(len(vector))
+        yield norms
 
 
 def _spot_check(operator: CurvatureOperator, owners: dict[str, nn.Module]) -> int | None:
-    """Numbers that an example's patches take, if autograd's gradient of one example, alone, has the lengths said here.
+    """Return the size of an example's patches if one example's gradient by autograd has the norms computed here.
 
-    They are said with the example between two others. A model that mixes examples gives it another output than alone,
-    or lets it into the others' outputs and so gives it another gradient.
+    They are computed with the example between two others: a model that mixes examples gives it another output than
+    alone, or lets it into the others' outputs and so gives it another gradient.
     """
     x, _ = next(operator.chunks())
     one, other = x[:1], x[len(x) // 2 :][:1]
@@ -171,9 +171,9 @@ def _spot_check(operator: CurvatureOperator, owners: dict[str, nn.Module]) -> in
     except FlatlibError:  # a model made for one batch size, or batch statistics of one example
         return None
     output = recording.output
-    if not isinstance(output, Tensor):  # an object, which the loss takes apart
+    if not isinstance(output, Tensor):  # an object that only the loss can read
         return None
-    if len(output) != 3 or not _well_formed(recording, 3) or not _proved(operator, owners, recording):
+    if len(output) != 3 or not _well_formed(recording, 3) or not _is_proved(operator, owners, recording):
         return None
     tolerance = torch.finfo(operator.torch_dtype).eps ** 0.5
     if not ((output[1] - alone[0]).abs() <= tolerance * output.abs().max()).all():
@@ -181,16 +181,16 @@ def _spot_check(operator: CurvatureOperator, owners: dict[str, nn.Module]) -> in
     if not output.requires_grad:
         return 1
     weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(0)).to(output)
-    said = next(_squared_lengths(owners, recording, [weights]), {})
+    norms = next(_squared_norms(owners, recording, [weights]), {})
     grads = torch.autograd.grad(alone, list(operator.parameters.values()), weights[1:2], materialize_grads=True)
     for name, gradient in zip(operator.parameters, grads, strict=True):
         true = torch.linalg.vector_norm(gradient).square()
-        if not (said.get(name, true.new_zeros(3))[1] - true).abs() <= tolerance * true:
+        if not (norms.get(name, true.new_zeros(3))[1] - true).abs() <= tolerance * true:
             return None
     return sum(patch_size(owner, calls[0][0]) for owner, calls in recording.calls.items() if calls) or 1
 
 
 def _well_formed(recording: Recording, n: int) -> bool:
-    """Whether every layer took n examples along its first dimension, in one positional argument."""
+    """Return whether every layer got n examples along its first dimension, in one positional argument."""
     inputs = [a for calls in recording.calls.values() for a, _ in calls]
     return all(a is not None and a.ndim > 1 and len(a) == n for a in inputs)

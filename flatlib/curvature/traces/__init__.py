@@ -1,0 +1,1 @@
+"""Trace of a curvature matrix: exact, or by Hutchinson's estimator."""

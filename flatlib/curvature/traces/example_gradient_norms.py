@@ -1,0 +1,106 @@
+"""Per-example gradient norms of a layer without forming the gradients (Goodfellow 2015, arXiv:1510.01799)."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NormMap = Callable[[Tensor], Tensor]
+LAYERS = (nn.Linear, nn.Conv2d, nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+def is_known(owner: nn.Module) -> bool:
+    """Return whether ``gradient_squared_norms`` holds for a layer: one of ``LAYERS`` without an overridden method."""
+    if any(map(callable, vars(owner).values())):
+        return False
+    if isinstance(owner, nn.Conv2d) and (owner.padding_mode != "zeros" or isinstance(owner.padding, str)):
+        return False
+    if isinstance(owner, nn.modules.batchnorm._BatchNorm) and (owner.training or owner.running_mean is None):
+        return False
+    return type(owner) in LAYERS
+
+
+def gradient_squared_norms(
+    owner: nn.Module, attributes: set[str], a: Tensor, passes: int
+) -> Callable[[Tensor], dict[str, Tensor]]:
+    r"""Return the map from a layer's $\delta$ (N, ...) to each example's squared gradient norm (N,), by attribute.
+
+    Args:
+        owner: Layer for which ``is_known`` holds.
+        attributes: "weight", "bias" or both.
+        a: Input of the layer, (N, ...).
+        passes: Number of $\delta$ that will be mapped, to choose the cheapest way.
+    """
+    if isinstance(owner, nn.Linear) and a.ndim == 2:
+        inputs = _squared(a)
+
+        def both(delta: Tensor) -> dict[str, Tensor]:
+            square = _squared(delta)
+            return {"weight": inputs * square, "bias": square}
+
+        return both
+    maps = {"weight": _weight_norm(owner, a, passes) if "weight" in attributes else None, "bias": _bias_norm(owner)}
+    return lambda delta: {attribute: maps[attribute](delta) for attribute in attributes}
+
+
+def _bias_norm(owner: nn.Module) -> NormMap:
+    if isinstance(owner, nn.Linear):
+        return lambda delta: _squared(delta.flatten(1, -2).sum(1))
+    return lambda delta: _squared(_sum_positions(delta))
+
+
+def _weight_norm(owner: nn.Module, a: Tensor, passes: int) -> NormMap:
+    if isinstance(owner, nn.Linear):
+        features = a.reshape(len(a), -1, a.shape[-1]).mT
+        squared_norm = _outer_product_norm(features, passes, owner.out_features)
+        return lambda delta: squared_norm(delta.reshape(len(a), -1, owner.out_features).mT)
+    if isinstance(owner, nn.Conv2d):
+        return _convolution_norm(owner, a, passes)
+    shape = (1, -1) + (1,) * (a.ndim - 2)
+    normal = (a - owner.running_mean.view(shape)) * torch.rsqrt(owner.running_var + owner.eps).view(shape)
+    return lambda delta: _squared(_sum_positions(delta * normal))
+
+
+def _sum_positions(delta: Tensor) -> Tensor:
+    """Sum (N, channels, ...) to (N, channels)."""
+    return delta.flatten(2).sum(2) if delta.ndim > 2 else delta
+
+
+def _squared(gradients: Tensor) -> Tensor:
+    """Return each example's squared norm; squaring the entries instead would copy them."""
+    return torch.linalg.vector_norm(gradients.flatten(1), dim=1).square()
+
+
+def _outer_product_norm(a: Tensor, passes: int, outputs: int) -> NormMap:
+    r"""Map $\delta$ to $\|\sum_p \delta_p a_p^\top\|^2$ for a (N, in, P) by the cheapest of three ways.
+
+    These are the product of two norms, the positions' Gram matrices, and the sum itself.
+    """
+    inputs, positions = a.shape[1:]
+    if positions == 1:
+        norms = _squared(a)
+        return lambda delta: norms * _squared(delta)
+    if positions * (inputs + passes * outputs) < passes * inputs * outputs:
+        gram = a.mT @ a
+
+        def by_gram(delta: Tensor) -> Tensor:
+            return (gram * (delta.mT @ delta)).sum((1, 2))
+
+        return by_gram
+    return lambda delta: _squared(delta @ a.mT)
+
+
+def _convolution_norm(owner: nn.Conv2d, a: Tensor, passes: int) -> NormMap:
+    """Map $\\delta$ to the squared norms for a convolution, a linear map of its unfolded patches, group by group."""
+    groups = owner.groups
+    patches = F.unfold(a, owner.kernel_size, owner.dilation, owner.padding, owner.stride)
+    patches = patches.reshape(len(a) * groups, -1, patches.shape[-1])
+    squared_norm = _outer_product_norm(patches, passes, owner.out_channels // groups)
+    return lambda delta: squared_norm(delta.reshape(len(a) * groups, -1, patches.shape[-1])).view(len(a), groups).sum(1)
+
+
+def patch_size(owner: nn.Module, a: Tensor) -> int:
+    """Return how many numbers one example's unfolded input has."""
+    area = owner.kernel_size[0] * owner.kernel_size[1] if isinstance(owner, nn.Conv2d) else 1
+    return area * a[0].numel()
