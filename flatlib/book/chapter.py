@@ -16,7 +16,7 @@ import pandas as pd
 from flatlib.book import parameters
 from flatlib.book.display import glue_texts
 from flatlib.book.paths import find_root, notebook
-from flatlib.claims import CLAIMS, Claim, claim_verdict, exclusions, format_verdicts, sentence
+from flatlib.claims import CLAIMS, Claim, claim_verdict, exclusions, format_verdicts, summarize
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.execution import Execution
@@ -120,7 +120,7 @@ class Chapter:
         and for each prediction ``measured NAME`` and ``verdict NAME``, all at this page's scale."""
         mine = verdicts[verdicts["scale"] == self.parameters.preset]
         shown = format_verdicts(mine).set_index("prediction")
-        texts = {"verdict": claim_verdict(mine), "verdict_sentence": sentence(mine), "scale": describe(runs)}
+        texts = {"verdict": claim_verdict(mine), "verdict_sentence": summarize(mine), "scale": describe(runs)}
         for name, row in shown.iterrows():
             texts |= {f"measured {name}": row["measured"], f"verdict {name}": row["verdict"]}
         glue_texts(**texts)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from flatlib.claims import CLAIMS, Rule, claim_verdict
-from flatlib.claims.concordance import concordance
+from flatlib.claims import CLAIMS, above, claim_verdict
+from flatlib.claims.concordance import stratified_kendall_tau
 from flatlib.claims.prediction import SUPPORTED
 from flatlib.config import MEASURES
 from flatlib.errors import FlatlibError
@@ -132,7 +132,7 @@ def concordances(runs: pd.DataFrame, gap: str) -> pd.DataFrame:
 
     Returns:
         One row per measure and level, with columns row (the measure's name), series (the level), estimate, low, high,
-        seeds, runs, groups, pairs, lowest, highest (see `flatlib.claims.concordance.Concordance`), above_zero (the
+        seeds, runs, groups, pairs, lowest, highest (see `flatlib.claims.concordance.StratifiedTau`), above_zero (the
         verdict on "tau > 0", as for a prediction). Measures are sorted by their tau within experiments, largest
         first; what leaves no pair to compare is not there.
     """
@@ -141,14 +141,15 @@ def concordances(runs: pd.DataFrame, gap: str) -> pd.DataFrame:
     rows = []
     for measure in measures:
         for series, held in HELD.items():
-            found = concordance(runs if held else runs.drop_duplicates("run_id"), measure, gap, held)
+            compared = runs if held else runs.drop_duplicates("run_id")
+            found = stratified_kendall_tau(compared, measure, gap, held)
             tau = found.tau
             rows.append(
                 {
                     **{"row": axis_of(measure).name, "series": series},
                     **{"estimate": tau.estimate, "low": tau.low, "high": tau.high, "seeds": tau.n},
                     **{"runs": found.runs, "groups": found.groups, "pairs": found.pairs},
-                    **{"lowest": found.lowest, "highest": found.highest, "above_zero": Rule(low=0).decide(tau)},
+                    **{"lowest": found.lowest, "highest": found.highest, "above_zero": above(0).decide(tau)},
                 }
             )
     table = pd.DataFrame(rows)

@@ -4,30 +4,12 @@ Kaur, Cohen, Lipton 2022, section 3.3. "Small" and "large" are the smallest and 
 is SAM's radius, 0 is plain SGD. Only runs at the same learning rate are compared.
 """
 
-import pandas as pd
+from flatlib.claims.prediction import Claim, Prediction, above, below
+from flatlib.claims.study import Study
 
-from flatlib.claims.contrasts import mean_over_blocks, seed_differences, seed_taus
-from flatlib.claims.prediction import Claim, Prediction, Rule
-from flatlib.claims.selection import at_batch
-
-CELL = ["batch_size", "learning_rate", "sam_rho"]
-
-
-def sharpness_order(runs: pd.DataFrame, which: str) -> pd.Series:
-    """Per seed: Kendall's tau of rho and lambda_max (mean over learning rates); -1 if each larger rho is flatter."""
-    return mean_over_blocks(
-        at_batch(runs, which, CELL), ["learning_rate"], lambda group: seed_taus(group, "sam_rho", "lambda_max")
-    )
-
-
-def gain(runs: pd.DataFrame, which: str) -> pd.Series:
-    """Per seed: points of test accuracy that SAM adds, as a mean over its radii and the learning rates."""
-    return 100 * mean_over_blocks(
-        at_batch(runs, which, CELL),
-        ["learning_rate"],
-        lambda group: seed_differences(group, "test_accuracy", group["sam_rho"] > 0, group["sam_rho"] == 0),
-    )
-
+SAM = Study(settings=("batch_size", "learning_rate", "sam_rho"), blocks=("learning_rate",))
+SMALL, LARGE = SAM.at("small"), SAM.at("large")
+GAIN = ("test_accuracy", "sam_rho > 0", "sam_rho == 0")
 
 CLAIM = Claim(
     chapter="03_sam",
@@ -41,42 +23,37 @@ CLAIM = Claim(
         Prediction(
             "sharpness (small batch)",
             "At the small batch, λ_max falls with the radius ρ.",
-            lambda runs: sharpness_order(runs, "small"),
-            "Kendall's τ of ρ and λ_max",
-            Rule(high=-0.3),
-            "λ_max falls (Figures 6, 7)",
+            SMALL.kendall("sam_rho", "lambda_max"),
+            below(-0.3),
+            reported="λ_max falls (Figures 6, 7)",
         ),
         Prediction(
             "sharpness (large batch)",
             "At the large batch, λ_max falls with ρ as well.",
-            lambda runs: sharpness_order(runs, "large"),
-            "Kendall's τ of ρ and λ_max",
-            Rule(high=-0.3),
-            "λ_max falls (Figures 6, 7)",
+            LARGE.kendall("sam_rho", "lambda_max"),
+            below(-0.3),
+            reported="λ_max falls (Figures 6, 7)",
         ),
         Prediction(
             "accuracy (small batch)",
             "At the small batch, SAM improves the test accuracy.",
-            lambda runs: gain(runs, "small"),
-            "points of test accuracy",
-            Rule(low=0),
-            "accuracy rises with ρ (Figures 6, 7)",
+            SMALL.difference(*GAIN),
+            above(0),
+            reported="accuracy rises with ρ (Figures 6, 7)",
         ),
         Prediction(
             "accuracy (large batch)",
             "At the large batch it does not: by less than half a point.",
-            lambda runs: gain(runs, "large"),
-            "points of test accuracy",
-            Rule(high=0.5),
-            "accuracy falls slightly (Figure 6)",
+            LARGE.difference(*GAIN),
+            below(0.5),
+            reported="accuracy falls slightly (Figure 6)",
         ),
         Prediction(
             "contrast",
             "SAM helps more at the small batch than at the large one.",
-            lambda runs: gain(runs, "small") - gain(runs, "large"),
-            "points of test accuracy",
-            Rule(low=0),
-            "the benefit vanishes at the large batch (section 3.3)",
+            SMALL.difference(*GAIN) - LARGE.difference(*GAIN),
+            above(0),
+            reported="the benefit vanishes at the large batch (section 3.3)",
         ),
     ),
 )

@@ -147,9 +147,9 @@ def test_sharpness_falls_with_the_learning_rate_at_the_small_batch(rerun):
 
 def test_sharpness_and_jacobian_rise_in_the_network_and_not_sharpness_in_the_linear_model(rerun):
     runs = records.table(rerun("08_progressive_sharpening").lines.values())
-    assert (ps.per_seed(ps.main_runs(runs), ps.rise) > 1).all()
-    assert (ps.per_seed(ps.main_runs(runs), ps.jacobian_growth) > 0).all()
-    assert (ps.per_seed(ps.linear(runs), ps.rise) < 0.25).all()
+    assert (ps.mean_over_runs(ps.MAIN, ps.rise, "")(runs) > 1).all()
+    assert (ps.mean_over_runs(ps.MAIN, ps.jacobian_growth, "")(runs) > 0).all()
+    assert (ps.mean_over_runs(ps.LINEAR_MODEL, ps.rise, "")(runs) < 0.25).all()
 
 
 def test_papermill_alone_computes_the_same(tmp_path, rerun):

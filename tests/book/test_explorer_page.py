@@ -11,7 +11,7 @@ from scipy.stats import kendalltau
 from flatlib.book import overview
 from flatlib.book.parameters import defaults
 from flatlib.book.paths import find_root, notebooks
-from flatlib.claims.concordance import concordance
+from flatlib.claims.concordance import stratified_kendall_tau
 
 keys = pytest.importorskip("selenium.webdriver.common.keys", reason="selenium is not installed").Keys
 waits = pytest.importorskip("selenium.webdriver.support.ui")
@@ -78,7 +78,7 @@ def test_tau_is_that_of_scipy_and_of_the_books_own_tables(explore, runs, query):
     found = levels(page)
     assert found["any two runs"][:2] == (pytest.approx(tau, abs=1e-12), len(once))
     for level, held in overview.HELD.items():
-        wanted = concordance(reached if held else once, x, y, held, resamples=2)
+        wanted = stratified_kendall_tau(reached if held else once, x, y, held, resamples=2)
         counts = (wanted.runs, wanted.groups, wanted.pairs)
         assert found[level] == (pytest.approx(wanted.tau.estimate, abs=1e-12, nan_ok=True), *counts)
     assert said(page).startswith(f"Kendall's τ = {tau:.3f}".rstrip("0").replace("-", "−"))

@@ -10,7 +10,7 @@ from flatlib.book import overview
 from flatlib.book.execute import glued
 from flatlib.book.parameters import defaults
 from flatlib.book.paths import find_root, notebooks
-from flatlib.claims import Claim, Prediction, Rule, claim_verdict, sentence
+from flatlib.claims import Claim, Prediction, Rule, Statistic, Study, above, below, between, claim_verdict, summarize
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
@@ -18,10 +18,13 @@ from flatlib.runs import records
 ROOT = find_root()
 
 
+SHARPNESS = Statistic(Study(), lambda runs: runs.groupby("seed")["lambda_max"].mean(), "")
+
+
 def claim_of(chapter: str, *rules: Rule) -> Claim:
     """One prediction for each rule, all about the mean sharpness of a seed."""
     predictions = tuple(
-        Prediction(f"p{i}", "", lambda runs: runs.groupby("seed")["lambda_max"].mean(), "", rule, "as said")
+        Prediction(f"p{i}", "", SHARPNESS, rule, "as said")
         for i, rule in enumerate(rules)
     )
     return Claim(chapter, f"Claim of {chapter} on λ_max.", "Somebody 2020, section 1", predictions)
@@ -30,7 +33,7 @@ def claim_of(chapter: str, *rules: Rule) -> Claim:
 @pytest.fixture
 def book(tmp_path, line, monkeypatch):
     """Two chapters; the gap falls with the sharpness within each, and rises from the first to the second."""
-    claims = [claim_of("02_two", Rule(low=0)), claim_of("11_eleven", Rule(low=0), Rule(high=0), Rule(low=0, high=1e9))]
+    claims = [claim_of("02_two", above(0)), claim_of("11_eleven", above(0), below(0), between(0, 1e9))]
     monkeypatch.setattr(overview, "CLAIMS", {claim.chapter: claim for claim in claims})
 
     def write(chapter, scale, model, base):
@@ -107,7 +110,7 @@ def test_what_every_chapter_announces_is_what_the_overview_says():
         path = notebooks(ROOT)[name]
         here = judged[(judged["chapter"] == name) & (judged["scale"] == defaults(path)["preset"])]
         page = nbformat.read(path, 4)
-        assert (glued(page, "verdict"), glued(page, "verdict_sentence")) == (claim_verdict(here), sentence(here))
+        assert (glued(page, "verdict"), glued(page, "verdict_sentence")) == (claim_verdict(here), summarize(here))
 
 
 def test_every_published_run_is_in_the_overview():

@@ -5,7 +5,7 @@ from math import inf, nan
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import SEEDS, line_of, noise
+from synthetic_runs import SEEDS, line_of, noise
 
 from flatlib.book.paths import find_root, notebooks
 from flatlib.claims import CLAIMS, Rule, claim_verdict, complete_cells, exclusions, format_verdicts, lr_batch, sentence
@@ -205,7 +205,7 @@ def test_a_silent_seed_is_counted():
     low = runs["trajectory"].map(lambda path: path | {"lambda_max": [1.0, 1.5, 1.2] + [1.1] * 7})
     runs["trajectory"] = runs["trajectory"].where(runs["seed"] != 3, low)
     row = SHARPENING.verdicts(runs).set_index("prediction").query("unit == 'λ_max η / 2'").iloc[0]
-    assert (row["n"], row["silent"], row["verdict"]) == (4, 1, "inconclusive")
+    assert (row["n"], row["n_missing"], row["verdict"]) == (4, 1, "inconclusive")
 
 
 def test_every_chapter_has_a_claim_and_every_prediction_its_own_name():

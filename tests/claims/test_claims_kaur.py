@@ -4,8 +4,8 @@ from math import log2
 
 import pandas as pd
 import pytest
-from made_up import MEAN_NOISE, SEEDS, check_both_ways, check_left_out, check_open, numbers, without, words
-from made_up_kaur import RATES, batch_norm_runs, dropout_runs, sam_runs, scaling_runs
+from synthetic_runs import MEAN_NOISE, SEEDS, check_both_ways, check_left_out, check_open, numbers, without, words
+from synthetic_runs_kaur import RATES, batch_norm_runs, dropout_runs, sam_runs, scaling_runs
 
 from flatlib.claims import CLAIMS, batch_norm, linear_scaling
 from flatlib.errors import FlatlibError

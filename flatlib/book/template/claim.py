@@ -3,17 +3,10 @@
 The source: authors, year, section. Say here what the predictions below compare with what, and which runs count.
 """
 
-import pandas as pd
+from flatlib.claims.prediction import Claim, Prediction, below
+from flatlib.claims.study import Study
 
-from flatlib.claims.contrasts import seed_taus
-from flatlib.claims.prediction import Claim, Prediction, Rule
-from flatlib.claims.selection import complete_cells
-
-
-def sharpness_order(runs: pd.DataFrame) -> pd.Series:
-    """Per seed: Kendall's tau of the learning rate and lambda_max."""
-    return seed_taus(complete_cells(runs, ["learning_rate"]), "learning_rate", "lambda_max")
-
+RATES = Study(settings=("learning_rate",))
 
 CLAIM = Claim(
     chapter="00_skeleton",
@@ -23,10 +16,9 @@ CLAIM = Claim(
         Prediction(
             "sharpness",
             "λ_max falls with the learning rate.",
-            sharpness_order,
-            "Kendall's τ of η and λ_max",
-            Rule(high=-0.3),
-            "what the source reports (Figure 1)",
+            RATES.kendall("learning_rate", "lambda_max").measured_in("Kendall's τ of η and λ_max"),
+            below(-0.3),
+            reported="what the source reports (Figure 1)",
         ),
     ),
 )

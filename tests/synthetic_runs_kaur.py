@@ -5,7 +5,7 @@ from math import ceil
 
 import numpy as np
 import pandas as pd
-from made_up import SEEDS, noise, runs_of
+from synthetic_runs import SEEDS, noise, runs_of
 
 from flatlib.config import RunConfig, grid
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from made_up import SEEDS, noise, runs_of
+from synthetic_runs import SEEDS, noise, runs_of
 
 from flatlib.claims.bejan2022 import optimizer_grid
 from flatlib.config import RunConfig, grid

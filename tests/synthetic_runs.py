@@ -63,7 +63,7 @@ def check_both_ways(claim: Claim, make, supporting: dict[str, float], contradict
         assert verdicts["verdict"].to_dict() == {prediction.name: word for prediction in claim.predictions}
         assert verdicts["estimate"].to_dict() == pytest.approx(expected, rel=1e-6, abs=1e-9)
         assert (verdicts["n"] == 5).all()
-        assert not verdicts["silent"].any()
+        assert not verdicts["n_missing"].any()
         assert claim_verdict(verdicts) == word
         shuffled = claim.verdicts(runs.sample(frac=1, random_state=0)).set_index("prediction")
         pd.testing.assert_frame_equal(verdicts, shuffled)
