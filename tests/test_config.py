@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from flatlib import config as module
 from flatlib import measures
-from flatlib.config import RunConfig, grid
+from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
 from flatlib.training import data, models
 from flatlib.training.optim import SCHEDULES, optimizers
 

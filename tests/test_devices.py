@@ -14,10 +14,9 @@ from torch import nn
 
 from flatlib.config import MEASURES, RunConfig
 from flatlib.curvature import HessianOperator, top_eigenvalues
-from flatlib.device import reproducible, resolve
+from flatlib.device import PRECISION_SWITCHES, reproducible, resolve
 from flatlib.errors import FlatlibError
 from flatlib.measures import measure, of_run
-from flatlib.precision import PRECISION_SWITCHES
 from flatlib.runs.sweep import run_one
 from flatlib.training.data import load
 from flatlib.training.models import build

@@ -1,4 +1,4 @@
-"""The networks that are measured: four architectures, at initialisation and trained."""
+"""Networks that are measured: four architectures, at initialization and trained."""
 
 import fnmatch
 from collections.abc import Iterator
@@ -17,27 +17,25 @@ from flatlib.training.train import train
 
 SEED = 1
 TRAINING = {"learning_rate": 0.05, "batch_size": 50, "max_epochs": 20, "stop_value": 0.99, "seed": SEED}
-NETWORKS = {
+NETWORKS = {  # model and width by name
     "mlp/10": ("mlp", 0.1),
     "mlp": ("mlp", 1.0),
     "small_cnn": ("small_cnn", 1.0),
     "vgg11": ("vgg11", 0.125),
     "vgg11_bn": ("vgg11_bn", 0.125),
 }
-"""Model and width by name."""
-NAMES = (
+NAMES = (  # network, state, training images, and the mode of batch norm where it is not "eval"
     "mlp/10 trained 1000",
     *("mlp init 1000", "mlp init 5000", "mlp trained 1000", "mlp trained 5000"),
     *("small_cnn init 1000", "small_cnn trained 1000", "small_cnn trained 5000"),
     *("vgg11 init 1000", "vgg11 trained 1000", "vgg11 trained 5000"),
     *("vgg11_bn init 1000", "vgg11_bn trained 1000", "vgg11_bn trained 1000 train-mode"),
 )
-"""Model, state, training images, and the mode of batch norm where it is not "eval"."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A Hessian to measure: of the mean loss over all batches."""
+    """Hessian to measure: of the mean loss over all batches."""
 
     name: str
     model: nn.Module
@@ -47,11 +45,12 @@ class Problem:
 
     @property
     def device(self) -> torch.device:
+        """Device of the parameters."""
         return next(self.model.parameters()).device
 
 
-def chosen(patterns: str) -> list[str]:
-    """The names that match one of the comma-separated shell patterns."""
+def select_names(patterns: str) -> list[str]:
+    """Return the names that match one of the comma-separated shell patterns."""
     found = [name for name in NAMES if any(fnmatch.fnmatchcase(name, p.strip()) for p in patterns.split(","))]
     if not found:
         raise FlatlibError(f"--cases {patterns!r} matches none of: {', '.join(NAMES)}")
@@ -59,7 +58,7 @@ def chosen(patterns: str) -> list[str]:
 
 
 def problems(names: list[str], dataset: str, device: str, data: Path | None = None) -> Iterator[Problem]:
-    """One problem after another; those that share a trained network train it once."""
+    """Yield one problem after another; those that share a trained network train it once."""
     place, trained = resolve(device), {}
     for name in names:
         network_name, state, images, *mode = name.split()

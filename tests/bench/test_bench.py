@@ -6,9 +6,8 @@ import pytest
 
 from flatlib.bench.curvature import ACCURACY, benchmark, oracle, ratios, reference, report
 from flatlib.bench.libraries import LIBRARIES, unusable
-from flatlib.bench.memory import peak_memory_of
-from flatlib.bench.problems import NAMES, Problem, chosen, problems
-from flatlib.bench.timing import alternating, median_ratio
+from flatlib.bench.problems import NAMES, Problem, problems, select_names
+from flatlib.bench.timing import alternating, median_ratio, peak_memory_of
 from flatlib.cli import main
 from flatlib.curvature import HessianOperator, top_eigenvalues
 from flatlib.errors import FlatlibError
@@ -74,9 +73,9 @@ def test_what_a_library_cannot_do_is_said(problem, monkeypatch):
 
 
 def test_cases_are_chosen_by_pattern():
-    assert chosen("mlp *, vgg11_bn*train-mode") == [*NAMES[1:5], NAMES[-1]]
+    assert select_names("mlp *, vgg11_bn*train-mode") == [*NAMES[1:5], NAMES[-1]]
     with pytest.raises(FlatlibError, match="matches none of"):
-        chosen("resnet*")
+        select_names("resnet*")
 
 
 def test_the_command_prints_a_table_and_writes_json(tmp_path, capsys, monkeypatch):

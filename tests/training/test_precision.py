@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from flatlib.config import RunConfig
-from flatlib.device import reproducible
+from flatlib.device import PRECISION_SWITCHES, PRECISION_SWITCHES_GPU, Bfloat16, reproducible
 from flatlib.measures import evaluate, measure, of_run
-from flatlib.precision import ON_GPU, PRECISION_SWITCHES, Bfloat16
 from flatlib.training.models import build
 from flatlib.training.optim import batch_gradient, sam_gradient
 from flatlib.training.train import TrainedRun, train
@@ -47,7 +46,7 @@ def seen(config: RunConfig) -> dict[bool, set]:
     found = {True: set(), False: set()}
 
     def see(module, output):
-        found[module.training].add((output.dtype, *{switch.fp32_precision for switch in ON_GPU}))
+        found[module.training].add((output.dtype, *{switch.fp32_precision for switch in PRECISION_SWITCHES_GPU}))
 
     with watched(see):
         train(config, device="cpu")

@@ -4,7 +4,7 @@ from torch import nn
 
 from flatlib.config import RunConfig
 from flatlib.training.models.initialization import glorot_normal_
-from flatlib.training.models.shapes import Shape, require_image_size, scaled
+from flatlib.training.models.shapes import Shape, require_image_size, scale_width
 
 
 def allcnn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
@@ -17,7 +17,7 @@ def allcnn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
     """
     channels, *_ = shape
     require_image_size(config.model, shape, 9)
-    a, b = scaled(96, config.width), scaled(192, config.width)
+    a, b = scale_width(96, config.width), scale_width(192, config.width)
     network = nn.Sequential(
         *(nn.Conv2d(channels, a, 3, padding=1), nn.ReLU()),
         *(nn.Conv2d(a, a, 3, padding=1), nn.ReLU()),
@@ -30,4 +30,5 @@ def allcnn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
         *(nn.Conv2d(b, classes, 1), nn.ReLU()),
         *(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
     )
-    return glorot_normal_(network)
+    glorot_normal_(network)
+    return network

@@ -5,7 +5,7 @@ import math
 from torch import nn
 
 from flatlib.config import RunConfig
-from flatlib.training.models.shapes import Shape, scaled
+from flatlib.training.models.shapes import Shape, scale_width
 
 
 def softmax_regression(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
@@ -19,7 +19,7 @@ def mlp(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
     `dropout` applies to every hidden layer: Kaur et al. 2022, section 3.4, has two, both with dropout.
     """
     activation = {"relu": nn.ReLU, "tanh": nn.Tanh}[config.activation]
-    units = scaled(200, config.width)
+    units = scale_width(200, config.width)
     layers = [nn.Flatten(), *hidden_layer(math.prod(shape), units, activation(), config.dropout)]
     for _ in range(config.depth - 1):
         layers += hidden_layer(units, units, activation(), config.dropout)

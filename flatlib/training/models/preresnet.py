@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from flatlib.config import RunConfig
 from flatlib.training.models.initialization import he_normal_
-from flatlib.training.models.shapes import Shape, scaled
+from flatlib.training.models.shapes import Shape, scale_width
 
 
 def preresnet164(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
@@ -19,11 +19,11 @@ def preresnet164(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
     Three stages of 18 blocks, each of a 1 x 1, a 3 x 3 and a 1 x 1 convolution without biases, which start as
     torchvision's ResNet does. Images of any size fit.
     """
-    stem, *planes = (scaled(channels, config.width) for channels in (16, 16, 32, 64))
+    stem, *planes = (scale_width(channels, config.width) for channels in (16, 16, 32, 64))
     stages = [(p, p, 4 * p) for p in planes]
-    return he_normal_(
-        preactivation_network((shape[0], stem), stages, classes, blocks=18, kernels=(1, 3, 1), bias=False)
-    )
+    network = preactivation_network((shape[0], stem), stages, classes, blocks=18, kernels=(1, 3, 1), bias=False)
+    he_normal_(network)
+    return network
 
 
 def wideresnet28x10(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
@@ -34,7 +34,7 @@ def wideresnet28x10(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
     last batch norm a momentum of 0.9; Granziol's own estimates the statistics again after every epoch, and here the
     momentum is PyTorch's 0.1 throughout. Images of any size fit.
     """
-    stem, *planes = (scaled(channels, config.width) for channels in (16, 160, 320, 640))
+    stem, *planes = (scale_width(channels, config.width) for channels in (16, 160, 320, 640))
     stages = [(p, p) for p in planes]
     return preactivation_network((shape[0], stem), stages, classes, blocks=4, kernels=(3, 3), bias=True)
 

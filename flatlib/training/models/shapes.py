@@ -5,7 +5,7 @@ from flatlib.errors import FlatlibError
 Shape = tuple[int, int, int]  # channels, height, width of one image
 
 
-def scaled(units: int, width: float) -> int:
+def scale_width(units: int, width: float) -> int:
     """A layer's size times the width multiplier, at least one."""
     return max(1, round(units * width))
 

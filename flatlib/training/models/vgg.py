@@ -10,7 +10,7 @@ from torch import nn
 from flatlib.config import RunConfig
 from flatlib.training.models.initialization import he_normal_
 from flatlib.training.models.mlp import hidden_layer
-from flatlib.training.models.shapes import Shape, require_image_size, scaled
+from flatlib.training.models.shapes import Shape, require_image_size, scale_width
 
 
 def vgg11(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
@@ -39,15 +39,16 @@ def vgg(letter: str, config: RunConfig, shape: Shape, classes: int, *, batch_nor
 
     channels, height, width = shape
     require_image_size(config.model, shape, 32)
-    plan = [item if item == "M" else scaled(item, config.width) for item in cfgs[letter]]
+    plan = [item if item == "M" else scale_width(item, config.width) for item in cfgs[letter]]
     features = make_layers(plan, batch_norm=batch_norm)
     first = features[0]
     if channels != first.in_channels:
         features[0] = nn.Conv2d(channels, first.out_channels, 3, padding=1)
-    units = scaled(512, config.width)
+    he_normal_(features)
+    units = scale_width(512, config.width)
     inputs = plan[-2] * (height // 32) * (width // 32)
     return nn.Sequential(
-        he_normal_(features),
+        features,
         nn.Flatten(),
         *hidden_layer(inputs, units, nn.ReLU(), config.dropout),
         *hidden_layer(units, units, nn.ReLU(), config.dropout),

@@ -18,7 +18,7 @@ def sam_gradient(
     sam_batch: int | None = None,
     microbatch: int | None = None,
 ) -> None:
-    r"""Leave SAM's gradient in `.grad`: $\nabla L(w + \rho\, g / \|g\|)$ with $g = \nabla L(w)$, weights as they were.
+    r"""Leave SAM's gradient in ``.grad``: $\nabla L(w + \rho\, g / \|g\|)$ with $g = \nabla L(w)$, at the same w.
 
     The perturbation is that of the whole batch, as in Kaur et al. 2022; with `sam_batch` = m it is m-SAM (Foret et al.
     2021, section 4.1): the mean over groups of m examples of the gradient at each group's own perturbed point.
@@ -26,8 +26,13 @@ def sam_gradient(
     Batch norm's running statistics take the unperturbed weights only, once a step. A gradient of length zero, at a
     minimum, gives no perturbation.
 
-    rho: in units of the weights.
-    microbatch: examples per pass, see `batch_gradient`.
+    Args:
+        model: Network whose parameters get the gradient.
+        loss: Mean loss of (outputs, targets).
+        batch: Inputs and targets.
+        rho: Length of the perturbation, in units of the weights.
+        sam_batch: Examples that share a perturbation; None for the whole batch.
+        microbatch: Examples per pass, see `batch_gradient`.
     """
     x, y = batch
     size = len(x) if sam_batch is None else sam_batch
@@ -40,16 +45,14 @@ def sam_gradient(
         _one_group(model, loss, group, rho, microbatch)
         share = len(group[0]) / len(x)
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
-        total = (
-            [share * g for g in gradients]
-            if not total
-            else [t.add_(g, alpha=share) for t, g in zip(total, gradients, strict=True)]
-        )
+        weighted = [share * g for g in gradients]
+        total = [t.add_(g) for t, g in zip(total, weighted, strict=True)] if total else weighted
     for p, g in zip(model.parameters(), total, strict=True):
         p.grad = g
 
 
 def _one_group(model: nn.Module, loss: Loss, batch: Batch, rho: float, microbatch: int | None) -> None:
+    """Leave the gradient at the perturbed weights of one group."""
     batch_gradient(model, loss, batch, microbatch)
     moved = [p for p in model.parameters() if p.grad is not None]
     gradients = [p.grad for p in moved]
@@ -70,7 +73,7 @@ def _one_group(model: nn.Module, loss: Loss, batch: Batch, rho: float, microbatc
 
 @contextmanager
 def _statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Batch norm normalises by the batch, and its running statistics stay."""
+    """Restore batch norm's running statistics afterwards; it still normalizes by the batch."""
     layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     before = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
     try:

@@ -1,17 +1,18 @@
-"""Learning rate schedules: the factor of the initial rate, from the share of the epochs that is over."""
+"""Learning rate schedules: factors of the initial rate."""
 
 from collections.abc import Callable
 
 
 def constant(progress: float) -> float:
-    """1."""
+    """Return 1."""
     return 1.0
 
 
 def granziol(progress: float) -> float:
-    """1 up to half of the epochs, then linear down to 0.01 at nine tenths, then 0.01 (Granziol 2020, section 4).
+    """Return 1 for half of the epochs, then linear values down to 0.01 at nine tenths (Granziol 2020, section 4).
 
-    progress: epochs done, of all, in [0, 1).
+    Args:
+        progress: Fraction of the epochs that is over, in [0, 1).
 
     >>> [round(granziol(p), 3) for p in (0, 0.5, 0.7, 0.9, 0.95)]
     [1.0, 1.0, 0.505, 0.01, 0.01]
