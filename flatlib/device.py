@@ -6,6 +6,7 @@ import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -15,9 +16,11 @@ from flatlib._validation import check_device_name
 from flatlib.errors import FlatlibError
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS is deterministic only with a workspace of fixed size, read at its first use
-PRECISION_SWITCHES_GPU = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
-PRECISION_SWITCHES_CPU = (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn)
-PRECISION_SWITCHES = (*PRECISION_SWITCHES_GPU, *PRECISION_SWITCHES_CPU)
+CUDNN: Any = torch.backends.cudnn  # PyTorch's stubs know neither these attributes nor the one below
+MKLDNN: Any = torch.backends.mkldnn
+DETERMINISTIC: Any = torch.utils.deterministic
+PRECISION_SWITCHES_GPU = (torch.backends.cuda.matmul, CUDNN.conv, CUDNN.rnn)
+PRECISION_SWITCHES = (*PRECISION_SWITCHES_GPU, MKLDNN.matmul, MKLDNN.conv, MKLDNN.rnn)
 CGROUP = Path("/sys/fs/cgroup")  # a container's limits (Linux, control groups of version 2)
 ALLOCATOR = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")  # the user's own allocator settings
 KEPT_BYTES = 2**30  # most free bytes at the end of the heap that a worker keeps
@@ -57,11 +60,11 @@ def reproducible() -> Iterator[None]:
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     workspace = os.environ.get(CUBLAS)
     os.environ.setdefault(CUBLAS, ":4096:8")
-    benchmark, fill = torch.backends.cudnn.benchmark, torch.utils.deterministic.fill_uninitialized_memory
+    benchmark, fill = torch.backends.cudnn.benchmark, DETERMINISTIC.fill_uninitialized_memory
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
-    torch.utils.deterministic.fill_uninitialized_memory = False  # writes every new tensor twice: 7 % of VGG-11's step
+    DETERMINISTIC.fill_uninitialized_memory = False  # writes every new tensor twice: 7 % of VGG-11's step
     try:
         with full_precision(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             yield
@@ -69,7 +72,7 @@ def reproducible() -> Iterator[None]:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict)
         torch.backends.cudnn.benchmark = benchmark
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        DETERMINISTIC.fill_uninitialized_memory = fill
         if workspace is None:
             del os.environ[CUBLAS]
 

@@ -17,8 +17,9 @@ from flatlib.losses import training_loss
 from flatlib.measures import Checkpoint, Numbers, evaluate, measure, of_run
 from flatlib.training.data import Data, load
 from flatlib.training.models import build
-from flatlib.training.optim import SCHEDULES, Average, build_optimizer
+from flatlib.training.optim import Average, build_optimizer
 from flatlib.training.optim.optimizers import set_learning_rate
+from flatlib.training.optim.schedules import is_averaged, learning_rate_at
 from flatlib.training.step import TrainingStep, batches
 
 DROPOUT = 0xD209  # added to the seed for what is drawn from the global random state
@@ -68,7 +69,7 @@ def train(config: RunConfig, *, device: str = "auto", data: Path | None = None) 
     place = resolve(device)
     with ONE_RUN, current(place), reproducible(), seeded(config.seed + DROPOUT, place):
         images = load(config, place, data)
-        model = build(config, tuple(images.x_train.shape[1:]), images.classes).to(place)
+        model = build(config, images.image_shape, images.classes).to(place)
         trained = TrainedRun(config, model, images, build_optimizer(model.parameters(), config))
         run_training_loop(trained)
         free_gradients(trained)
@@ -93,7 +94,8 @@ def take_final_measures(trained: TrainedRun) -> None:
         trained.status = "diverged"
         return
     if trained.config.matched_loss is not None:
-        trained.measures = {f"{name}_at_loss": None for name in (*final, "update")} | trained.measures
+        missing: Numbers = {f"{name}_at_loss": None for name in (*final, "update")}
+        trained.measures = missing | trained.measures
     trained.measures |= final
 
 
@@ -178,18 +180,6 @@ def last_update(config: RunConfig, per_epoch: int) -> int:
     return min(epochs, updates)
 
 
-def learning_rate_at(config: RunConfig, epoch: int) -> float:
-    """Return the learning rate in an epoch, counted from 0."""
-    if config.averaging_learning_rate is not None and is_averaged(config, epoch + 1):
-        return config.averaging_learning_rate
-    return config.learning_rate * SCHEDULES[config.schedule](epoch / config.max_epochs)
-
-
-def is_averaged(config: RunConfig, epochs: int) -> bool:
-    """Return whether the iterate after so many epochs is part of the average."""
-    return config.averaging_start is not None and epochs > config.averaging_start * config.max_epochs
-
-
 def checkpoint(trained: TrainedRun) -> Checkpoint:
     """Return the run as it is now, with a way to its next iterate."""
     return of_run(trained.model, trained.data, trained.config, after=functools.partial(next_iterate, trained))
@@ -223,10 +213,9 @@ def track(trained: TrainedRun, tracked: Checkpoint) -> None:
         point = {"update": trained.updates} | measure(trained.config.track, tracked)
     except NotFinite:  # diverged between two checks; the next check says so
         return
-    undefined = [name for name, value in point.items() if value is None]
-    if undefined:
-        raise FlatlibError(f"track: {', '.join(undefined)} is not defined along this run")
-    if not all(math.isfinite(value) for value in point.values()):
-        return
-    for name, value in point.items():
-        trained.trajectory.setdefault(name, []).append(value)
+    values = {name: value for name, value in point.items() if value is not None}
+    if len(values) < len(point):
+        raise FlatlibError(f"track: {', '.join(point.keys() - values.keys())} is not defined along this run")
+    if all(math.isfinite(value) for value in values.values()):
+        for name, value in values.items():
+            trained.trajectory.setdefault(name, []).append(value)

@@ -91,7 +91,7 @@ def test_a_class_that_runs_out_is_made_up_for():
     ("settings", "field"), [({"train_size": 1001}, "train_size"), ({"test_size": 798}, "test_size")]
 )
 def test_more_images_than_there_are(settings, field):
-    with pytest.raises(FlatlibError, match=f"{field}: .* asked for, the data set has"):
+    with pytest.raises(FlatlibError, match=f"{field}: .* requested, the data set has"):
         digits(**settings)
 
 

@@ -1,6 +1,7 @@
 """One run: the same bits every time, the stop rules, divergence, the trajectory."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -280,3 +281,12 @@ def test_a_number_of_updates_ends_a_run():
 def test_images_in_parts_are_the_same_descent():
     whole, parts = run(batch_size=0), run(batch_size=0, microbatch=64)
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-4, atol=1e-6)
+
+
+def test_threads_give_the_numbers_of_one():
+    """A process has one global random state, from which dropout draws."""
+    configs = [replace(TINY, dropout=0.3, seed=seed) for seed in (0, 1)]
+    alone = [train(config, device="cpu") for config in configs]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda config: train(config, device="cpu"), configs))
+    assert all(map(same, alone, together))

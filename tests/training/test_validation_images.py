@@ -57,7 +57,7 @@ def test_they_come_with_their_labels_in_the_units_of_the_training_images(standar
     ("train_size", "validation_size", "used"), [(None, 1, "all"), (900, 101, "900"), (1000, 1, "1000")]
 )
 def test_more_than_are_left_is_refused(train_size, validation_size, used):
-    with pytest.raises(FlatlibError, match=f"{validation_size} asked for, .* has 1000 to train on, {used} in use"):
+    with pytest.raises(FlatlibError, match=f"{validation_size} requested, .* has 1000 to train on, {used} in use"):
         load(RunConfig(train_size=train_size, validation_size=validation_size), CPU)
 
 

@@ -16,17 +16,17 @@ Groups = Sequence[Sequence[int]]  # output channels of the convolutions before e
 
 
 def bejan_simple(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """SimpleBatch: four convolutions, not padded, and a hidden layer of 128 units."""
+    """Build SimpleBatch: four convolutions, not padded, and a hidden layer of 128 units."""
     return _convolutional(config, shape, classes, groups=((16, 32), (64, 128)), hidden=128, padding=0)
 
 
 def bejan_middle(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """MiddleBatch: six padded convolutions and a hidden layer of 512 units."""
+    """Build MiddleBatch: six padded convolutions and a hidden layer of 512 units."""
     return _convolutional(config, shape, classes, groups=((16, 32), (64, 128), (256, 512)), hidden=512, padding=1)
 
 
 def bejan_complex(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """ComplexBatch: nine padded convolutions and a hidden layer of 512 units."""
+    """Build ComplexBatch: nine padded convolutions and a hidden layer of 512 units."""
     groups = ((16, 32, 32), (64, 128, 128), (256, 512, 512))
     return _convolutional(config, shape, classes, groups=groups, hidden=512, padding=1)
 
@@ -34,7 +34,7 @@ def bejan_complex(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
 def _convolutional(
     config: RunConfig, shape: Shape, classes: int, *, groups: Groups, hidden: int, padding: int
 ) -> nn.Module:
-    """Groups of convolution, ReLU and batch norm, each group with a max pooling at its end, and two linear layers."""
+    """Build groups of convolution, ReLU and batch norm, each group with a max pooling, and two linear layers."""
     inputs, height, width = shape
     shrinks = 2 - 2 * padding  # pixels that a 3 x 3 kernel takes from each side's length
     least = 1

@@ -11,10 +11,10 @@ BLOCKS = 2
 
 
 def resnet18(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """torchvision's ResNet-18 whose stem is one 3 x 3 convolution, without stride and max pooling, so that small images
-    keep their resolution (MacDonald et al. 2023 train ResNet-18 on CIFAR).
+    """Build torchvision's ResNet-18 with one 3 x 3 convolution, without stride and max pooling, as its stem.
 
-    Batch norm follows every convolution. Convolutions start as torchvision's do. Images of any size fit.
+    So small images keep their resolution (MacDonald et al. 2023 train ResNet-18 on CIFAR). Batch norm follows every
+    convolution, and convolutions are initialized as torchvision's. Images of any size fit.
     """
     from torchvision.models.resnet import BasicBlock, conv3x3  # takes seconds to import
 
@@ -32,7 +32,7 @@ def resnet18(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
 
 
 def first_block(inputs: int, outputs: int, stride: int) -> nn.Module:
-    """The block that begins a stage; where it changes the shape, its shortcut is a 1 x 1 convolution."""
+    """Return the block that begins a stage; where it changes the shape, its shortcut is a 1 x 1 convolution."""
     from torchvision.models.resnet import BasicBlock, conv1x1
 
     if stride == 1 and inputs == outputs:

@@ -10,7 +10,7 @@ from flatlib.training.models.shapes import Shape, require_image_size, scale_widt
 
 
 def small_cnn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """Four convolutions and a linear layer, for laptops: 20,794 parameters at width 1 on 32 x 32 colour images.
+    """Build four convolutions and a linear layer, for laptops: 20,794 parameters at width 1 on 32 x 32 colour images.
 
     Its convolutions start as those of `vgg11` do.
     """
@@ -18,12 +18,12 @@ def small_cnn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
 
 
 def small_cnn_bn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """`small_cnn` with batch norm after each convolution, from the same start: 20,970 parameters."""
+    """Build `small_cnn` with batch norm after each convolution, from the same start: 20,970 parameters."""
     return _small_cnn(config, shape, classes, batch_norm=True)
 
 
 def _small_cnn(config: RunConfig, shape: Shape, classes: int, *, batch_norm: bool) -> nn.Module:
-    """Convolution, batch norm if wanted, and ReLU, four times, with three halvings of the image's sides."""
+    """Build convolution, batch norm if requested, and ReLU, four times, with three halvings of the image's sides."""
     channels, height, width = shape
     require_image_size(config.model, shape, 7)
     w = scale_width(8, config.width)

@@ -14,27 +14,27 @@ from flatlib.training.models.shapes import Shape, require_image_size, scale_widt
 
 
 def vgg11(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """Configuration A: eight convolutions and three linear layers (Kaur et al. 2022)."""
+    """Build configuration A: eight convolutions and three linear layers (Kaur et al. 2022)."""
     return vgg("A", config, shape, classes, batch_norm=False)
 
 
 def vgg11_bn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """`vgg11` with batch normalisation after every convolution."""
+    """Build `vgg11` with batch normalisation after every convolution."""
     return vgg("A", config, shape, classes, batch_norm=True)
 
 
 def vgg16(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """Configuration D: thirteen convolutions and three linear layers."""
+    """Build configuration D: thirteen convolutions and three linear layers."""
     return vgg("D", config, shape, classes, batch_norm=False)
 
 
 def vgg16_bn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """`vgg16` with batch normalisation after every convolution (Granziol 2020, section 5)."""
+    """Build `vgg16` with batch normalisation after every convolution (Granziol 2020, section 5)."""
     return vgg("D", config, shape, classes, batch_norm=True)
 
 
 def vgg(letter: str, config: RunConfig, shape: Shape, classes: int, *, batch_norm: bool) -> nn.Module:
-    """torchvision's configuration of that letter; images need 32 x 32 pixels, as it halves them five times."""
+    """Build torchvision's configuration of that letter; images need 32 x 32 pixels, as it halves them five times."""
     from torchvision.models.vgg import cfgs, make_layers  # takes seconds to import
 
     channels, height, width = shape

@@ -27,17 +27,17 @@ def sgd(parameters: list[nn.Parameter], config: RunConfig) -> Optimizer:
 
 def heavy_ball(parameters: list[nn.Parameter], config: RunConfig) -> Optimizer:
     r"""Build heavy ball, $u \leftarrow \beta u + g$, $w \leftarrow w - \eta u$ (Polyak 1964), in PyTorch's scaling."""
-    return SGD(parameters, **_with_momentum(config))
+    return _momentum_sgd(parameters, config, nesterov=False)
 
 
 def nesterov(parameters: list[nn.Parameter], config: RunConfig) -> Optimizer:
     r"""Build Nesterov momentum in PyTorch's form, $u \leftarrow \beta u + g$, $w \leftarrow w - \eta (g + \beta u)$."""
-    return SGD(parameters, **_with_momentum(config), nesterov=True)
+    return _momentum_sgd(parameters, config, nesterov=True)
 
 
-def _with_momentum(config: RunConfig) -> dict[str, float | bool]:
-    decay, rate = config.weight_decay, config.learning_rate
-    return {"lr": rate, "momentum": config.momentum, "weight_decay": decay, "fused": True}
+def _momentum_sgd(parameters: list[nn.Parameter], config: RunConfig, nesterov: bool) -> Optimizer:
+    rate, momentum, decay = config.learning_rate, config.momentum, config.weight_decay
+    return SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, nesterov=nesterov, fused=True)
 
 
 def adam(parameters: list[nn.Parameter], config: RunConfig) -> Optimizer:

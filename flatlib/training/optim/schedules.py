@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from flatlib.config import RunConfig
+
 
 def constant(progress: float) -> float:
     """Return 1."""
@@ -21,3 +23,15 @@ def granziol(progress: float) -> float:
 
 
 SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "granziol": granziol}
+
+
+def learning_rate_at(config: RunConfig, epoch: int) -> float:
+    """Return the learning rate in an epoch, counted from 0."""
+    if config.averaging_learning_rate is not None and is_averaged(config, epoch + 1):
+        return config.averaging_learning_rate
+    return config.learning_rate * SCHEDULES[config.schedule](epoch / config.max_epochs)
+
+
+def is_averaged(config: RunConfig, epochs: int) -> bool:
+    """Return whether the iterate after so many epochs is part of the average."""
+    return config.averaging_start is not None and epochs > config.averaging_start * config.max_epochs
