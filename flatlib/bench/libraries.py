@@ -20,11 +20,10 @@ MOST_ENTRIES = 5000**2  # of a dense Hessian; the next larger network would fill
 
 
 class Eigenvalue(NamedTuple):
-    """Eigenvalue, the number of products it took, and the error that the library states, if any."""
+    """Eigenvalue and the number of products it took."""
 
     value: float
     products: int
-    stated_error: float | None = None
 
 
 class Library(NamedTuple):
@@ -45,7 +44,7 @@ def by_flatlib(problem: Problem, tolerance: float | None, seed: int, engine: str
     """Run Lanczos from a subsample's eigenvector until the residual is small."""
     operator = HessianOperator(problem.model, problem.loss, problem.batches, batch_norm=problem.batch_norm)
     found = top_eigenvalues(operator, tol=tolerance or 1e-3, seed=seed, engine=engine)
-    return Eigenvalue(float(found.values[0]), found.products, float(found.residuals[0]))
+    return Eigenvalue(float(found.values[0]), found.products)
 
 
 def by_pyhessian(problem: Problem, tolerance: float | None, seed: int) -> Eigenvalue:
@@ -103,7 +102,7 @@ def by_eigenthings(problem: Problem, steps: float | None, seed: int) -> Eigenval
     operator = library.HessianOperator(model, problem.batches, library.supervised_loss(problem.loss))
     limit = None if steps is None else min(int(steps), operator.size)
     found = library.lanczos(operator, k=1, max_iter=limit, which="LA", seed=seed)
-    return Eigenvalue(float(found.eigenvalues[0]), found.iterations, float(found.residuals[0]))
+    return Eigenvalue(float(found.eigenvalues[0]), found.iterations)
 
 
 def by_dense(problem: Problem, effort: float | None, seed: int) -> Eigenvalue:

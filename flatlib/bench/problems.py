@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -13,10 +13,11 @@ from flatlib.device import resolve
 from flatlib.errors import FlatlibError
 from flatlib.training.data import load
 from flatlib.training.models import build
-from flatlib.training.train import train
+from flatlib.training.train import TrainedRun, train
 
-SEED = 1
-TRAINING = {"learning_rate": 0.05, "batch_size": 50, "max_epochs": 20, "stop_value": 0.99, "seed": SEED}
+TRAINING = RunConfig(
+    learning_rate=0.05, max_epochs=20, seed=1, test_size=100, measures=("train_loss",)
+)  # "trained" stops at an accuracy of 0.99
 NETWORKS = {  # model and width by name
     "mlp/10": ("mlp", 0.1),
     "mlp": ("mlp", 1.0),
@@ -59,15 +60,14 @@ def select_names(patterns: str) -> list[str]:
 
 def problems(names: list[str], dataset: str, device: str, data: Path | None = None) -> Iterator[Problem]:
     """Yield one problem after another; those that share a trained network train it once."""
-    place, trained = resolve(device), {}
+    place, trained = resolve(device), dict[str, TrainedRun]()
     for name in names:
         network_name, state, images, *mode = name.split()
         model, width = NETWORKS[network_name]
-        settings = {"dataset": dataset, "model": model, "width": width, "train_size": int(images)}
-        config = RunConfig(**settings, **TRAINING, test_size=100, measures=("train_loss",))
+        config = replace(TRAINING, dataset=dataset, model=model, width=width, train_size=int(images))
         if state == "init":
             split = load(config, place, data)
-            network = build(config, tuple(split.x_train.shape[1:]), split.classes).to(place)
+            network = build(config, split.image_shape, split.classes).to(place)
         else:
             if config.run_id not in trained:
                 trained[config.run_id] = train(config, device=device, data=data)
