@@ -94,24 +94,24 @@ def run(program: str, **environment: str) -> list[int]:
         (WIDE, 300, "eval", None),
     ],
 )
-def test_a_product_keeps_within_the_stated_bound(model, examples, batch_norm, chunk_size):
+def test_product_memory_bound(model, examples, batch_norm, chunk_size):
     arguments = {"model": model, "examples": examples, "batch_norm": batch_norm, "chunk_size": chunk_size}
     predicted, taken = run(PEAK.format(**arguments))
     assert 0.2 * predicted < taken <= predicted
 
 
-def test_a_hundred_measurements_take_no_more_than_forty():
+def test_measurements_do_not_leak():
     rss, objects, later_rss, later_objects = run(STEADY)
     assert later_rss < rss + 8 * 2**20
     assert later_objects < objects + 200
 
 
-def test_training_and_measuring_leave_the_allocator_alone():
+def test_allocator_is_left_alone():
     assert run(IN_THIS_PROCESS) == [0]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
-def test_a_worker_keeps_freed_memory(tmp_path):
+def test_worker_keeps_freed_memory(tmp_path):
     """Counted in pages that ten steps request from the system."""
     (tmp_path / "steps.py").write_text(STEPS)
     steps = f"__import__('runpy').run_path({str(tmp_path / 'steps.py')!r})['faults']"
@@ -121,7 +121,7 @@ def test_a_worker_keeps_freed_memory(tmp_path):
     assert 10 * in_worker < elsewhere
 
 
-def test_an_allocator_set_by_the_environment_stays(monkeypatch):
+def test_allocator_of_the_environment(monkeypatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
     assert not keep_freed_memory()
 
@@ -133,7 +133,7 @@ def operator_with(monkeypatch, free: int) -> HessianOperator:
     return HessianOperator(model, "cross_entropy", data)
 
 
-def test_chunks_are_what_the_free_memory_allows(monkeypatch):
+def test_chunks_fit_free_memory(monkeypatch):
     assert operator_with(monkeypatch, 2**40).chunk_size == 1000
     little = operator_with(monkeypatch, 4 * 2**20)
     assert 1 < little.chunk_size < 1000
@@ -150,7 +150,7 @@ def container(folder, limit: str, used: int, cached: int) -> Callable[[], int]:
     return container_memory(folder)
 
 
-def test_free_memory_is_within_the_containers_limit(tmp_path, monkeypatch):
+def test_container_limits_free_memory(tmp_path, monkeypatch):
     assert 0 < free_memory(torch.device("cpu")) <= 2**50
     assert container_memory(tmp_path) > 2**60
     assert container(tmp_path, "max", 3000, 100) > 2**60

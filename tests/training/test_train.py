@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from flatlib.config import RunConfig
+from flatlib.device import seeded
 from flatlib.measures import evaluate
 from flatlib.training.data import load
 from flatlib.training.models import build
 from flatlib.training.optim import SCHEDULES, build_optimizer
-from flatlib.training.train import TrainedRun, batches, next_iterate, train
+from flatlib.training.train import DROPOUT, TrainedRun, batches, next_iterate, train
 
 TINY = RunConfig(width=0.1, train_size=200, test_size=100, max_epochs=3)
 TRACKED = replace(TINY, track=("train_loss", "lambda_max", "softmax_jacobian_norm"), track_every=4)
@@ -36,7 +37,7 @@ def same(one: TrainedRun, other: TrainedRun) -> bool:
 @pytest.mark.parametrize(
     "settings", [{}, {"model": "small_cnn", "width": 0.25, "max_epochs": 1}, {"model": "softmax_regression"}], ids=str
 )
-def test_the_same_bits_every_time_whatever_the_threads_outside(settings):
+def test_runs_ignore_thread_count(settings):
     threads = torch.get_num_threads()
     try:
         results = []
@@ -51,29 +52,29 @@ def test_the_same_bits_every_time_whatever_the_threads_outside(settings):
     assert same(results[1], results[2])
 
 
-def test_another_seed_is_another_run():
+def test_seed_changes_the_run():
     assert not torch.equal(weights(run()), weights(run(seed=1)))
 
 
-def test_a_batch_of_all_images_is_full_batch_descent():
+def test_full_batch():
     assert same(run(TRACKED, batch_size=0), run(TRACKED, batch_size=200))
 
 
-@pytest.mark.parametrize("batch_size", [50, 64, 0])
-def test_a_plain_loop_gives_the_same_weights(batch_size):
+@pytest.mark.parametrize(("batch_size", "dropout"), [(50, 0.0), (64, 0.0), (0, 0.0), (50, 0.3)])
+def test_plain_loop(batch_size, dropout):
     """Shuffled epochs whose last batch holds what is left; weights minus rate times mean gradient; nothing else."""
-    trained = run(batch_size=batch_size, **NEVER)
+    trained = run(batch_size=batch_size, dropout=dropout, **NEVER)
     config, data = trained.config, trained.data
-    model = build(config, (1, 8, 8), 10)
-    generator = torch.Generator().manual_seed(config.seed + 0x5EED)
-    for _ in range(config.max_epochs):
-        order = torch.randperm(200, generator=generator)
-        for batch in order.split(batch_size) if batch_size else [torch.arange(200)]:
-            loss = nn.functional.cross_entropy(model(data.x_train[batch]), data.y_train[batch])
-            gradients = torch.autograd.grad(loss, list(model.parameters()))
-            with torch.no_grad():
-                for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-                    parameter -= config.learning_rate * gradient
+    model = build(config, (1, 8, 8), 10).train()
+    order = torch.Generator().manual_seed(config.seed + 0x5EED)
+    optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate)
+    with seeded(config.seed + DROPOUT, torch.device("cpu")):
+        for _ in range(config.max_epochs):
+            images = torch.randperm(200, generator=order)
+            for batch in images.split(batch_size) if batch_size else [torch.arange(200)]:
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(data.x_train[batch]), data.y_train[batch]).backward()
+                optimizer.step()
     torch.testing.assert_close(weights(trained), nn.utils.parameters_to_vector(model.parameters()).detach())
     assert trained.updates == 3 * math.ceil(200 / (batch_size or 200))
 
@@ -81,7 +82,7 @@ def test_a_plain_loop_gives_the_same_weights(batch_size):
 @pytest.mark.parametrize(
     ("stop", "value", "measure"), [("train_accuracy", 0.9, "train_accuracy"), ("train_loss", 0.5, "train_loss")]
 )
-def test_a_stop_rule_fires_at_the_first_check_where_it_holds(stop, value, measure):
+def test_stop_rules(stop, value, measure):
     settings = {"stop": stop, "stop_value": value, "max_epochs": 100, "check_every": 3}
     trained = run(**settings, track=("train_loss",), track_every=3, measures=("performance",))
     holds = [x >= value if stop == "train_accuracy" else x <= value for x in trained.trajectory[measure]]
@@ -90,11 +91,11 @@ def test_a_stop_rule_fires_at_the_first_check_where_it_holds(stop, value, measur
     assert trained.measures[measure] == trained.trajectory[measure][-1]
 
 
-def test_epochs_is_a_stop_rule_and_the_cap_is_not():
+def test_epochs_stop_rule():
     assert [(r.status, r.updates) for r in (run(stop="epochs"), run(**NEVER))] == [("reached", 12), ("capped", 12)]
 
 
-def test_a_capped_run_is_measured_and_checked_at_its_last_update():
+def test_last_update_is_checked():
     trained = run(check_every=5, stop="train_loss", stop_value=2.3, max_epochs=1, batch_size=60)
     assert (trained.status, trained.updates) == ("reached", 4)
     assert trained.measures["lambda_max"] > 0
@@ -104,14 +105,14 @@ def test_a_capped_run_is_measured_and_checked_at_its_last_update():
 @pytest.mark.parametrize("rate", [1e8, 1e20, 1e38])
 @pytest.mark.parametrize("tracked", [(), ("train_loss",), ("lambda_max", "softmax_jacobian_norm", "gradient_norm")])
 @pytest.mark.parametrize("every", [1, 3])
-def test_divergence_is_a_result(rate, tracked, every):
+def test_divergence(rate, tracked, every):
     track = {"track": tracked, "track_every": every} if tracked else {}
     trained = run(learning_rate=rate, check_every=7, **track, measures=("performance", "lambda_max", "jacobian_norm"))
     assert (trained.status, trained.measures) == ("diverged", {"updates": 7})
     assert len({len(column) for column in trained.trajectory.values()}) <= 1
 
 
-def test_measures_at_matched_loss():
+def test_matched_loss():
     trained = run(max_epochs=100, matched_loss=0.8, check_every=1, track=("train_loss",), track_every=1)
     losses, found = trained.trajectory["train_loss"], trained.measures
     first = next(i for i, loss in enumerate(losses) if loss <= 0.8)
@@ -125,14 +126,14 @@ def test_measures_at_matched_loss():
     assert plain.measures == {k: v for k, v in found.items() if not k.endswith("_at_loss")}
 
 
-def test_a_loss_that_is_never_matched_has_no_numbers():
+def test_unmatched_loss():
     """Null and not absent: a table of such runs has the columns that a figure asks for."""
     found = run(matched_loss=1e-6).measures
     assert {name for name, value in found.items() if value is None} == {n for n in found if n.endswith("_at_loss")}
     assert {"lambda_max_at_loss", "update_at_loss"} < set(found)
 
 
-def test_the_trajectory_starts_at_initialisation_and_does_not_disturb_the_run():
+def test_trajectory():
     trained = run(TRACKED)
     assert trained.trajectory["update"] == [0, 4, 8, 12]
     assert {len(column) for column in trained.trajectory.values()} == {4}
@@ -145,12 +146,12 @@ def test_the_trajectory_starts_at_initialisation_and_does_not_disturb_the_run():
 
 
 @pytest.mark.parametrize(("rate", "time", "every"), [(0.1, 0.5, 5), (0.25, 0.5, 2), (0.5, 0.1, 1), (0.3, 1.0, 3)])
-def test_track_time_counts_learning_rate_times_updates(rate, time, every):
+def test_track_time(rate, time, every):
     trained = run(learning_rate=rate, track=("weight_norm",), track_time=time, stop="epochs")
     assert trained.trajectory["update"] == list(range(0, 13, every))
 
 
-def test_tracked_sharpness_is_the_dense_hessians():
+def test_tracked_sharpness():
     tracked = {"track": ("lambda_max",), "track_every": 6, "measure_size": 150, "tolerance": 1e-5}
     trained = run(width=0.02, depth=1, train_size=150, stop="epochs", max_epochs=2, **tracked)
     names, tensors = zip(*trained.model.named_parameters(), strict=True)
@@ -180,7 +181,7 @@ PINNED = {
 }
 
 
-def test_results_are_those_of_this_version():
+def test_pinned_results():
     """Records made by another version of the code must not be mixed with today's without anyone noticing."""
     config = replace(
         TINY, batch_size=20, max_epochs=20, measures=("performance", "lambda_max", "gradient_norm", "weight_norm")
@@ -198,7 +199,7 @@ def by_hand(config: RunConfig, steps: int) -> torch.Tensor:
     """Plain PyTorch: the same initialisation and batches, SAM around heavy ball, weight decay, the schedule."""
     place = torch.device("cpu")
     images = load(config, place)
-    model = build(config, tuple(images.x_train.shape[1:]), images.classes)
+    model = build(config, images.image_shape, images.classes)
     optimizer = torch.optim.SGD(
         model.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
     )
@@ -223,7 +224,7 @@ def by_hand(config: RunConfig, steps: int) -> torch.Tensor:
     return nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
-def test_everything_at_once_is_the_plain_loop():
+def test_everything_at_once():
     settings = {"optimizer": "heavy_ball", "momentum": 0.9, "weight_decay": 1e-3, "sam_rho": 0.1}
     config = replace(TINY, **settings, label_smoothing=0.1, schedule="granziol", stop="epochs", max_epochs=6)
     found = weights(train(config, device="cpu"))
@@ -234,7 +235,7 @@ def test_everything_at_once_is_the_plain_loop():
 RANDOM = {"dropout": 0.3, "augmentation": ("crop",), "mixup": 0.2, "dataset": "digits"}
 
 
-def test_what_is_random_in_training_comes_from_the_seed_and_stays_inside():
+def test_randomness_comes_from_the_seed():
     torch.manual_seed(5)
     state = torch.get_rng_state()
     first = run(**RANDOM)
@@ -248,7 +249,7 @@ def test_what_is_random_in_training_comes_from_the_seed_and_stays_inside():
 
 
 @pytest.mark.parametrize("optimizer", ["heavy_ball", "adam", "adagrad", "adashift"])
-def test_the_next_iterate_is_where_the_optimizer_goes_next(optimizer):
+def test_next_iterate(optimizer):
     """Measured with the optimizer's state, and without moving the run."""
     momentum = 0.9 if optimizer == "heavy_ball" else 0.0
     trained = run(optimizer=optimizer, momentum=momentum, stop="epochs", max_epochs=4, dropout=0.2)
@@ -262,7 +263,7 @@ def test_the_next_iterate_is_where_the_optimizer_goes_next(optimizer):
     assert not torch.equal(after, without_state)
 
 
-def test_averaging_measures_the_mean_of_the_last_iterates():
+def test_averaging():
     settings = {"stop": "epochs", "model": "mlp", "learning_rate": 0.05}
     ends = [weights(run(**settings, max_epochs=epochs)) for epochs in (3, 4)]
     averaged = run(**settings, max_epochs=4, averaging_start=0.5)
@@ -272,21 +273,29 @@ def test_averaging_measures_the_mean_of_the_last_iterates():
     torch.testing.assert_close(weights(slow), weights(run(**settings, max_epochs=2)), rtol=1e-4, atol=1e-6)
 
 
-def test_a_number_of_updates_ends_a_run():
+def test_max_updates():
     assert (run(stop="updates", max_updates=5).updates, run(stop="updates", max_updates=5).status) == (5, "reached")
     capped = run(**NEVER, max_updates=3)
     assert (capped.updates, capped.status) == (3, "capped")
 
 
-def test_images_in_parts_are_the_same_descent():
+def test_microbatches():
     whole, parts = run(batch_size=0), run(batch_size=0, microbatch=64)
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-4, atol=1e-6)
 
 
-def test_threads_give_the_numbers_of_one():
+def test_threads_train_in_turn():
     """A process has one global random state, from which dropout draws."""
     configs = [replace(TINY, dropout=0.3, seed=seed) for seed in (0, 1)]
     alone = [train(config, device="cpu") for config in configs]
     with ThreadPoolExecutor(2) as pool:
         together = list(pool.map(lambda config: train(config, device="cpu"), configs))
     assert all(map(same, alone, together))
+
+
+def test_tracking_keeps_dropout():
+    """Even tracking the measure that takes a training step of its own, which is the same every time."""
+    tracked = {"track": ("train_loss", "lambda_max", "between_iterates"), "track_every": 5, "measure_size": 20}
+    first, second, plain = (run(dropout=0.3, **settings) for settings in (tracked, tracked, {}))
+    assert torch.equal(weights(first), weights(plain))
+    assert first.trajectory == second.trajectory
