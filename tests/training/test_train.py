@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import dense_hessian
 from torch import nn
 
 from flatlib.config import RunConfig
@@ -14,8 +15,9 @@ from flatlib.measures import evaluate
 from flatlib.training.data import load
 from flatlib.training.models import build
 from flatlib.training.optim import SCHEDULES, build_optimizer
-from flatlib.training.train import DROPOUT, TrainedRun, batches, next_iterate, train
+from flatlib.training.train import DROPOUT, TrainedRun, next_iterate, train
 
+CPU = torch.device("cpu")
 TINY = RunConfig(width=0.1, train_size=200, test_size=100, max_epochs=3)
 TRACKED = replace(TINY, track=("train_loss", "lambda_max", "softmax_jacobian_norm"), track_every=4)
 NEVER = {"stop": "train_loss", "stop_value": 1e-9}
@@ -60,23 +62,42 @@ def test_full_batch():
     assert same(run(TRACKED, batch_size=0), run(TRACKED, batch_size=200))
 
 
-@pytest.mark.parametrize(("batch_size", "dropout"), [(50, 0.0), (64, 0.0), (0, 0.0), (50, 0.3)])
-def test_plain_loop(batch_size, dropout):
-    """Shuffled epochs whose last batch holds what is left; weights minus rate times mean gradient; nothing else."""
-    trained = run(batch_size=batch_size, dropout=dropout, **NEVER)
-    config, data = trained.config, trained.data
-    model = build(config, (1, 8, 8), 10).train()
-    order = torch.Generator().manual_seed(config.seed + 0x5EED)
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate)
-    with seeded(config.seed + DROPOUT, torch.device("cpu")):
-        for _ in range(config.max_epochs):
-            images = torch.randperm(200, generator=order)
-            for batch in images.split(batch_size) if batch_size else [torch.arange(200)]:
-                optimizer.zero_grad()
-                nn.functional.cross_entropy(model(data.x_train[batch]), data.y_train[batch]).backward()
+def by_hand(config: RunConfig) -> torch.Tensor:
+    """Plain PyTorch: SAM around SGD in shuffled epochs, whose last batch holds the images that remain."""
+    data = load(config, CPU)
+    model = build(config, data.image_shape, data.classes).train()
+    order, size = torch.Generator().manual_seed(config.seed + 0x5EED), config.batch_size or 200
+    optimizer = torch.optim.SGD(model.parameters(), 1, config.momentum, weight_decay=config.weight_decay)
+    loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    with seeded(config.seed + DROPOUT, CPU):
+        for epoch in range(config.max_epochs):
+            factor = SCHEDULES[config.schedule](epoch / config.max_epochs)
+            optimizer.param_groups[0]["lr"] = config.learning_rate * factor
+            for batch in torch.randperm(200, generator=order).split(size):
+                x, y = data.x_train[batch], data.y_train[batch]
+                gradients = torch.autograd.grad(loss(model(x), y), list(model.parameters()))
+                length = torch.cat([g.flatten() for g in gradients]).norm()
+                before = [p.detach().clone() for p in model.parameters()]
+                if config.sam_rho:
+                    with torch.no_grad():
+                        for p, g in zip(model.parameters(), gradients, strict=True):
+                            p += config.sam_rho * g / length
+                    gradients = torch.autograd.grad(loss(model(x), y), list(model.parameters()))
+                for p, g, old in zip(model.parameters(), gradients, before, strict=True):
+                    p.data, p.grad = old, g
                 optimizer.step()
-    torch.testing.assert_close(weights(trained), nn.utils.parameters_to_vector(model.parameters()).detach())
-    assert trained.updates == 3 * math.ceil(200 / (batch_size or 200))
+    return nn.utils.parameters_to_vector(model.parameters()).detach()
+
+
+EVERYTHING = {"optimizer": "heavy_ball", "momentum": 0.9, "weight_decay": 1e-3, "sam_rho": 0.1, "max_epochs": 6}
+EVERYTHING |= {"label_smoothing": 0.1, "schedule": "granziol"}
+
+
+@pytest.mark.parametrize("settings", [{}, {"batch_size": 64}, {"batch_size": 0}, {"dropout": 0.3}, EVERYTHING], ids=str)
+def test_plain_loop(settings):
+    trained = run(stop="epochs", **settings)
+    torch.testing.assert_close(weights(trained), by_hand(trained.config), rtol=1e-4, atol=1e-5)
+    assert trained.updates == trained.config.max_epochs * math.ceil(200 / (trained.config.batch_size or 200))
 
 
 @pytest.mark.parametrize(
@@ -154,82 +175,22 @@ def test_track_time(rate, time, every):
 def test_tracked_sharpness():
     tracked = {"track": ("lambda_max",), "track_every": 6, "measure_size": 150, "tolerance": 1e-5}
     trained = run(width=0.02, depth=1, train_size=150, stop="epochs", max_epochs=2, **tracked)
-    names, tensors = zip(*trained.model.named_parameters(), strict=True)
-    data = trained.data
-
-    def loss(flat: torch.Tensor) -> torch.Tensor:
-        pieces = flat.split([t.numel() for t in tensors])
-        state = {n: piece.view_as(t) for n, piece, t in zip(names, pieces, tensors, strict=True)}
-        return nn.functional.cross_entropy(torch.func.functional_call(trained.model, state, data.x_train), data.y_train)
-
-    dense = torch.autograd.functional.hessian(loss, weights(trained))
+    dense = dense_hessian(trained.model, "cross_entropy", (trained.data.x_train, trained.data.y_train))
     top = torch.linalg.eigvalsh(dense.double())[-1].item()
     assert trained.trajectory["update"][-1] == trained.updates == 6
     assert trained.trajectory["lambda_max"][-1] == pytest.approx(top, rel=1e-3)
     assert trained.measures["lambda_max"] == pytest.approx(top, rel=1e-3)
 
 
-PINNED = {
-    "train_loss": 0.0978711,
-    "train_accuracy": 0.99,
-    "test_loss": 0.251873,
-    "test_accuracy": 0.88,
-    "lambda_max": 7.8519,
-    "gradient_norm": 0.20633,
-    "weight_norm": 7.41974,
-    "updates": 190,
-}
+PINNED = {"train_loss": 0.0978711, "train_accuracy": 0.99, "test_loss": 0.251873, "test_accuracy": 0.88}
+PINNED |= {"lambda_max": 7.8519, "gradient_norm": 0.20633, "weight_norm": 7.41974, "updates": 190}
 
 
 def test_pinned_results():
-    """Records made by another version of the code must not be mixed with today's without anyone noticing."""
-    config = replace(
-        TINY, batch_size=20, max_epochs=20, measures=("performance", "lambda_max", "gradient_norm", "weight_norm")
-    )
-    found = run(config).measures
-    changed = {
-        name: (found[name], value) for name, value in PINNED.items() if found[name] != pytest.approx(value, rel=1e-3)
-    }
-    assert not changed, (
-        f"results changed: {changed}. If that was on purpose, raise RunConfig.version and pin the new ones"
-    )
-
-
-def by_hand(config: RunConfig, steps: int) -> torch.Tensor:
-    """Plain PyTorch: the same initialisation and batches, SAM around heavy ball, weight decay, the schedule."""
-    place = torch.device("cpu")
-    images = load(config, place)
-    model = build(config, images.image_shape, images.classes)
-    optimizer = torch.optim.SGD(
-        model.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
-    )
-    loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-    for update, batch in zip(range(steps), batches(images, config), strict=False):
-        epoch = update // 4
-        optimizer.param_groups[0]["lr"] = config.learning_rate * SCHEDULES[config.schedule](epoch / config.max_epochs)
-        x, y = images.x_train[batch], images.y_train[batch]
-        optimizer.zero_grad()
-        loss(model(x), y).backward()
-        length = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
-        moves = [config.sam_rho * p.grad / length for p in model.parameters()]
-        with torch.no_grad():
-            for p, move in zip(model.parameters(), moves, strict=True):
-                p += move
-        optimizer.zero_grad()
-        loss(model(x), y).backward()
-        with torch.no_grad():
-            for p, move in zip(model.parameters(), moves, strict=True):
-                p -= move
-        optimizer.step()
-    return nn.utils.parameters_to_vector(model.parameters()).detach()
-
-
-def test_everything_at_once():
-    settings = {"optimizer": "heavy_ball", "momentum": 0.9, "weight_decay": 1e-3, "sam_rho": 0.1}
-    config = replace(TINY, **settings, label_smoothing=0.1, schedule="granziol", stop="epochs", max_epochs=6)
-    found = weights(train(config, device="cpu"))
-    torch.testing.assert_close(found, by_hand(config, 24), rtol=1e-4, atol=1e-5)
-    assert (found - by_hand(replace(config, sam_rho=1e-9), 24)).abs().max() > 1e-2
+    """Where these change on purpose, raise `RunConfig.version` and pin the new ones: records must not be mixed."""
+    measures = ("performance", "lambda_max", "gradient_norm", "weight_norm")
+    found = run(batch_size=20, max_epochs=20, measures=measures).measures
+    assert {name: found[name] for name in PINNED} == pytest.approx(PINNED, rel=1e-3)
 
 
 RANDOM = {"dropout": 0.3, "augmentation": ("crop",), "mixup": 0.2, "dataset": "digits"}
