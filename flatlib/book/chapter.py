@@ -45,7 +45,7 @@ class Chapter:
             raise FlatlibError(f"{claim.chapter}: parameters without a value: {', '.join(missing)}")
         given = {name: variables[name] for name in names}
         self.parameters = SimpleNamespace(**parameters.check(self.source, given))
-        self.published = records.in_folder(root / "book" / "records" / claim.chapter)
+        self.published = records.list_records(root / "book" / "records" / claim.chapter)
         folder = Path(self.parameters.records or root / "_build" / "records").resolve()
         if folder.is_relative_to(root / "book"):
             raise FlatlibError(f"records: {folder} is published; only flatlib refresh writes there")

@@ -17,7 +17,7 @@ from flatlib.book.paths import find_root, notebook
 from flatlib.book.train import train
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
-from flatlib.runs.lock import locked_if_there
+from flatlib.runs.lock import locked
 
 KERNEL = "python3"
 QUIET = ["--log-level=ERROR"]  # a kernel warns at every start that it listens on this machine's loopback address
@@ -89,7 +89,7 @@ def refresh(chapter: Chapter) -> str:
     chapter.record = find_root() / "book" / "records" / chapter.claim.chapter / f"{chapter.parameters.preset}.jsonl"
     for error in train([chapter], chapter.execution.time_limit):
         raise error
-    with locked_if_there(chapter.record):
+    with locked(chapter.record):
         lines = records.read(chapter.record)
         kept = [run_id for run_id in dict.fromkeys(run.run_id for run in chapter.requests()) if run_id in lines]
         if kept != list(lines):

@@ -41,7 +41,7 @@ def published(root: Path) -> Tables:
     tables = {
         (chapter, scale): records.table(records.read(path).values())
         for chapter in sorted(CLAIMS)
-        for scale, path in records.in_folder(folder / chapter).items()
+        for scale, path in records.list_records(folder / chapter).items()
     }
     if not tables:
         raise FlatlibError(f"{folder}: no record of a chapter")

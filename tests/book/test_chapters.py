@@ -89,7 +89,7 @@ def test_every_requested_run_is_recorded_and_counted(monkeypatch, rerun, chapter
         requested.extend(config.run_id for config in configs)
         return run(self, configs)
 
-    monkeypatch.setattr("flatlib.runs.sweep.train", None)
+    monkeypatch.setattr("flatlib.runs.executors.train", None)
     monkeypatch.setattr(Chapter, "run", counted)
     page = open_page(monkeypatch, done.at, times=2)
     assert (done.at.record.read_bytes(), done.at.record.stat().st_mtime_ns) == before

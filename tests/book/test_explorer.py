@@ -20,7 +20,7 @@ ROOT = find_root()
 LINES = {
     (path.parent.name, path.stem): records.read(path)
     for chapter in notebooks(ROOT)
-    for path in records.in_folder(ROOT / "book" / "records" / chapter).values()
+    for path in records.list_records(ROOT / "book" / "records" / chapter).values()
 }
 
 

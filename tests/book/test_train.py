@@ -62,7 +62,7 @@ def test_a_killed_command_goes_on(monkeypatch, tmp_path, data):
     after = records.read(record)
     assert {run_id: after[run_id] for run_id in before} == before
 
-    monkeypatch.setattr("flatlib.runs.sweep.train", None)
+    monkeypatch.setattr("flatlib.runs.executors.train", None)
     open_page(monkeypatch, quick(NAME, records=str(out), dataset="mnist"))
     assert records.read(record) == after
 

@@ -24,7 +24,7 @@ def slot(tmp_path, monkeypatch, line):
             done = [config for config in missing[:runs] if config.run_id not in too_long]
             return ((config, line(config)) for config in done)
 
-        monkeypatch.setattr(sweep, "outcomes", some)
+        monkeypatch.setattr(sweep, "execute", some)
         try:
             sweep.run(configs, tmp_path / "r.jsonl", execution)
         except FlatlibError as error:
