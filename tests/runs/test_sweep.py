@@ -124,7 +124,7 @@ def test_script_without_main_guard_is_told_once(tmp_path):
     )
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.count("Traceback") == done.stderr.count("__main__") - 1 == 1, done.stderr
+    assert done.stderr.count("Traceback") == done.stderr.count("__main__") == 1, done.stderr
     assert 'under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
     assert not list(tmp_path.glob("*.failures.jsonl"))
 
