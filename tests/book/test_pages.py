@@ -65,7 +65,7 @@ def test_there_are_six_words_of_prose_for_every_line_of_code(page):
 
 
 def test_every_number_in_prose_about_results_is_glued(page):
-    """Constants of the protocol (they are in the code on the page) and the level of the intervals may be written out."""
+    """Constants of the protocol (in the code on the page) and the level of the intervals may be written out."""
     shown = [output for cell in code(page) if "show_source(" in cell.source for output in cell.outputs]
     settings = [cell.source for cell in code(page)] + [output["data"]["text/plain"] for output in shown]
     allowed = set(re.findall(r"\d+(?:\.\d+)?", "\n".join(settings)))
