@@ -61,3 +61,7 @@ def test_figures_see_tables_only() -> None:
     assert {
         room(other) for one, others in imports().items() if room(one) == "figures" for other in others
     } <= TABLES_ONLY
+
+
+def test_files_fit_in_250_lines() -> None:
+    assert not [path.name for path in PACKAGE.rglob("*.py") if len(path.read_text().splitlines()) > 250]
