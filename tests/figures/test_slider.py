@@ -1,4 +1,4 @@
-"""A figure in frames: what of the SVG belongs to which frame, what is shown without scripts, what is read aloud."""
+"""A figure with a slider: the groups of each frame, its state without scripts, and its text for screen readers."""
 
 import re
 from html.parser import HTMLParser
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from flatlib.errors import FlatlibError
 from flatlib.figures import Frames, sharpening
-from flatlib.figures.frames import from_frame, in_frame
+from flatlib.figures.slider import from_frame, in_frame
 
 pytestmark = pytest.mark.usefixtures("style")
 MOMENTS = [0, 10, 20, 30]
@@ -68,7 +68,7 @@ class Page(HTMLParser):
         return [(int(group[name]), "none" in group.get("style", "")) for group in groups]
 
 
-def test_every_frame_has_its_groups_and_only_the_last_is_shown():
+def test_frames_have_groups_and_last_is_shown():
     page = Page(frames().html())
     now = page.marked("data-now")
     assert {frame for frame, _ in now} == {0, 1, 2, 3}
@@ -77,7 +77,7 @@ def test_every_frame_has_its_groups_and_only_the_last_is_shown():
     assert sorted(page.marked("data-since")) == [(frame, False) for frame in (1, 2, 3) for _ in range(2)]
 
 
-def test_the_slider_is_labelled_and_controls_are_invisible_until_a_script_runs():
+def test_slider_is_labelled_and_hidden_without_scripts():
     page = Page(frames().html())
     slider, label = page.one("input"), page.one("label")
     assert (slider["type"], slider["min"], slider["max"], slider["value"]) == ("range", "0", "3", "3")
@@ -87,7 +87,7 @@ def test_the_slider_is_labelled_and_controls_are_invisible_until_a_script_runs()
     assert controls["style"] == "visibility: hidden"  # takes its room from the start: nothing shifts
 
 
-def test_what_is_read_aloud_is_escaped():
+def test_texts_are_escaped():
     page = Page(frames(captions=["<", "&", '"', "'"]).html())
     assert page.one("svg")["role"] == "img"
     assert page.one("svg")["aria-label"] == 'A curve that "rises" & falls.'
@@ -96,7 +96,7 @@ def test_what_is_read_aloud_is_escaped():
     assert page.said == "'"
 
 
-def test_the_same_run_gives_the_same_bytes_and_is_an_element_of_a_page():
+def test_same_run_gives_same_element():
     text = frames().html()
     assert text == frames().html()
     assert "<?xml" not in text
@@ -105,7 +105,7 @@ def test_the_same_run_gives_the_same_bytes_and_is_an_element_of_a_page():
     assert bundle == {"text/html": text, "text/plain": 'A curve that "rises" & falls.'}
 
 
-def test_a_piece_of_the_loss_holds_all_updates_up_to_its_frame():
+def test_loss_pieces_join():
     figure = sharpening(track(), losses(), spectra(), 0.2)
     pieces = [line for line in figure.axes[1].lines if str(line.get_gid()).startswith("since")]
     assert [line.get_xdata().tolist() for line in pieces] == [[*range(t, t + 11)] for t in MOMENTS[:-1]]
@@ -113,7 +113,7 @@ def test_a_piece_of_the_loss_holds_all_updates_up_to_its_frame():
     assert figure.axes[1].get_yscale() == "log"
 
 
-def test_the_edge_is_drawn_over_sharpness_and_spectrum_in_every_frame():
+def test_edge_is_in_every_frame():
     figure = sharpening(track(), losses(), spectra(), 0.2)
     (flat,) = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
     (upright,) = [line for line in figure.axes[2].lines if line.get_linestyle() == "--"]
@@ -122,7 +122,7 @@ def test_the_edge_is_drawn_over_sharpness_and_spectrum_in_every_frame():
     assert figure.axes[0].get_ylim()[1] > 12
 
 
-def test_stems_reach_from_the_foot_to_the_share_and_the_largest_node_has_a_dot():
+def test_stems_reach_their_weights():
     figure = sharpening(track(), losses(), spectra(), 0.2)
     stems, tip = [line for line in figure.axes[2].lines if line.get_gid() == "now-2"]
     x, y = stems.get_data()
@@ -132,7 +132,7 @@ def test_stems_reach_from_the_foot_to_the_share_and_the_largest_node_has_a_dot()
     assert tip.get_xydata().tolist() == [[21.0, 0.09]]
 
 
-def test_says_what_is_wrong():
+def test_bad_input_is_refused():
     with pytest.raises(FlatlibError, match="no column lambda_max"):
         sharpening(track().drop(columns="lambda_max"), losses(), spectra(), 0.2)
     with pytest.raises(FlatlibError, match="needs a loss and a spectrum"):
@@ -143,7 +143,7 @@ def test_says_what_is_wrong():
         frames(figure=Figure()).html()
 
 
-def test_an_artist_belongs_to_one_frame_or_to_all_from_it_on():
+def test_artists_are_marked_by_frame():
     figure = Figure()
     ax = figure.subplots()
     in_frame(ax.plot([0, 1])[0], 0)
