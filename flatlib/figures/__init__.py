@@ -1,4 +1,7 @@
-"""The book's kinds of figures: each draws a table into matplotlib's axes and knows no model."""
+"""The book's kinds of figures: each draws a table into matplotlib's axes and knows no model.
+
+A missing column raises a ``FlatlibError`` that names it; a table with nothing to draw leaves a text that says so.
+"""
 
 from flatlib.figures.axes import COLUMNS, Column
 from flatlib.figures.curves import mean_curves, slope_by_group, trajectories

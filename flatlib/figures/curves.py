@@ -96,18 +96,12 @@ def trajectories(
 
 @placeholder_if_empty
 def slope_by_group(
-    table: pd.DataFrame,
-    ax: Axes,
-    *,
-    x: str = "lambda_max",
-    y: str = "test_accuracy",
-    group: str = "batch_size",
-    level: float = 0.95,
+    table: pd.DataFrame, ax: Axes, *, x: str = "lambda_max", y: str = "test_accuracy", group: str = "batch_size"
 ) -> None:
     """Draw, for each value of ``group``, the mean over seeds of the slope of y per decade of x, with its interval.
 
-    Seeds are faint dots, the mean is bold with its bootstrap interval, zero is a grey line. A seed whose runs have no
-    slope is excluded; a group without any is not drawn. Kaur et al. 2022, figure 3, condensed to a point per group.
+    Seeds are faint dots, the mean is bold with its 95 % bootstrap interval, zero is a grey line. A seed without a slope
+    is excluded, and so is a group without any. Kaur et al. 2022, figure 3, condensed to one point per group.
 
     Args:
         table: one row per run with columns seed, x, y and ``group`` (numbers). All rows count: pass the runs that the
@@ -115,7 +109,6 @@ def slope_by_group(
         x: a positive measure.
         y: a measure.
         group: the setting on the x axis.
-        level: of the interval.
 
     Raises:
         FlatlibError: an unknown column, or an x that is not positive.
@@ -132,7 +125,7 @@ def slope_by_group(
     ax.set_xticks(list(slopes), [f"{value:g}" for value in slopes])
     ax.minorticks_off()
     ax.axhline(0, color=GREY, linewidth=1.0)
-    means = {value: bootstrap_mean(of_seeds, level) for value, of_seeds in slopes.items()}
+    means = {value: bootstrap_mean(of_seeds) for value, of_seeds in slopes.items()}
     ax.plot(list(means), [mean.estimate for mean in means.values()], color=INK, linewidth=1, alpha=0.4, label="_mean")
     for value, look in series(rows, group).items():
         if value in slopes:

@@ -28,9 +28,6 @@ def dot_plot(table: pd.DataFrame, x: str, ax: Axes, *, row: str, by: str) -> Non
         x: a measure.
         row: a column of names without an order, such as optimizers; rows keep the order of the table.
         by: a column of names that distinguishes the marks of a row.
-
-    Raises:
-        FlatlibError: a missing column.
     """
     rows = drawable_runs(table, x, x, row, by, "seed")
     complete = (table["status"] == "reached").groupby([table[row], table[by]]).transform("all")

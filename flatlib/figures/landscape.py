@@ -23,9 +23,6 @@ def landscape_lines(table: pd.DataFrame, ax: Axes) -> None:
     Args:
         table: one row per direction and step with columns direction, eigenvalue, step, loss, quadratic
             (``flatlib.sharpness.Lines.table``).
-
-    Raises:
-        FlatlibError: a missing column.
     """
     rows = drop_infinite(table, "step", "loss", "direction", "eigenvalue", "quadratic")
     named = rows.groupby("direction")["eigenvalue"].first()
@@ -40,9 +37,6 @@ def landscape_slices(table: pd.DataFrame, ax: Axes) -> None:
     Args:
         table: one row per direction and step with columns direction (a name), curvature, step, loss, quadratic
             (``flatlib.sharpness.loss_along``).
-
-    Raises:
-        FlatlibError: a missing column.
     """
     require_columns(table, "direction")
     rows = drop_infinite(table, "step", "loss", "curvature", "quadratic")
@@ -104,9 +98,6 @@ def landscape_steps(table: pd.DataFrame, ax: Axes) -> None:
 
     Args:
         table: one row per point with columns path (a name), step_1, step_2, each path in its order.
-
-    Raises:
-        FlatlibError: a missing column.
     """
     require_columns(table, "path", "step_1", "step_2")
     rows = table.dropna(subset=["step_1", "step_2"])

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from flatlib.figures.axes import drawable_runs, finite_rows, label_axes, placeholder_if_empty
+from flatlib.figures.axes import drawable_runs, drop_infinite, label_axes, placeholder_if_empty, require_columns
 from flatlib.figures.labels import key_above
 from flatlib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, Series, series
 
@@ -27,9 +27,6 @@ def scatter(table: pd.DataFrame, x: str, y: str, ax: Axes, *, by: str = "batch_s
         x: a measure.
         y: a measure.
         by: the column that distinguishes the clouds.
-
-    Raises:
-        FlatlibError: an unknown column.
     """
     rows = drawable_runs(table, x, y, by)
     label_axes(ax, rows, x, y)
@@ -42,20 +39,17 @@ def scatter(table: pd.DataFrame, x: str, y: str, ax: Axes, *, by: str = "batch_s
 
 
 @placeholder_if_empty
-def quadrant_plot(table: pd.DataFrame, ax: Axes, x: str = "lambda_max", y: str = "test_accuracy") -> None:
+def quadrant_plot(table: pd.DataFrame, ax: Axes) -> None:
     """Draw each setting's deviation from the mean of its experiment, in a colour and a shape per intervention.
 
     The two shaded quadrants are those that "flatter is better" allows: flatter and better, sharper and worse.
 
     Args:
-        table: one row per setting with columns intervention, x and y.
-        x: the measure, in doublings.
-        y: the measure, in points.
-
-    Raises:
-        FlatlibError: an unknown column.
+        table: one row per setting with columns intervention, lambda_max (in doublings), test_accuracy (in points).
     """
-    rows = finite_rows(table.assign(**{y: table[y] / 100}), x, y, "intervention")
+    x, y = "lambda_max", "test_accuracy"
+    require_columns(table, "intervention")
+    rows = drop_infinite(table, x, y)
     names = dict.fromkeys(rows["intervention"])
     looks = {name: Series(*look, name) for name, look in zip(names, cycle(zip(COLORS, SHAPES, strict=True)))}
     reach_x, reach_y = (MARGIN * rows[name].abs().max() for name in (x, y))

@@ -46,9 +46,6 @@ def spectral_density(table: pd.DataFrame, ax: Axes, outliers: Sequence[float] = 
     Args:
         table: one row per probe and grid point with columns probe, eigenvalue, density; the same grid for each probe.
         outliers: eigenvalues to mark.
-
-    Raises:
-        FlatlibError: a missing column.
     """
     require_columns(table, "probe", "eigenvalue", "density")
     curves = table.pivot_table(index="eigenvalue", columns="probe", values="density")

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
 
-from flatlib.errors import FlatlibError
 from flatlib.figures import COLUMNS, quadrant_plot, scatter
 from flatlib.figures.labels import spread
 from flatlib.figures.style import BLUE, VERMILLION, series
@@ -35,8 +34,6 @@ def test_quadrants_shade_what_the_story_allows(ax):
     inside = [any(area.get_paths()[0].contains_point(place) for area in ax.collections) for place in drawn]
     assert sum(inside) == 4  # all but the two means of their experiments
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["rate", "SAM"]
-    with pytest.raises(FlatlibError, match="no column trace"):
-        quadrant_plot(table, ax, x="trace")
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 7])
