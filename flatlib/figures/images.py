@@ -55,7 +55,7 @@ def image(pixels: np.ndarray, ax: Axes, title: str = "") -> None:
 
 
 def image_direction(pixels: np.ndarray, ax: Axes, title: str = "") -> None:
-    """Draw a direction in the space of images (H, W): green adds ink, purple removes it; ``title`` stands above."""
+    """Draw a direction in image space, ``pixels`` (H, W): green adds ink, purple removes it; ``title`` stands above."""
     largest = float(np.abs(pixels).max()) or 1.0
     _draw(pixels, ax, title, cmap=SIGNED, vmin=-largest, vmax=largest)
 

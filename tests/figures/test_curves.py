@@ -97,13 +97,8 @@ def test_incomplete_seeds_have_no_mean(status, ax):
     assert all(line.get_markerfacecolor() == "none" for line in labelled(ax, "_capped"))
     assert means(ax)[BLUE].get_xdata() == pytest.approx(RATES[1:])
     assert means(ax)[VERMILLION].get_xdata() == pytest.approx(RATES)
-
-
-def test_series_without_mean_is_named(ax):
-    table = table_of()
-    table.loc[table["batch_size"] == 512, "status"] = "capped"
-    mean_curves(table, "learning_rate", "test_accuracy", ax)
-    assert texts(ax) == {"batch 32", "batch 512"}
+    mean_curves(table.assign(status="capped"), "learning_rate", "test_accuracy", ax.figure.subplots())
+    assert texts(ax.figure.axes[-1]) == {"batch 32", "batch 512"}, "a series without a mean is named"
 
 
 def test_zero_stands_left_of_log_axis(ax):
@@ -120,23 +115,18 @@ def test_zero_stands_left_of_log_axis(ax):
     ax.figure.canvas.draw()
 
 
-@pytest.mark.parametrize(
-    ("radii", "column", "scale"),
-    [
-        (RADII[1:], "sam_rho", "log"),
-        ([0.0], "sam_rho", "linear"),
-        ([-0.1, 0.1], "sam_rho", "linear"),
-        (RADII, "dropout", "linear"),
-    ],
-)
-def test_scale_of_other_settings(ax, radii, column, scale):
-    mean_curves(sam_runs(radii).rename(columns={"sam_rho": column}), column, "lambda_max", ax)
+@pytest.mark.parametrize(("radii", "scale"), [(RADII[1:], "log"), ([0.0], "linear"), ([-0.1, 0.1], "linear")])
+def test_scale_without_zero_among_others(ax, radii, scale):
+    mean_curves(sam_runs(radii), "sam_rho", "lambda_max", ax)
     assert ax.get_xscale() == scale
 
 
-def test_zero_measure_makes_axis_linear(ax):
-    mean_curves(sam_runs().assign(lambda_max=0.0), "sam_rho", "lambda_max", ax)
+def test_zero_on_linear_axes(ax):
+    runs = sam_runs().assign(lambda_max=0.0, dropout=lambda table: table["sam_rho"])
+    mean_curves(runs, "sam_rho", "lambda_max", ax)
     assert (ax.get_xscale(), ax.get_yscale()) == ("symlog", "linear")
+    mean_curves(runs, "dropout", "lambda_max", ax)
+    assert ax.get_xscale() == "linear"
 
 
 def test_slopes_have_mean_per_group(ax):
@@ -147,9 +137,6 @@ def test_slopes_have_mean_per_group(ax):
     assert ax.get_xscale() == "log"
     assert [label.get_text() for label in ax.get_xticklabels()] == ["32", "128", "512"]
     assert ax.get_ylabel() == "Test accuracy, slope\n(points per decade of $\\lambda_{\\max}$)"
-
-
-def test_slopes_need_two_values(ax):
     slope_by_group(table_of().query("learning_rate == 0.1"), ax)
     assert "no seed" in ax.texts[0].get_text()
 
@@ -163,8 +150,5 @@ def test_trajectories_average_common_updates(ax):
     dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
     assert sorted(line.get_ydata()[0] for line in dashed) == pytest.approx([20.0, 40.0])
     assert texts(ax) == {r"$2/\eta$, $\eta$ = 0.05", r"$2/\eta$, $\eta$ = 0.1"}
-
-
-def test_trajectories_without_theory_have_key(ax):
     trajectories(long_table(), "lambda_max", ax)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [r"$\eta$ = 0.05", r"$\eta$ = 0.1"]
