@@ -86,7 +86,7 @@ def chosen(names: Sequence[str]) -> tuple[Path, list[str]]:
 
 def prepared(options: argparse.Namespace, given: dict[str, Any]) -> tuple[Path, dict[str, dict[str, Any]]]:
     """The checkout and each chapter's checked parameters; a bad one stops everything before anything trains."""
-    from flatlib.execution import Execution
+    from flatlib.config import Execution
 
     root, chapters = chosen(options.chapters)
     if "all" in options.chapters:  # all that have this preset; without any, the first one says which presets there are

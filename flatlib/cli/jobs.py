@@ -66,7 +66,7 @@ def train_list(options: argparse.Namespace) -> int:
 
     groups = run_list.read(options.list)
     require_packages(())  # before anything imports them
-    from flatlib.execution import Execution
+    from flatlib.config import Execution
     from flatlib.runs.slot import left_out, spend
 
     try:
