@@ -4,6 +4,7 @@ import functools
 import http.server
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -21,39 +22,7 @@ CHROMEDRIVER = shutil.which("chromedriver") or shutil.which("chromium.chromedriv
 SETTLED_S = 20  # time a page gets to load
 WIDTHS = (1400, 390)  # a desktop, a phone
 THEMES = ("light", "dark")
-PAGES = [
-    "book/index.html",
-    "book/claims/01_lr_batch.html",
-    "book/claims/02_linear_scaling.html",
-    "book/claims/03_sam.html",
-    "book/claims/04_dropout.html",
-    "book/claims/05_batch_norm.html",
-    "book/claims/06_weight_decay.html",
-    "book/claims/07_adam_vs_sgd.html",
-    "book/claims/08_progressive_sharpening.html",
-    "book/claims/09_label_smoothing.html",
-    "book/claims/10_minimum_sharpness.html",
-    "book/claims/11_regularisers.html",
-    "book/claims/overview.html",
-    "book/explorer.html",
-    "book/api/index.html",
-    "book/api/curvature.html",
-    "book/api/sharpness.html",
-    "book/api/measures.html",
-    "book/api/runs.html",
-    "book/api/claims.html",
-    "book/api/figures.html",
-    "book/method/curvature.html",
-    "book/method/ledger.html",
-    "book/method/libraries.html",
-    "book/method/primer.html",
-    "book/method/toy.html",
-    "book/method/rerun.html",
-    "book/method/scale.html",
-    "book/method/your_model.html",
-    "book/contributing.html",
-    "book/references.html",
-]
+PAGES = [f"{page}.html" for page in re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text())]
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,10 +79,18 @@ def test_refresh_refuses(capsys, arguments):
     assert complaint(capsys, ["refresh", *arguments])
 
 
-def test_outside_a_checkout(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("flatlib.book.paths.__file__", str(tmp_path / "flatlib" / "checkout.py"))
-    assert "no book here" in complaint(capsys, ["run", "all"])
+@pytest.mark.parametrize("command", [["run", "all"], ["refresh", "all"], ["new", "12_x"], ["book"]], ids=" ".join)
+def test_a_package_without_the_book_says_so_at_once(tmp_path, command):
+    """An installed package is a copy without book/; nothing heavy is imported before it says where the book is."""
+    shutil.copytree(ROOT / "flatlib", tmp_path / "flatlib", ignore=shutil.ignore_patterns("__pycache__"))
+    heavy = ("torch", "pandas", "papermill", "matplotlib", "sphinx")
+    script = f"import sys; sys.modules.update(dict.fromkeys({heavy})); from flatlib.cli import main; sys.exit(main())"
+    there = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command], cwd=tmp_path, env=there, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "clone the book's repository" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -191,8 +200,9 @@ def test_a_chapter_that_fails_does_not_stop_the_next(capsys, monkeypatch, tmp_pa
     assert "flatlib: 01_lr_batch: all 4 runs diverged\n" in err
 
 
-def test_a_real_process_exits_with_2_and_one_line():
-    command = [sys.executable, "-m", "flatlib.cli", "run", "02_nothing"]
+@pytest.mark.parametrize("module", ["flatlib", "flatlib.cli"])
+def test_a_real_process_exits_with_2(module):
+    command = [sys.executable, "-m", module, "run", "02_nothing"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("flatlib: unknown chapter '02_nothing'")
