@@ -16,9 +16,8 @@ from flatlib.book import parameters
 from flatlib.book.display import glue_texts
 from flatlib.book.paths import find_root, notebook
 from flatlib.claims import CLAIMS, Claim, claim_verdict, exclusions, format_verdicts, sentence
-from flatlib.config import RunConfig
+from flatlib.config import Execution, RunConfig
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
 from flatlib.runs import records, sweep
 
 

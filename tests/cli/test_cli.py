@@ -54,7 +54,7 @@ BAD_RUNS = {
     "one chapter of two": (["01_lr_batch", "nothing"], "unknown chapter 'nothing'"),
     "preset": (["all", "--preset", "huge"], "preset huge: .*presets: medium, .*small, smoke"),
     "device": (["all", "--device", "gpu"], "device: unknown name 'gpu'; allowed: auto, cpu, cuda"),
-    "absent device": (["all", "--device", "cuda:99"], "'cuda:99' was asked for, but torch sees"),
+    "absent device": (["all", "--device", "cuda:99"], "'cuda:99' was requested, but torch sees"),
     "malformed device": (["all", "--device", "cuda:x"], "device: .*'cuda:x'"),
     "workers": (["all", "--workers", "0"], "workers: expected a whole number of at least 1"),
     "parameter": (["01_lr_batch", "-p", "seads", "[1]"], "unknown parameter 'seads'; allowed: .*seeds"),
