@@ -21,7 +21,7 @@ __all__ = ["NOTE", "duration", "plan_table"]
 
 NOTE = (
     "time: the recorded seconds of the nearest runs, scaled by epochs, images and the size of the network, on the "
-    "machine that recorded them (median, smallest and largest of the nearest)."
+    "machine that recorded them; in brackets the shortest and longest of other seeds, or a factor of 3 either way."
 )
 IMAGES = {  # training images and the shape of one, of the data sets that flatlib knows by name; classes
     "digits": (1000, (1, 8, 8), 10),
@@ -34,6 +34,7 @@ IMAGES = {  # training images and the shape of one, of the data sets that flatli
 OVERHEAD = 1e7  # operations that the launches of one gradient cost: about 1 ms at the 1e10 a second of one core
 PRODUCTS = 10  # Hessian-vector products of a measure: medians of lambda_max in the committed records are 6 to 14
 CHEAP = ("performance", "train_loss", "gradient_norm", "weight_norm", "margin")  # measures of one gradient at most
+SPREAD = 3  # of runs unlike all recorded ones: predicted without its own record, a chapter is mostly within this factor
 UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 SEEDS, SETTINGS, GUESS, UNKNOWN = "other seeds", "other settings", "guess (other network or data)", "unknown"
 
@@ -63,11 +64,12 @@ def plan_table(
         if nothing is recorded to estimate it from) and ``basis`` (what the missing runs were estimated from).
     """
     history = recorded_runs([*known, *(line for _, lines in requests.values() for line in lines.values())])
+    of_setting = functools.cache(lambda setting: estimate(setting, history))
     rows, everything = [], []
     for chapter, (configs, lines) in requests.items():
         wanted = {config.run_id: config for config in configs}
         missing = [config for run_id, config in wanted.items() if run_id not in lines]
-        estimates = [estimate(config, history) for config in missing]
+        estimates = [of_setting(replace(config, seed=0)) for config in missing]
         networks = ", ".join(dict.fromkeys(config.model for config in configs))
         rows.append([chapter, len(wanted), len(wanted) - len(missing), len(missing), networks])
         rows[-1] += summary(estimates, workers)
@@ -77,7 +79,7 @@ def plan_table(
     return pd.DataFrame(rows, columns=["chapter", "runs", "recorded", "missing", "networks", "time", "basis"])
 
 
-Estimate = tuple[str, list[float]]  # the basis, and the seconds by each of the runs it rests on
+Estimate = tuple[str, list[float]]  # the basis, and the seconds by it, whose median is the estimate
 
 
 def summary(estimates: list[Estimate], workers: int) -> list[str]:
@@ -105,20 +107,21 @@ def recorded_runs(lines: Iterable[Line]) -> dict[RunConfig, list[Recorded]]:
 
 
 def estimate(config: RunConfig, history: Mapping[RunConfig, list[Recorded]]) -> Estimate:
-    """Return the basis and the expected seconds of a run by each of the runs nearest to it."""
-    same = history.get(replace(config, seed=0))
+    """Return the basis of an estimate and its seconds: those of other seeds, or low, middle and high by the nearest."""
+    same = history.get(config)
     if same:
         return SEEDS, [run.seconds for run in same]
     if not history:
         return UNKNOWN, []
     nearest = min(history, key=lambda other: distance(config, other))
     basis = SETTINGS if (nearest.model, nearest.dataset) == (config.model, config.dataset) else GUESS
-    return basis, [scaled_seconds(config, run) for run in history[nearest]]
+    middle = median(scaled_seconds(config, run) for run in history[nearest])
+    return basis, [middle / SPREAD, middle, middle * SPREAD]
 
 
 def distance(one: RunConfig, other: RunConfig) -> float:
     """Return how unlike two runs are in what decides their length and their time for an epoch."""
-    names = {"model": 3, "dataset": 1, "stop": 4, "optimizer": 3, "measures": 1, "track": 2, "batch_norm": 0.5}
+    names = {"model": 3, "dataset": 1, "stop": 4, "optimizer": 3, "measures": 2, "track": 2, "batch_norm": 0.5}
     unlike = sum(weight for name, weight in names.items() if getattr(one, name) != getattr(other, name))
     unlike += 2 * ((one.sam_rho > 0) != (other.sam_rho > 0))
     sizes = [(c.learning_rate, c.batch_size or images(c), images(c), operations(c)) for c in (one, other)]
