@@ -12,7 +12,7 @@ import torch
 from flatlib.bench.libraries import LIBRARIES, unusable
 from flatlib.bench.problems import Problem
 from flatlib.bench.timing import alternating, geometric_mean, median_ratio, peak_memory_of, using_threads
-from flatlib.curvature import HessianOperator, top_eigenvalues
+from flatlib.curvature import top_eigenvalues
 from flatlib.curvature.spectrum.lanczos import Lanczos
 from flatlib.device import full_precision
 
@@ -75,7 +75,7 @@ def oracle(problem: Problem, exact: float, repeats: int) -> tuple[dict[str, Any]
 
     It starts from the same random vectors; the call's product has its graph for free.
     """
-    operator = HessianOperator(problem.model, problem.loss, problem.batches, batch_norm=problem.batch_norm)
+    operator = problem.hessian()
     products = []
     for seed in range(repeats):
         generator = torch.Generator().manual_seed(seed)
@@ -92,9 +92,7 @@ def oracle(problem: Problem, exact: float, repeats: int) -> tuple[dict[str, Any]
 
 def reference(problem: Problem) -> float:
     """Return the largest eigenvalue in float64, the higher one of two starts."""
-    operator = HessianOperator(
-        problem.model, problem.loss, problem.batches, batch_norm=problem.batch_norm, dtype=torch.float64
-    )
+    operator = problem.hessian(torch.float64)
     found = [top_eigenvalues(operator, tol=REFERENCE_TOLERANCE, start="random", seed=seed) for seed in (1001, 1002)]
     return max(float(one.values[0]) for one in found)
 
@@ -121,32 +119,26 @@ def _slower(library: dict[str, Any], ours: list[float] | None) -> float:
 
 def needs(entries: list[dict[str, Any]]) -> pd.DataFrame:
     """Return what each library needed for the accuracy, as texts: effort, products, largest error, time, memory."""
-    needed = []
-    for entry in entries:
-        for name in (*LIBRARIES, "oracle"):
-            one = entry[name]
-            needed.append(
-                {
-                    "problem": entry["problem"],
-                    "library": name,
-                    "effort": f"{one['effort']:g}" if "effort" in one else "",
-                    "products": f"{np.median(one['products']):g}" if "products" in one else one["missing"],
-                    "error": f"{max(one['errors']):.0e}" if "errors" in one else "",
-                    "seconds": f"{np.median(one['seconds']):.3f}" if "seconds" in one else "",
-                    "MiB": f"{one['bytes'] / 2**20:.0f}" if "bytes" in one else "",
-                }
-            )
+    rows = [(entry["problem"], name, entry[name]) for entry in entries for name in (*LIBRARIES, "oracle")]
+    needed = [
+        {
+            "problem": problem,
+            "library": name,
+            "effort": f"{found['effort']:g}" if "effort" in found else "",
+            "products": f"{np.median(found['products']):g}" if "products" in found else found["missing"],
+            "error": f"{max(found['errors']):.0e}" if "errors" in found else "",
+            "seconds": f"{np.median(found['seconds']):.3f}" if "seconds" in found else "",
+            "MiB": f"{found['bytes'] / 2**20:.0f}" if "bytes" in found else "",
+        }
+        for problem, name, found in rows
+    ]
     return pd.DataFrame(needed)
 
 
 def report(entries: list[dict[str, Any]]) -> str:
     """Return both tables and a summary as text."""
-    slower = ratios(entries)
-    summary = [
-        f"{name}: {slower[name].min():.2f} to {slower[name].max():.2f}, geometric mean "
-        f"{geometric_mean(slower[name].dropna()):.2f}, over {slower[name].count()} of {len(slower)} problems"
-        for name in slower
-        if slower[name].count()
-    ]
-    tables = [needs(entries).to_string(index=False), slower.round(2).to_string(na_rep="-"), "\n".join(summary)]
-    return "\n\n".join(tables)
+    slower = ratios(entries).dropna(axis="columns", how="all")
+    summary = slower.agg(["min", "max", "count"]).T
+    summary.insert(2, "geometric mean", [geometric_mean(slower[name].dropna()) for name in slower])
+    tables = [slower.round(2).to_string(na_rep="-"), summary.round(2).to_string()]
+    return "\n\n".join([needs(entries).to_string(index=False), *tables])

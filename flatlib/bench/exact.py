@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flatlib.bench.problems import Problem
 from flatlib.bench.timing import alternating, median_ratio, using_threads
-from flatlib.curvature import HessianOperator, trace
+from flatlib.curvature import trace
 from flatlib.device import full_precision
 from flatlib.sharpness.jacobian import jacobian_norm
 
@@ -29,7 +29,7 @@ def _entry(problem: Problem, repeats: int) -> dict[str, Any]:
     """Return the entry of one problem."""
     model = problem.model.eval()
     ((x, y),) = problem.batches
-    operator = HessianOperator(model, problem.loss, problem.batches)
+    operator = problem.hessian()
     parameters = list(model.parameters())
     found = trace(operator)
     calls: dict[str, Callable[[int], object]] = {

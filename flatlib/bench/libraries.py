@@ -13,7 +13,7 @@ import scipy.sparse.linalg
 import torch
 
 from flatlib.bench.problems import Problem
-from flatlib.curvature import HessianOperator, top_eigenvalues
+from flatlib.curvature import top_eigenvalues
 
 MOST_PRODUCTS = 300  # of the power iteration, which has no certificate and may crawl
 MOST_ENTRIES = 5000**2  # of a dense Hessian; the next larger network would fill the memory
@@ -42,8 +42,7 @@ class Library(NamedTuple):
 
 def by_flatlib(problem: Problem, tolerance: float | None, seed: int, engine: str = "lanczos") -> Eigenvalue:
     """Run Lanczos from a subsample's eigenvector until the residual is small."""
-    operator = HessianOperator(problem.model, problem.loss, problem.batches, batch_norm=problem.batch_norm)
-    found = top_eigenvalues(operator, tol=tolerance or 1e-3, seed=seed, engine=engine)
+    found = top_eigenvalues(problem.hessian(), tol=tolerance or 1e-3, seed=seed, engine=engine)
     return Eigenvalue(float(found.values[0]), found.products)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flatlib.config import RunConfig
+from flatlib.curvature import HessianOperator
 from flatlib.device import resolve
 from flatlib.errors import FlatlibError
 from flatlib.training.data import load
@@ -43,6 +44,10 @@ class Problem:
     batches: list[tuple[Tensor, Tensor]]
     batch_norm: str = "eval"
     loss: nn.Module = field(default_factory=nn.CrossEntropyLoss)
+
+    def hessian(self, dtype: torch.dtype | None = None) -> HessianOperator:
+        """Return flatlib's Hessian operator."""
+        return HessianOperator(self.model, self.loss, self.batches, batch_norm=self.batch_norm, dtype=dtype)
 
     @property
     def device(self) -> torch.device:

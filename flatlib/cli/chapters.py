@@ -81,7 +81,7 @@ def names_of(root: Path, options: argparse.Namespace) -> list[str]:
     return [name for name in every if (presets / f"{name}.yaml").is_file()] or every[:1]
 
 
-def prepare(options: argparse.Namespace, **given: Any) -> "list[Chapter]":
+def prepare(options: argparse.Namespace, given: dict[str, Any]) -> "list[Chapter]":
     """Return the chapters at their checked parameters; a bad one ends the command before anything trains."""
     from flatlib.book.paths import find_root
 
@@ -104,7 +104,7 @@ def run_chapters(options: argparse.Namespace) -> int:
     given = dict(options.given)
     if options.records is not None:
         given["records"] = str(options.records.resolve())
-    chapters = prepare(options, **given)
+    chapters = prepare(options, given)
     if options.dry_run:
         return print_plan(chapters, options.workers)
     if options.no_notebook:
@@ -166,7 +166,7 @@ def refresh_chapters(options: argparse.Namespace) -> int:
     pages = other_pages(find_root())
     named = [name for name in pages if name in options.chapters]
     options.chapters = [name for name in options.chapters if name not in pages]
-    chapters = prepare(options)
+    chapters = prepare(options, {})
     from flatlib.book.execute import publish, refresh
 
     for chapter in chapters:

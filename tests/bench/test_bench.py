@@ -9,7 +9,7 @@ from flatlib.bench.libraries import LIBRARIES, unusable
 from flatlib.bench.problems import NAMES, Problem, problems, select_names
 from flatlib.bench.timing import alternating, median_ratio, peak_memory_of
 from flatlib.cli import main
-from flatlib.curvature import HessianOperator, top_eigenvalues
+from flatlib.curvature import top_eigenvalues
 from flatlib.errors import FlatlibError
 
 
@@ -44,7 +44,7 @@ def test_products_are_counted(problem):
 
 def test_reference_and_oracle(problem):
     exact = reference(problem)
-    operator = HessianOperator(problem.model, "cross_entropy", problem.batches)
+    operator = problem.hessian()
     found = top_eigenvalues(operator, tol=1e-4, start="random")
     assert float(found.values[0]) == pytest.approx(exact, rel=1e-4)
     needed, product = oracle(problem, exact, 2)

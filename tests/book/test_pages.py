@@ -65,8 +65,10 @@ def test_there_are_six_words_of_prose_for_every_line_of_code(page):
 
 
 def test_every_number_in_prose_about_results_is_glued(page):
-    """Constants of the protocol (they stand in the code) and the level of the intervals may be written out."""
-    allowed = set(re.findall(r"\d+(?:\.\d+)?", "\n".join(cell.source for cell in code(page))))
+    """Constants of the protocol (in the code on the page) and the level of the intervals may be written out."""
+    shown = [output for cell in code(page) if "show_source(" in cell.source for output in cell.outputs]
+    settings = [cell.source for cell in code(page)] + [output["data"]["text/plain"] for output in shown]
+    allowed = set(re.findall(r"\d+(?:\.\d+)?", "\n".join(settings)))
     allowed |= {"95", "99", f"{ps.FITTED:g}", f"{100 * label_smoothing.ACCURATE:g}"}
     for section in re.split(r"^## ", prose(page), flags=re.MULTILINE)[1:]:
         title, text = section.split("\n", 1)

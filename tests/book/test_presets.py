@@ -11,6 +11,7 @@ import torch
 from chapter_pages import CHAPTERS, PRESETS
 
 from flatlib.book.chapter import Chapter
+from flatlib.book.parameters import preset
 from flatlib.config import RunConfig
 from flatlib.runs.estimate import IMAGES
 from flatlib.training.models import build
@@ -39,11 +40,9 @@ def test_every_chapter_has_the_common_presets():
         assert found >= {"smoke", "small", "paper"}, chapter
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_preset_is_named_by_its_folder(name):
-    """Otherwise its records would be written under another name."""
-    assert Chapter.at_preset(FILES[name].stem, FILES[name].parent.name, {}).record.stem == FILES[name].parent.name
-    assert f"preset: {FILES[name].parent.name}" in FILES[name].read_text()
+@pytest.mark.parametrize("path", FILES.values(), ids=FILES)
+def test_a_preset_is_named_by_its_folder(path):
+    assert preset(path)["preset"] == path.parent.name, "its records would be written under another name"
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -41,7 +41,7 @@ def test_a_repository_has_one_address_and_its_pages_have_one(repository):
     [
         (["--repository", "OWNER/NAME"], "expected https://github.com/OWNER/NAME, got 'OWNER/NAME'"),
         (["--repository", "https://github.com/a/b", "--url", "example.org"], "expected an address such as"),
-        (["--url", "https://example.org"], "they want --repository, too"),
+        (["--url", "https://example.org"], "they need --repository"),
     ],
 )
 def test_an_address_that_is_none_is_one_line(options, message, capsys):

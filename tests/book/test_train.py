@@ -1,5 +1,8 @@
 """Chapters trained without their notebooks: packages that are not needed, kills, time limits, two stages."""
 
+import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +13,10 @@ import pytest
 from chapter_pages import ROOT, given, open_page, quick
 
 from flatlib.book import train as module
+from flatlib.book.execute import refresh
 from flatlib.book.train import missing_runs, plan, progress, train
 from flatlib.cli import main
+from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
 
@@ -37,7 +42,7 @@ def data(tmp_path):
 def run_bare(data, out, *more) -> subprocess.Popen:
     """Start `flatlib run --no-notebook` in a Python that can import no package of notebooks and figures."""
     command = ["run", NAME, "--no-notebook", "--data", data, "--records", out, "--device", "cpu", "--workers", 1]
-    command += [*given(NAME), "-p", "dataset", "mnist", *more]
+    command += [*given(NAME), "-p", "dataset", "mnist", "-p", "max_epochs", 30, *more]
     return subprocess.Popen(
         [sys.executable, "-c", BARE, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -63,7 +68,7 @@ def test_a_killed_command_goes_on(monkeypatch, tmp_path, data):
     assert {run_id: after[run_id] for run_id in before} == before
 
     monkeypatch.setattr("flatlib.runs.executors.train", None)
-    open_page(monkeypatch, quick(NAME, records=str(out), dataset="mnist"))
+    open_page(monkeypatch, quick(NAME, records=str(out), dataset="mnist", max_epochs=30))
     assert records.read(record) == after
 
 
@@ -143,3 +148,41 @@ def test_a_plan_counts_recorded_and_chosen_runs(tmp_path):
 def test_a_dry_run_of_the_published_page_misses_nothing(capsys):
     assert main(["run", "01_lr_batch", "--preset", "small", "--dry-run", "--device", "cpu"]) == 0
     assert capsys.readouterr().out.splitlines()[-2].split()[:4] == ["total", "60", "60", "0"]
+
+
+@pytest.fixture
+def checkout(monkeypatch, tmp_path):
+    """Return a copy of the book without records, and work in it."""
+    for name in ("claims", "presets"):
+        shutil.copytree(ROOT / "book" / name, tmp_path / "book" / name)
+    (tmp_path / "book" / "records").mkdir()
+    shutil.copy(ROOT / "_toc.yml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_refresh_completes_prunes_and_publishes(checkout, line):
+    folder = checkout / "book" / "records" / NAME
+    shutil.copytree(ROOT / "book" / "records" / NAME, folder)  # with the page's own scale
+    record, before = folder / "smoke.jsonl", (folder / "small.jsonl").read_bytes()
+    records.append(record, line(RunConfig()))  # not a run of the chapter
+    chapter = quick(NAME, max_epochs=30)
+    assert refresh(chapter).startswith("inconclusive: ")
+    assert list(records.read(record)) == [config.run_id for config in chapter.requests()]
+    assert (folder / "small.jsonl").read_bytes() == before
+    assert "smoke" in chapter.source.read_text(), "its verdicts are on the page"
+    assert not (checkout / "_build").exists()
+
+
+def test_the_gpu_script_trains_and_merges(checkout):
+    preset = checkout / "book" / "presets" / "quick"
+    preset.mkdir()
+    values = vars(quick(NAME, preset="quick", max_epochs=30).parameters)
+    (preset / f"{NAME}.yaml").write_text(json.dumps(values))
+    script = shutil.copy(ROOT / "book" / "records" / "gpu.sh", checkout / "book" / "records")
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    there = os.environ | {"PYTHON": sys.executable, "DEVICE": "cpu", "PRESET": "quick", "PYTHONPATH": paths}
+    done = subprocess.run(["sh", script, "data", "out", "0", NAME], env=there, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(records.read(checkout / "book" / "records" / NAME / "quick.jsonl")) == 8
+    assert subprocess.run(["sh", script], capture_output=True, text=True).stderr.startswith("The missing paper-scale")

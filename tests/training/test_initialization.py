@@ -79,19 +79,6 @@ def test_activation_and_depth(activation, kind):
     assert len(layers(nn.Linear, "mlp", MNIST, **settings)) == 4
 
 
-@pytest.mark.parametrize(
-    ("model", "convolutions", "shortcuts"),
-    [
-        *(("vgg11", 8, 0), ("vgg16", 13, 0), ("allcnn", 9, 0)),
-        *(("resnet18", 17, 3), ("preresnet164", 163, 3), ("wideresnet28x10", 25, 3)),
-        *(("bejan_simple", 4, 0), ("bejan_middle", 6, 0), ("bejan_complex", 9, 0)),
-    ],
-)
-def test_number_of_convolutions(model, convolutions, shortcuts):
-    """The depth in a name counts the linear layers as well, but not the shortcuts."""
-    assert len(layers(nn.Conv2d, model, width=0.1)) == convolutions + shortcuts
-
-
 @pytest.mark.parametrize("model", ["bejan_simple", "bejan_middle", "bejan_complex"])
 def test_bejan_networks_normalize_after_activation(model):
     kinds = [type(layer) for layer in build(RunConfig(model=model, width=0.1), MNIST, 10)]

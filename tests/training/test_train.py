@@ -112,8 +112,10 @@ def test_stop_rules(stop, value, measure):
     assert trained.measures[measure] == trained.trajectory[measure][-1]
 
 
-def test_epochs_stop_rule():
-    assert [(r.status, r.updates) for r in (run(stop="epochs"), run(**NEVER))] == [("reached", 12), ("capped", 12)]
+def test_limits():
+    """Epochs and updates are stop rules as well as caps."""
+    runs = run(stop="epochs"), run(**NEVER), run(stop="updates", max_updates=5), run(**NEVER, max_updates=3)
+    assert [(r.status, r.updates) for r in runs] == [("reached", 12), ("capped", 12), ("reached", 5), ("capped", 3)]
 
 
 def test_last_update_is_checked():
@@ -232,12 +234,6 @@ def test_averaging():
     assert averaged.measures["train_loss"] == evaluate(averaged.model, averaged.data.x_train, averaged.data.y_train)[0]
     slow = run(**settings, max_epochs=4, averaging_start=0.5, averaging_learning_rate=1e-9)
     torch.testing.assert_close(weights(slow), weights(run(**settings, max_epochs=2)), rtol=1e-4, atol=1e-6)
-
-
-def test_max_updates():
-    assert (run(stop="updates", max_updates=5).updates, run(stop="updates", max_updates=5).status) == (5, "reached")
-    capped = run(**NEVER, max_updates=3)
-    assert (capped.updates, capped.status) == (3, "capped")
 
 
 def test_microbatches():
