@@ -34,7 +34,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     new.set_defaults(command=new_chapter)
 
     book = commands.add_parser("book", help="render the book")
-    book.add_argument("--chapters", type=Path, help="folder of executed notebooks to show in place of the published")
+    book.add_argument("--chapters", type=Path, help="an executed notebook, or a folder of them, to show")
     book.add_argument("--output", type=Path, help="folder to render into (default _build)")
     book.add_argument(
         "--pdf", type=Path, metavar="FILE", help="print the whole book to this file, by Chromium or Chrome"
@@ -119,12 +119,12 @@ def run_chapters(options: argparse.Namespace) -> int:
     output = (options.output or root / "_build" / "run" / options.preset).resolve()
     if output.is_relative_to(root / "book"):
         raise FlatlibError(f"--output: {output} is published; only flatlib refresh writes there")
-    from flatlib.book.several import run_several
+    from flatlib.book.execute import run_chapters as executed_chapters
 
     at_once = min(len(chapters), options.workers)
     chapters = {name: values | {"workers": max(1, values["workers"] // at_once)} for name, values in chapters.items()}
     verdicts, failed = [], 0
-    for name, found in run_several(root, chapters, output, at_once):
+    for name, found in executed_chapters(root, chapters, output, at_once):
         if isinstance(found, FlatlibError):
             print(f"flatlib: {found}", file=sys.stderr)
             failed = 2
@@ -192,10 +192,10 @@ def render_book(options: argparse.Namespace) -> int:
         print(f"open {print_book(options.pdf, chapters=options.chapters)}")
         return 0
     from flatlib.book.build import build
-    from flatlib.book.publish import Site
 
-    site = Site(options.repository, options.branch, options.url, options.notebooks) if options.repository else None
-    if site is None and (options.url or options.notebooks):
+    names = ("repository", "branch", "url", "notebooks")
+    address = {name: getattr(options, name) for name in names} if options.repository else None
+    if address is None and (options.url or options.notebooks):
         raise FlatlibError("--url and --notebooks say where a book is published; they want --repository, too")
-    print(f"open {build(chapters=options.chapters, output=options.output, site=site)}")
+    print(f"open {build(chapters=options.chapters, output=options.output, address=address)}")
     return 0

@@ -24,7 +24,7 @@ def departures(table: pd.DataFrame, ax: Axes, x: str = "lambda_max", y: str = "t
     """Draw one mark per setting, in a colour and a shape for what its experiment turns, over four quadrants.
 
     Args:
-        table: of `flatlib.book.departures.departures`.
+        table: of `flatlib.book.overview.centred_by_experiment`.
         x: the measure in doublings.
         y: the measure in points.
 

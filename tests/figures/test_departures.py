@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from flatlib import figures
-from flatlib.book.departures import departures
+from flatlib.book.overview import centred_by_experiment
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
@@ -30,7 +30,7 @@ def runs(line):
 
 
 def test_the_level_of_an_experiment_is_taken_away(runs):
-    found = departures(runs)
+    found = centred_by_experiment(runs)
     assert found["intervention"].tolist() == ["learning rate, batch size"] * 3 + ["SAM"] * 3
     assert found["lambda_max"].tolist() == pytest.approx([1, 0, -1] * 2)
     assert found["test_accuracy"].tolist() == pytest.approx([-2, 0, 2] * 2)
@@ -38,28 +38,28 @@ def test_the_level_of_an_experiment_is_taken_away(runs):
 
 def test_a_setting_that_lost_a_seed_is_left_out_and_does_not_move_the_mean(runs):
     lost = runs.assign(status=runs["status"].mask((runs.index == 0), "diverged"))
-    found = departures(lost)
+    found = centred_by_experiment(lost)
     assert found["lambda_max"].tolist() == pytest.approx([0.5, -0.5, 1, 0, -1])
 
 
 def test_batch_norm_is_an_intervention_and_not_another_experiment(runs):
     with_it = runs[runs["chapter"] == "01_lr_batch"].assign(model="small_cnn_bn", lambda_max=lambda t: 4 * t.lambda_max)
 
-    found = departures(pd.concat([runs.query("chapter == '01_lr_batch'"), with_it], ignore_index=True))
+    found = centred_by_experiment(pd.concat([runs.query("chapter == '01_lr_batch'"), with_it], ignore_index=True))
     assert sorted(found["lambda_max"]) == pytest.approx([-2, -1, 0, 0, 1, 2])
 
 
 def test_an_experiment_with_one_setting_has_nothing_to_compare(runs):
-    assert departures(runs.query("learning_rate == 0.1")).empty
+    assert centred_by_experiment(runs.query("learning_rate == 0.1")).empty
 
 
 def test_every_setting_is_drawn_and_the_shaded_quadrants_are_the_ones_the_story_allows(runs):
     _, ax = plt.subplots()
-    figures.departures(departures(runs), ax)
+    figures.departures(centred_by_experiment(runs), ax)
     drawn = [point for line in ax.lines for point in zip(*line.get_data(), strict=True) if line.get_marker() != "None"]
     assert len(drawn) == 6
     inside = [any(area.get_paths()[0].contains_point(place) for area in ax.collections) for place in drawn]
     assert sum(inside) == 4  # all but the two means of their experiments
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["learning rate, batch size", "SAM"]
     with pytest.raises(FlatlibError, match="no column trace"):
-        figures.departures(departures(runs), ax, x="trace")
+        figures.departures(centred_by_experiment(runs), ax, x="trace")
