@@ -133,8 +133,8 @@ def render(source: Path, builder: str, log: TextIO) -> Path:
     command = [*JUPYTER_BOOK, "build", str(source), "--path-output", str(source.parent), *form, *STRICT]
     problems = []
     print("Building the book ...", file=sys.stderr)
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, **pipe, text=True, errors="replace") as run:
+    stdout, stderr = subprocess.PIPE, subprocess.STDOUT
+    with subprocess.Popen(command, stdout=stdout, stderr=stderr, text=True, errors="replace") as run:
         assert run.stdout is not None
         for line in run.stdout:
             line = ANSI.sub("", line).replace(f"{source}/", "")

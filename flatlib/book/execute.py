@@ -178,7 +178,7 @@ def publish(path: Path) -> nbformat.NotebookNode:
     """
     page = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": path.parent}}
-    options = {"record_timing": False, "extra_arguments": QUIET, "iopub_timeout": OUTPUT_TIMEOUT}
+    options: dict[str, Any] = {"record_timing": False, "extra_arguments": QUIET, "iopub_timeout": OUTPUT_TIMEOUT}
     client = NotebookClient(page, kernel_name=KERNEL, resources=resources, **options)
     try:
         client.execute()

@@ -148,7 +148,11 @@ def concordances(runs: pd.DataFrame, gap: str) -> pd.DataFrame:
         for series, held in HELD.items():
             found = concordance(runs if held else runs.drop_duplicates("run_id"), measure, gap, held)
             tau = found.tau
-            about = {"row": axis_of(measure).name, "series": series, "above_zero": Rule(low=0).decide(tau)}
+            about: dict[str, object] = {
+                "row": axis_of(measure).name,
+                "series": series,
+                "above_zero": Rule(low=0).decide(tau),
+            }
             about |= {"estimate": tau.estimate, "low": tau.low, "high": tau.high, "seeds": tau.n}
             numbers = ("runs", "groups", "pairs", "lowest", "highest")
             rows.append(about | {name: getattr(found, name) for name in numbers})

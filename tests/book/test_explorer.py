@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from flatlib.book import overview
-from flatlib.book.explorer import columns, files
-from flatlib.book.explorer.axes import SETTINGS, label
+from flatlib.book import explorer, overview
+from flatlib.book.explorer import SETTINGS, columns, label
 from flatlib.book.paths import find_root, notebooks
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
@@ -25,7 +24,7 @@ LINES = {
 @pytest.fixture(scope="module")
 def data():
     """What the page reads, after its way through JSON."""
-    titles = {chapter: files.chapter_title(path) for chapter, path in notebooks(ROOT).items()}
+    titles = {chapter: explorer.chapter_title(path) for chapter, path in notebooks(ROOT).items()}
     return json.loads(json.dumps(columns(overview.read_records(ROOT), titles), allow_nan=False))
 
 
@@ -112,7 +111,7 @@ def test_the_peak_is_a_measure(tables):
 
 
 def test_the_files_are_written(tmp_path):
-    files.write(ROOT, tmp_path / "explorer")
+    explorer.write(ROOT, tmp_path / "explorer")
     script = (tmp_path / "explorer" / "runs.js").read_text(encoding="utf-8")
     assert script.startswith("window.flatlibRuns = {")
     assert len(json.loads(script.partition(" = ")[2].rstrip(";\n"))["run_id"]) == len(set().union(*LINES.values()))
@@ -122,6 +121,6 @@ def test_the_files_are_written(tmp_path):
 
 
 def test_missing_bokeh_is_one_line(monkeypatch, tmp_path):
-    monkeypatch.setattr(files, "find_spec", lambda name: None)
+    monkeypatch.setattr(explorer, "find_spec", lambda name: None)
     with pytest.raises(FlatlibError, match="install bokeh"):
-        files.write(ROOT, tmp_path)
+        explorer.write(ROOT, tmp_path)
