@@ -19,10 +19,8 @@ from flatlib.errors import FlatlibError
 from flatlib.figures.axes import axis_of
 from flatlib.runs import records
 
-EXPERIMENT = (  # what the runs of one experiment share
-    *("chapter", "scale", "dataset", "train_size", "test_size"),
-    *("model", "width", "depth", "activation"),
-)
+# What the runs of one experiment share:
+EXPERIMENT = tuple("chapter scale dataset train_size test_size model width depth activation".split())
 SETTING = tuple(field.name for field in fields(RunConfig) if field.name not in ("seed", "model"))  # what seeds share
 BATCH_NORM = "_bn"  # the ending of a network's name that says it has batch norm: an intervention, not another network
 OWN_SCALE = "small"  # the scale that this book was made at, and every claim was tested at
@@ -154,8 +152,9 @@ def concordances(runs: pd.DataFrame, gap: str) -> pd.DataFrame:
                 "above_zero": Rule(low=0).decide(tau),
             }
             about |= {"estimate": tau.estimate, "low": tau.low, "high": tau.high, "seeds": tau.n}
-            numbers = ("runs", "groups", "pairs", "lowest", "highest")
-            rows.append(about | {name: getattr(found, name) for name in numbers})
+            rows.append(
+                about | {name: getattr(found, name) for name in ("runs", "groups", "pairs", "lowest", "highest")}
+            )
     table = pd.DataFrame(rows)
     table = table[table["pairs"] > 0]
     within = table[table["series"] == "same experiment"].set_index("row")["estimate"]
