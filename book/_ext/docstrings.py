@@ -1,5 +1,6 @@
 """Read dollar signs in docstrings as mathematics, as on the book's other pages; napoleon does the rest."""
 
+import inspect
 import re
 from typing import Any
 
@@ -29,7 +30,9 @@ def translate(found: re.Match[str]) -> str:
 
 
 def rewrite(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Replace the lines of one docstring in place."""
+    """Replace the lines of one docstring in place; a constant without one of its own shows none of its type."""
+    if what == "data" and obj is not None and inspect.getdoc(obj) == "\n".join(lines).strip():
+        lines.clear()
     lines[:] = MARKS.sub(translate, "\n".join(lines) + "\n").rstrip("\n").split("\n")
 
 

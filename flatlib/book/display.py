@@ -1,6 +1,8 @@
 """Outputs of a page: tables, Markdown, and values for its prose and for other pages to quote."""
 
 import html
+import inspect
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -27,6 +29,11 @@ def show_markdown(text: str) -> None:
     from IPython.display import display
 
     display({"text/markdown": text, "text/plain": text}, raw=True)
+
+
+def show_source(*functions: Callable) -> None:
+    """Display the source of functions, such as the grid of a chapter's runs."""
+    show_markdown("```python\n" + "\n\n".join(map(inspect.getsource, functions)) + "```")
 
 
 def glue_texts(**texts: object) -> None:

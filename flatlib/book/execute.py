@@ -3,7 +3,6 @@
 import ast
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -17,9 +16,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from papermill.exceptions import PapermillExecutionError
 
-from flatlib.book.chapter import REFRESH
-from flatlib.book.parameters import check, preset
-from flatlib.book.paths import notebook
+from flatlib.book.chapter import Chapter
+from flatlib.book.paths import find_root, notebook
+from flatlib.book.train import train
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
 from flatlib.runs.lock import locked_if_there
@@ -30,12 +29,6 @@ OUTPUT_TIMEOUT = 300  # seconds to wait for a cell's last output, on a busy mach
 CLEAR = "\x1b[K"  # terminals: erase the rest of the line
 # A kernel's debugger complains about frozen modules on stderr, which is where the progress bar goes.
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-
-
-def settings(root: Path, name: str, scale: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What a preset changes in a chapter's parameters, and what the user changes on top, both checked."""
-    values = preset(root / "book" / "presets" / scale / f"{name}.yaml") | given
-    return check(notebook(root, name), values)
 
 
 class OverwritingStream:
@@ -147,27 +140,21 @@ def glued(executed: nbformat.NotebookNode, key: str) -> str:
     raise FlatlibError(f"the notebook glues no {key!r}")
 
 
-def refresh(root: Path, name: str, scale: str, values: dict[str, Any]) -> str:
+def refresh(chapter: Chapter) -> str:
     """Train what the committed record of a preset lacks, drop what it no longer needs, and publish the page again.
 
     Returns the published page's verdict line. Finished runs are in the record as they finish: an interrupted
     refresh goes on where it stopped.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        asked = Path(scratch) / "run_ids"
-        os.environ[REFRESH] = str(asked)
-        try:
-            run(root, name, values, Path(scratch) / f"{name}.ipynb")
-        finally:
-            del os.environ[REFRESH]
-        wanted = dict.fromkeys(asked.read_text().split())
-    record = root / "book" / "records" / name / f"{scale}.jsonl"
-    with locked_if_there(record):
-        lines = records.read(record)
-        kept = [run_id for run_id in wanted if run_id in lines]
+    chapter.record = find_root() / "book" / "records" / chapter.claim.chapter / f"{chapter.parameters.preset}.jsonl"
+    for error in train([chapter], chapter.execution.time_limit):
+        raise error
+    with locked_if_there(chapter.record):
+        lines = records.read(chapter.record)
+        kept = [run_id for run_id in dict.fromkeys(run.run_id for run in chapter.requests()) if run_id in lines]
         if kept != list(lines):
-            records.write(record, [lines[run_id] for run_id in kept])
-    return verdict_line(publish(notebook(root, name)))
+            records.write(chapter.record, [lines[run_id] for run_id in kept])
+    return verdict_line(publish(chapter.source))
 
 
 def publish(path: Path) -> nbformat.NotebookNode:

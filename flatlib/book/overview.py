@@ -20,7 +20,7 @@ from flatlib.figures.axes import axis_of
 from flatlib.runs import records
 
 # What the runs of one experiment share:
-EXPERIMENT = tuple("chapter scale dataset train_size test_size model width depth activation".split())
+EXPERIMENT = ("chapter", "scale", "dataset", "train_size", "test_size", "model", "width", "depth", "activation")
 SETTING = tuple(field.name for field in fields(RunConfig) if field.name not in ("seed", "model"))  # what seeds share
 BATCH_NORM = "_bn"  # the ending of a network's name that says it has batch norm: an intervention, not another network
 OWN_SCALE = "small"  # the scale that this book was made at, and every claim was tested at
@@ -152,9 +152,8 @@ def concordances(runs: pd.DataFrame, gap: str) -> pd.DataFrame:
                 "above_zero": Rule(low=0).decide(tau),
             }
             about |= {"estimate": tau.estimate, "low": tau.low, "high": tau.high, "seeds": tau.n}
-            rows.append(
-                about | {name: getattr(found, name) for name in ("runs", "groups", "pairs", "lowest", "highest")}
-            )
+            numbers = {name: getattr(found, name) for name in ("runs", "groups", "pairs", "lowest", "highest")}
+            rows.append(about | numbers)
     table = pd.DataFrame(rows)
     table = table[table["pairs"] > 0]
     within = table[table["series"] == "same experiment"].set_index("row")["estimate"]

@@ -17,7 +17,7 @@ def find_root(start: Path | None = None) -> Path:
     for folder in (start, *start.parents, Path(__file__).resolve().parents[2]):
         if (folder / "_toc.yml").is_file() and (folder / "book" / "claims").is_dir():
             return folder
-    raise FlatlibError(f"no book here: {start} is not inside a checkout with _toc.yml and book/; change into one")
+    raise FlatlibError(f"no book here: {start} is not in a checkout of it; clone the book's repository, change into it")
 
 
 def notebooks(root: Path) -> dict[str, Path]:

@@ -4,11 +4,15 @@ Kaur, Cohen, Lipton 2022, section 3.5. Sharpness is the largest lambda_max at ei
 and the next, batch norm in train mode (`flatlib.sharpness.between_iterates`).
 """
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pandas as pd
 
 from flatlib.claims.contrasts import log2_ratio_by_seed, mean_over_blocks, seed_differences
 from flatlib.claims.prediction import Claim, Prediction, Rule
 from flatlib.claims.selection import at_batch, complete_cells
+from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
 
 CELL = ["model", "batch_size", "learning_rate"]
@@ -66,7 +70,31 @@ def gain(runs: pd.DataFrame, which: str) -> pd.Series:
     )
 
 
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs: with batch norm and without x batch size x learning rate x seed, measured in train mode.
+
+    The runs with batch norm at the small batch are measured in its other two modes as well.
+    """
+    plain = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        model=p.model,
+        width=p.width,
+        max_epochs=p.max_epochs,
+        measure_size=p.measure_size,
+        tolerance=0.005,
+        batch_norm="train",
+        measures=("performance", "lambda_max", "between_iterates", "gradient_norm", "weight_norm"),
+    )
+    with_norm = replace(plain, model=f"{p.model}_bn")
+    axes = {"batch_size": p.batch_sizes, "learning_rate": p.learning_rates, "seed": p.seeds}
+    small = replace(with_norm, batch_size=min(p.batch_sizes), measures=("performance", "lambda_max"))
+    modes = grid(small, learning_rate=p.learning_rates, batch_norm=["eval", "recalibrated"], seed=p.seeds)
+    return grid(plain, **axes) + grid(with_norm, **axes) + modes
+
+
 CLAIM = Claim(
+    experiment=experiment,
     chapter="05_batch_norm",
     intervention="batch norm",
     sentence="At a fixed learning rate, batch norm changes how well a network generalizes, but not its λ_max.",

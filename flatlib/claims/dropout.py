@@ -4,13 +4,17 @@ Kaur, Cohen, Lipton 2022, section 3.4. Modest rates are those up to 0.2, where t
 one is the largest rate, of 0.5 or more, that every seed trained to the stop rule.
 """
 
+from types import SimpleNamespace
+
 import pandas as pd
 
 from flatlib.claims.contrasts import log2_ratio_by_seed, mean_over_blocks, seed_differences, seed_taus
 from flatlib.claims.prediction import Claim, Prediction, Rule
 from flatlib.claims.selection import complete_cells
+from flatlib.config import RunConfig, grid
 
 CELL = ["batch_size", "learning_rate", "dropout"]
+OTHER_SHARPNESS = ("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
 SAME = ["batch_size", "learning_rate"]
 MODEST, EXCESSIVE = 0.2, 0.5
 
@@ -54,7 +58,23 @@ def excess_sharpness(runs: pd.DataFrame) -> pd.Series:
     )
 
 
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs: batch size x learning rate x dropout rate x seed, plain SGD to 99 % training accuracy."""
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        model=p.model,
+        width=p.width,
+        max_epochs=p.max_epochs,
+        matched_loss=0.15,
+        tolerance=3e-4,
+        measures=("performance", "lambda_max", *OTHER_SHARPNESS, "gradient_norm", "weight_norm"),
+    )
+    return grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, dropout=p.rates, seed=p.seeds)
+
+
 CLAIM = Claim(
+    experiment=experiment,
     chapter="04_dropout",
     intervention="dropout",
     sentence="More dropout finds smaller λ_max, but too much of it generalizes worse.",

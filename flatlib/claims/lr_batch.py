@@ -4,13 +4,17 @@ Kaur, Cohen, Lipton 2022, section 3.1. "Small" and "large" are the smallest and 
 the large one, gradient descent stays near the edge of stability: lambda_max is about 2 / learning rate.
 """
 
+from types import SimpleNamespace
+
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Prediction, Rule
 from flatlib.claims.selection import at_batch
+from flatlib.config import RunConfig, grid
 from flatlib.stats import matched_difference, seed_slopes
 
 CELL = ["batch_size", "learning_rate"]
+OTHER_SHARPNESS = ("trace", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
 
 
 def sharpness_slope(runs: pd.DataFrame, which: str) -> pd.Series:
@@ -41,7 +45,24 @@ def accuracy_at_equal_sharpness(runs: pd.DataFrame) -> pd.Series:
     return 100 * matched_difference(both, "lambda_max", "test_accuracy", "batch_size", high=sizes[0], low=sizes[-1])
 
 
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs: batch size x learning rate x seed, plain SGD to 99 % training accuracy."""
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        model=p.model,
+        width=p.width,
+        max_epochs=p.max_epochs,
+        check_every=p.check_every or None,
+        matched_loss=0.15,
+        tolerance=3e-4,
+        measures=("performance", "lambda_max", *OTHER_SHARPNESS, "gradient_norm", "weight_norm"),
+    )
+    return grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, seed=p.seeds)
+
+
 CLAIM = Claim(
+    experiment=experiment,
     chapter="01_lr_batch",
     intervention="learning rate, batch size",
     sentence=(

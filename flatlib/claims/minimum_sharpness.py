@@ -5,12 +5,16 @@ states; `as_coded` gives those trained on the loss of its public code.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 
+from flatlib.claims.bejan2022 import optimizer_grid
 from flatlib.claims.contrasts import log2_ratio_by_seed, mean_over_blocks, seed_differences, seed_taus
 from flatlib.claims.prediction import Claim, Prediction, Rule
 from flatlib.claims.selection import complete_cells
+from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 
 CELL = ["model", "optimizer", "sam_rho"]
@@ -76,7 +80,21 @@ def concordance(runs: pd.DataFrame) -> pd.Series:
     return seed_taus(counted(runs), "minimum_sharpness", "generalization_gap")
 
 
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs: network x optimizer, alone and inside SAM, x seed; some also on the loss of the paper's code."""
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        width=p.width,
+        max_epochs=p.max_epochs,
+    )
+    settings = optimizer_grid(base)
+    settings += [config for config in optimizer_grid(base, "batch_softmax") if config.optimizer in p.coded]
+    return [replace(config, model=model, seed=seed) for model in p.models for config in settings for seed in p.seeds]
+
+
 CLAIM = Claim(
+    experiment=experiment,
     chapter="10_minimum_sharpness",
     intervention="SAM",
     sentence=(

@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, nan
+from types import SimpleNamespace
 
 import pandas as pd
 
+from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.stats import Interval, bootstrap_mean
 
@@ -86,6 +88,11 @@ class Prediction:
         }
 
 
+def no_runs(p: SimpleNamespace) -> list[RunConfig]:
+    """Return an empty list of runs."""
+    return []
+
+
 @dataclass(frozen=True)
 class Claim:
     """A chapter's claim: the conjunction of its predictions.
@@ -95,6 +102,9 @@ class Claim:
         sentence: the claim in one sentence.
         source: paper and section.
         intervention: what its runs turn to change the sharpness, in a word or two.
+        experiment: the chapter's parameters -> the runs that it trains; of a claim with `tuning` also the table of
+            these runs -> the runs at the settings that they choose.
+        tuning: the chapter's parameters -> the runs that choose settings for the experiment, or none.
     """
 
     chapter: str
@@ -102,6 +112,8 @@ class Claim:
     source: str
     predictions: tuple[Prediction, ...]
     intervention: str = "other"
+    experiment: Callable[..., list[RunConfig]] = no_runs
+    tuning: Callable[[SimpleNamespace], list[RunConfig]] = no_runs
 
     def declared(self) -> pd.DataFrame:
         """The predictions as they were declared: what is said to happen, and the region that would confirm it."""

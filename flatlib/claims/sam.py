@@ -4,13 +4,17 @@ Kaur, Cohen, Lipton 2022, section 3.3. "Small" and "large" are the smallest and 
 is SAM's radius, 0 is plain SGD. Only runs at the same learning rate are compared.
 """
 
+from types import SimpleNamespace
+
 import pandas as pd
 
 from flatlib.claims.contrasts import mean_over_blocks, seed_differences, seed_taus
 from flatlib.claims.prediction import Claim, Prediction, Rule
 from flatlib.claims.selection import at_batch
+from flatlib.config import RunConfig, grid
 
 CELL = ["batch_size", "learning_rate", "sam_rho"]
+OTHER_SHARPNESS = ("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
 
 
 def sharpness_order(runs: pd.DataFrame, which: str) -> pd.Series:
@@ -29,7 +33,24 @@ def gain(runs: pd.DataFrame, which: str) -> pd.Series:
     )
 
 
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs: batch size x learning rate x SAM's radius x seed, otherwise plain SGD to 99 % accuracy."""
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        model=p.model,
+        width=p.width,
+        max_epochs=p.max_epochs,
+        check_every=p.check_every or None,
+        matched_loss=0.15,
+        tolerance=3e-4,
+        measures=("performance", "lambda_max", *OTHER_SHARPNESS, "gradient_norm", "weight_norm"),
+    )
+    return grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, sam_rho=p.rhos, seed=p.seeds)
+
+
 CLAIM = Claim(
+    experiment=experiment,
     chapter="03_sam",
     intervention="SAM",
     sentence=(

@@ -13,9 +13,9 @@ from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, as_c
 from pathlib import Path
 from typing import Any
 
-from flatlib.config import RunConfig
+from flatlib.config import Execution, RunConfig
+from flatlib.device import keep_freed_memory
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
 
 RunOne = Callable[[RunConfig, str, Path | None], Any]
 Outcome = tuple[RunConfig, Any | Exception]
@@ -77,6 +77,7 @@ def exit_with_parent() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
+    keep_freed_memory()
     threading.Thread(target=watch, daemon=True).start()
 
 

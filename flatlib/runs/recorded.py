@@ -4,12 +4,13 @@ A sweep repeats each of its settings for many seeds. What goes with the seed is 
 """
 
 import functools
+import hashlib
 from typing import Any
 
 import orjson
 
 from flatlib._validation import LARGEST_SEED
-from flatlib.config import RunConfig, run_id_of
+from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 
 
@@ -28,7 +29,8 @@ def recorded_run_id(values: dict[str, Any]) -> str:
         before, after = _around_seed(orjson.dumps({**values, "seed": 1}))
     except FlatlibError:
         return RunConfig.from_json(values).run_id  # raises again, in the words of what was given
-    return run_id_of(f'{before}"seed":{seed},{after}' if seed else before + after)
+    canonical = f'{before}"seed":{seed},{after}' if seed else before + after
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 @functools.lru_cache(maxsize=10_000)

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from flatlib.config import RunConfig
+from flatlib.config import Execution, RunConfig
 from flatlib.device import resolve
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
 from flatlib.runs import records, sweep
 from flatlib.runs.priority import previously_failed
 from flatlib.runs.requirements import require_packages

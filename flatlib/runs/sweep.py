@@ -13,10 +13,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from flatlib.config import RunConfig
+from flatlib.config import Execution, RunConfig
 from flatlib.device import resolve
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
 from flatlib.runs import records
 from flatlib.runs.executors import outcomes
 from flatlib.runs.lock import locked

@@ -71,7 +71,9 @@ def test_code_is_short_and_defines_nothing(page):
 
 
 def test_numbers_in_prose_are_glued_or_in_the_code(name, page):
-    allowed = set(re.findall(r"\d+(?:\.\d+)?", source(page)))
+    shown = [output for cell in code(page) if "show_source(" in cell.source for output in cell.outputs]
+    settings = [source(page), *(output["data"]["text/plain"] for output in shown)]
+    allowed = set(re.findall(r"\d+(?:\.\d+)?", "\n".join(settings)))
     if name not in CHAPTERS:
         assert set(NUMBER.findall(plain(prose(page)))) <= allowed
     for section in re.split(r"^## ", prose(page), flags=re.MULTILINE)[1:]:

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from flatlib.cli import main
-from flatlib.config import RunConfig, grid
+from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
 from flatlib.runs import lock, records, sweep
 from flatlib.runs.lock import locked
 

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from flatlib.config import RunConfig, grid
+from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
 from flatlib.runs import records, sweep
 from flatlib.runs.priority import complete_seeds_first, previously_failed
 

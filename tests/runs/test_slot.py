@@ -13,9 +13,8 @@ from chapter_pages import QUICK, ROOT, open_page, smoke
 
 from flatlib.cli import main
 from flatlib.cli.jobs import ORDER
-from flatlib.config import RunConfig, grid
+from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
 from flatlib.runs import records, run_list, slot, sweep
 from flatlib.runs.requirements import require_packages
 

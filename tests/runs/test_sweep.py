@@ -7,9 +7,8 @@ import pytest
 import sleepers
 import torch
 
-from flatlib.config import RunConfig, grid
+from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
 from flatlib.runs import records, sweep
 from flatlib.runs.executors import outcomes
 
@@ -161,7 +160,7 @@ def test_divergence_is_recorded(tmp_path):
 BAD = {
     "nothing to run": ([], {}, "nothing to run: the list of configurations is empty"),
     "absent data": ([replace(BASE, dataset="absent.npz")], {}, "dataset absent.npz: no file"),
-    "absent device": ([BASE], {"device": "cuda:99"}, "device: 'cuda:99' was asked for"),
+    "absent device": ([BASE], {"device": "cuda:99"}, "device: 'cuda:99' was requested"),
 }
 
 

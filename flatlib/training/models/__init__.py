@@ -26,9 +26,15 @@ BUILDERS = {
 
 
 def build(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """The network of a configuration, initialised from its seed without touching the global random state.
+    """Build the network of a configuration, initialized from its seed; the global random state stays as it was.
 
-    Raises `FlatlibError` if images of this shape are too small for it.
+    Args:
+        config: Settings of the network and its seed.
+        shape: Channels, height and width of an image.
+        classes: Number of classes.
+
+    Raises:
+        FlatlibError: If images of this shape are too small for the network.
 
     >>> sum(p.numel() for p in build(RunConfig(model="softmax_regression"), (1, 28, 28), 10).parameters())
     7850

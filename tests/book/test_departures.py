@@ -1,13 +1,10 @@
-"""Settings against the rest of their experiment: what is taken away, what is left out, and how it is drawn."""
+"""Deviations of settings from the mean of their experiment."""
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from flatlib import figures
 from flatlib.book.overview import centred_by_experiment
 from flatlib.config import RunConfig
-from flatlib.errors import FlatlibError
 from flatlib.runs import records
 
 RATES = (0.1, 0.2, 0.4)
@@ -51,15 +48,3 @@ def test_batch_norm_is_an_intervention_and_not_another_experiment(runs):
 
 def test_an_experiment_with_one_setting_has_nothing_to_compare(runs):
     assert centred_by_experiment(runs.query("learning_rate == 0.1")).empty
-
-
-def test_every_setting_is_drawn_and_the_shaded_quadrants_are_the_ones_the_story_allows(runs):
-    _, ax = plt.subplots()
-    figures.departures(centred_by_experiment(runs), ax)
-    drawn = [point for line in ax.lines for point in zip(*line.get_data(), strict=True) if line.get_marker() != "None"]
-    assert len(drawn) == 6
-    inside = [any(area.get_paths()[0].contains_point(place) for area in ax.collections) for place in drawn]
-    assert sum(inside) == 4  # all but the two means of their experiments
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["learning rate, batch size", "SAM"]
-    with pytest.raises(FlatlibError, match="no column trace"):
-        figures.departures(centred_by_experiment(runs), ax, x="trace")
