@@ -1,11 +1,38 @@
-"""Processes a test started, found by their environment, which their own children inherit."""
+"""Processes that a test starts: found by their environment, and ended with their children."""
 
+import contextlib
+import multiprocessing
+import os
+import signal
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+fork = multiprocessing.get_context("fork")  # a child need not import torch again
+
+
+@contextlib.contextmanager
+def running(target: Callable, *arguments: object) -> Iterator[multiprocessing.Process]:
+    """Run a function in a process group of its own, which is killed at the end."""
+    process = fork.Process(target=in_own_group, args=(target, *arguments))
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def in_own_group(target: Callable, *arguments: object) -> None:
+    """Call a function as the leader of a new process group."""
+    os.setpgid(0, 0)
+    target(*arguments)
 
 
 def processes_with(setting: str, patience: float) -> list[str]:
-    """The ids of processes with ``NAME=value`` in their environment that are still there after `patience` seconds."""
+    """Return the ids of processes with ``NAME=value`` in their environment that are left after `patience` seconds."""
     deadline = time.monotonic() + patience
     while (found := having(setting)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -13,7 +40,7 @@ def processes_with(setting: str, patience: float) -> list[str]:
 
 
 def having(setting: str) -> list[str]:
-    """The ids of processes with ``NAME=value`` in their environment now."""
+    """Return the ids of processes with ``NAME=value`` in their environment now."""
     found = []
     for environment in Path("/proc").glob("[0-9]*/environ"):
         try:

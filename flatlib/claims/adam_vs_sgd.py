@@ -5,9 +5,13 @@ constant rate. Learning rates are tuned for each method on validation images, ne
 of their own. Bejan et al. 2022, Figure 4: six optimizers, adaptive against not.
 """
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pandas as pd
 from scipy.stats import ks_2samp
 
+from flatlib.claims.bejan2022 import optimizer_grid
 from flatlib.claims.papers import BEJAN2022, GRANZIOL2020
 from flatlib.claims.prediction import Claim, Prediction, above, between
 from flatlib.claims.study import Study
@@ -97,6 +101,57 @@ def kolmogorov_smirnov(runs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def candidates(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the three methods (SGD, Adam, and Adam with averaged iterates), each at every learning rate."""
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_sizes[0] or None,
+        model=p.models[0],
+        width=p.widths[0],
+        batch_size=p.batch_size,
+        augmentation=("flip",),
+        stop="epochs",
+        max_epochs=p.epochs[0],
+        measure_size=p.measure_size,
+        batch_norm=p.batch_norm,
+        measures=("performance", "lambda_max", "frobenius", "gradient_norm", "weight_norm"),
+    )
+    sgd = replace(base, optimizer="heavy_ball", momentum=0.9, weight_decay=p.decays[0], schedule="granziol")
+    adam = replace(base, optimizer="adamw", weight_decay=p.decays[1], weight_decay_kind="decoupled")
+    found = [replace(sgd, learning_rate=rate) for rate in p.sgd_rates]
+    for rate in p.adam_rates:
+        averaged = replace(adam, learning_rate=rate, averaging_start=0.537, averaging_learning_rate=rate / 2)
+        found += [replace(adam, learning_rate=rate, schedule="granziol"), averaged]
+    return found
+
+
+def tuning(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs that choose the learning rates: every candidate with seeds and validation images of its own."""
+    trial = {"validation_size": p.validation_size, "measures": ("performance",)}
+    return [replace(config, **trial, seed=seed) for config in candidates(p) for seed in p.tuning_seeds]
+
+
+def experiment(p: SimpleNamespace, tuned_on: pd.DataFrame | None = None) -> list[RunConfig]:
+    """Return the runs that are compared: each method at its best learning rate, then six optimizers, by seed.
+
+    Args:
+        p: the chapter's parameters.
+        tuned_on: the table of the runs of :func:`tuning`; None takes every candidate.
+    """
+    methods = candidates(p)
+    if tuned_on is not None:
+        methods = [config for config in methods if config.learning_rate == best_rate(tuned_on, config)]
+    short = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_sizes[1] or None,
+        model=p.models[1],
+        width=p.widths[1],
+        max_epochs=p.epochs[1],
+    )
+    optimizers = [config for config in optimizer_grid(short) if not config.sam_rho]
+    return [replace(config, seed=seed) for config in methods + optimizers for seed in p.seeds]
+
+
 CLAIM = Claim(
     chapter="07_adam_vs_sgd",
     intervention="optimizer",
@@ -105,6 +160,8 @@ CLAIM = Claim(
         "well or better; adaptive optimizers as a class do not differ from the others."
     ),
     source="Granziol 2020, section 5, Figures 6 and 7; Bejan et al. 2022, Figure 4",
+    experiment=experiment,
+    tuning=tuning,
     predictions=(
         Prediction(
             "sharpness",

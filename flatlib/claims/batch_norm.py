@@ -4,10 +4,14 @@ Kaur, Cohen, Lipton 2022, section 3.5. Sharpness is the largest lambda_max at ei
 and the next, batch norm in train mode (``flatlib.sharpness.between_iterates``).
 """
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Prediction, above, below
 from flatlib.claims.study import Statistic, Study
+from flatlib.config import RunConfig, grid
 
 
 def compared(runs: pd.DataFrame) -> pd.DataFrame:
@@ -48,11 +52,35 @@ def gain_at(rate: str) -> Statistic:
     return SAME_BATCH.difference("test_accuracy", f"normalized and {extreme}", f"not normalized and {extreme}")
 
 
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs: with batch norm and without x batch size x learning rate x seed, measured in train mode.
+
+    The runs with batch norm at the small batch are measured in its other two modes as well.
+    """
+    plain = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        model=p.model,
+        width=p.width,
+        max_epochs=p.max_epochs,
+        measure_size=p.measure_size,
+        tolerance=0.005,
+        batch_norm="train",
+        measures=("performance", "lambda_max", "between_iterates", "gradient_norm", "weight_norm"),
+    )
+    with_norm = replace(plain, model=f"{p.model}_bn")
+    axes = {"batch_size": p.batch_sizes, "learning_rate": p.learning_rates, "seed": p.seeds}
+    small = replace(with_norm, batch_size=min(p.batch_sizes), measures=("performance", "lambda_max"))
+    modes = grid(small, learning_rate=p.learning_rates, batch_norm=["eval", "recalibrated"], seed=p.seeds)
+    return grid(plain, **axes) + grid(with_norm, **axes) + modes
+
+
 CLAIM = Claim(
     chapter="05_batch_norm",
     intervention="batch norm",
     sentence="At a fixed learning rate, batch norm changes how well a network generalizes, but not its λ_max.",
     source="Kaur, Cohen, Lipton 2022, section 3.5, Figures 10 and 11",
+    experiment=experiment,
     predictions=(
         Prediction(
             "sharpness (small batch)",

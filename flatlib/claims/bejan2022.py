@@ -20,7 +20,9 @@ def optimizer_grid(base: RunConfig, loss: str = "cross_entropy") -> list[RunConf
         loss: The training loss. The cross-entropy stops at 0.01; any other loss runs for all its epochs, because the
             cross-entropy, which the stop rule reads, need never fall to 0.01 then.
     """
-    ending: dict[str, Any] = {"stop": "train_loss", "stop_value": 0.01} if loss == "cross_entropy" else {"stop": "epochs"}
+    ending: dict[str, Any] = (
+        {"stop": "train_loss", "stop_value": 0.01} if loss == "cross_entropy" else {"stop": "epochs"}
+    )
     settings: dict[str, Any] = {
         "loss": loss,
         **ending,

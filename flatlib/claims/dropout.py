@@ -4,18 +4,40 @@ Kaur, Cohen, Lipton 2022, section 3.4. Modest rates are those up to 0.2, where t
 one is the largest rate, of 0.5 or more, that every seed trained to the stop rule.
 """
 
+from types import SimpleNamespace
+
 from flatlib.claims.prediction import Claim, Prediction, above, below
 from flatlib.claims.study import Study
+from flatlib.config import RunConfig, grid
 
 DROPOUT = Study(settings=("batch_size", "learning_rate", "dropout"), blocks=("batch_size", "learning_rate"))
 NONE, MODEST = "dropout == 0", "0 < dropout <= 0.2"
 EXCESSIVE = "dropout >= 0.5 and dropout == dropout.max()"
+
+OTHER_SHARPNESS = ("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
+
+
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs: batch size x learning rate x dropout rate x seed, plain SGD to 99 % training accuracy."""
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        model=p.model,
+        width=p.width,
+        max_epochs=p.max_epochs,
+        matched_loss=0.15,
+        tolerance=3e-4,
+        measures=("performance", "lambda_max", *OTHER_SHARPNESS, "gradient_norm", "weight_norm"),
+    )
+    return grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, dropout=p.rates, seed=p.seeds)
+
 
 CLAIM = Claim(
     chapter="04_dropout",
     intervention="dropout",
     sentence="More dropout finds smaller λ_max, but too much of it generalizes worse.",
     source="Kaur, Cohen, Lipton 2022, section 3.4, Figures 8 and 9",
+    experiment=experiment,
     predictions=(
         Prediction(
             "sharpness",

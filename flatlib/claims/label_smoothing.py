@@ -4,10 +4,13 @@ MacDonald et al. 2023, section 5, Figure 1. Cross-entropy's curvature collapses 
 compared is the peak along a run, and the value at equal training accuracy, never the last one.
 """
 
+from types import SimpleNamespace
+
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Prediction, below
 from flatlib.claims.study import Statistic, Study
+from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
 
 JACOBIAN = "softmax_jacobian_norm"
@@ -41,11 +44,33 @@ def order(column: str, named: str) -> Statistic:
     return SMOOTHING.kendall("label_smoothing", column).measured_in(f"Kendall's τ of smoothing and {named}")
 
 
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return full-batch runs of equal length: learning rate x smoothing x seed, measured along training."""
+    shape = {"activation": p.activation, "depth": p.depth} if p.model == "mlp" else {}
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        model=p.model,
+        width=p.width,
+        **shape,
+        batch_size=0,
+        microbatch=p.microbatch or None,
+        stop="updates",
+        max_updates=p.max_updates,
+        max_epochs=10_000,
+        track=("train_loss", "lambda_max", JACOBIAN),
+        track_every=p.track_every,
+        measures=("performance",),
+    )
+    return grid(base, learning_rate=p.learning_rates, label_smoothing=p.smoothings, seed=p.seeds)
+
+
 CLAIM = Claim(
     chapter="09_label_smoothing",
     intervention="label smoothing",
     sentence="Label smoothing brings the targets closer together: the Jacobian grows less, and λ_max rises less.",
     source="MacDonald et al. 2023, section 5, Figure 1",
+    experiment=experiment,
     predictions=(
         Prediction(
             "sharpness",

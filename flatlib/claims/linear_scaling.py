@@ -4,11 +4,17 @@ Kaur, Cohen, Lipton 2022, section 3.2. Alpha is batch size / learning rate; with
 a larger batch.
 """
 
+import itertools
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Prediction, above, below, between
 from flatlib.claims.study import Statistic, Study
+from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.runs.records import trajectories
 
@@ -52,6 +58,28 @@ ACROSS = Study(settings=("batch_size", "learning_rate"), blocks=("batch_size",),
 TRACKED = Study(prepare=tracked)
 
 
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs: ratio x batch size x seed; those of one ratio are also measured along training."""
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size,
+        model=p.model,
+        width=p.width,
+        max_epochs=p.max_epochs,
+        matched_loss=0.15,
+        tolerance=3e-4,
+        measures=("performance", "lambda_max", "gradient_norm", "weight_norm"),
+    )
+    runs = []
+    for alpha, size in itertools.product(p.alphas, p.batch_sizes):
+        config = replace(base, batch_size=size, learning_rate=size / alpha)
+        if alpha == p.tracked_alpha:
+            every = p.tracked_epochs * math.ceil(p.train_size / size)
+            config = replace(config, track=("train_loss", "lambda_max"), track_every=every)
+        runs += grid(config, seed=p.seeds)
+    return runs
+
+
 CLAIM = Claim(
     chapter="02_linear_scaling",
     intervention="learning rate, batch size",
@@ -60,6 +88,7 @@ CLAIM = Claim(
         "as both grow."
     ),
     source="Kaur, Cohen, Lipton 2022, section 3.2, Figures 4 and 5",
+    experiment=experiment,
     predictions=(
         Prediction(
             "sharpness (fixed ratio)",

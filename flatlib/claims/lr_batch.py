@@ -4,11 +4,14 @@ Kaur, Cohen, Lipton 2022, section 3.1. "Small" and "large" are the smallest and 
 the large one, gradient descent stays near the edge of stability: lambda_max is about 2 / learning rate.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Prediction, above, below, between
 from flatlib.claims.study import Statistic, Study
+from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.stats import log10_column
 
@@ -54,6 +57,25 @@ def mean_gap(high: pd.Series | None, low: pd.Series | None) -> float:
     return float(np.trapezoid(gap, knots) / (stop - start))
 
 
+OTHER_SHARPNESS = ("trace", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
+
+
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs: batch size x learning rate x seed, plain SGD to 99 % training accuracy."""
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        model=p.model,
+        width=p.width,
+        max_epochs=p.max_epochs,
+        check_every=p.check_every or None,
+        matched_loss=0.15,
+        tolerance=3e-4,
+        measures=("performance", "lambda_max", *OTHER_SHARPNESS, "gradient_norm", "weight_norm"),
+    )
+    return grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, seed=p.seeds)
+
+
 CLAIM = Claim(
     chapter="01_lr_batch",
     intervention="learning rate, batch size",
@@ -62,6 +84,7 @@ CLAIM = Claim(
         "batch is small."
     ),
     source="Kaur, Cohen, Lipton 2022, section 3.1, Figures 1-3",
+    experiment=experiment,
     predictions=(
         Prediction(
             "sharpness (small batch)",

@@ -5,12 +5,15 @@ states; :func:`as_coded` selects those trained on the loss of its public code.
 """
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 
+from flatlib.claims.bejan2022 import optimizer_grid
 from flatlib.claims.papers import BEJAN2022
 from flatlib.claims.prediction import Claim, Prediction, above, below
 from flatlib.claims.study import Study
+from flatlib.config import RunConfig
 
 
 def as_stated(runs: pd.DataFrame) -> pd.DataFrame:
@@ -39,6 +42,19 @@ SHARPNESS = PAIRED.log2_ratio("minimum_sharpness", "sam_rho > 0", "sam_rho == 0"
 ACCURACY = PAIRED.difference("test_accuracy", "sam_rho > 0", "sam_rho == 0")
 
 
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs: network x optimizer, alone and inside SAM, x seed; some also on the loss of the paper's code."""
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        width=p.width,
+        max_epochs=p.max_epochs,
+    )
+    settings = optimizer_grid(base)
+    settings += [config for config in optimizer_grid(base, "batch_softmax") if config.optimizer in p.coded]
+    return [replace(config, model=model, seed=seed) for model in p.models for config in settings for seed in p.seeds]
+
+
 CLAIM = Claim(
     chapter="10_minimum_sharpness",
     intervention="SAM",
@@ -47,6 +63,7 @@ CLAIM = Claim(
         "sharpness goes with the generalization gap."
     ),
     source="Bejan, Sanchez Ndoye, Vuckovic 2022, sections III.B and III.C, Figures 1-3",
+    experiment=experiment,
     predictions=(
         Prediction(
             "minimum sharpness",

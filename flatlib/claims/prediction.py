@@ -1,11 +1,14 @@
 """How a claim is judged: predictions declared before the data, an interval over seeds, a region, a verdict."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, nan
+from types import SimpleNamespace
 
 import pandas as pd
 
 from flatlib.claims.study import Statistic
+from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.stats import UNDEFINED, Interval, bootstrap_mean
 
@@ -100,6 +103,11 @@ class Prediction:
         }
 
 
+def no_runs(p: SimpleNamespace) -> list[RunConfig]:
+    """Return an empty list of runs."""
+    return []
+
+
 @dataclass(frozen=True)
 class Claim:
     """A chapter's claim: the conjunction of its predictions.
@@ -110,6 +118,9 @@ class Claim:
         source: Paper and section.
         predictions: What must hold, each with its own verdict.
         intervention: What its runs vary to change the sharpness, in a word or two.
+        experiment: From the chapter's parameters to its runs; of a claim with ``tuning``, also from the table of these
+            runs to the runs at the settings that they choose.
+        tuning: From the chapter's parameters to the runs that choose settings for the experiment, if any.
     """
 
     chapter: str
@@ -117,6 +128,8 @@ class Claim:
     source: str
     predictions: tuple[Prediction, ...]
     intervention: str = "other"
+    experiment: Callable[..., list[RunConfig]] = no_runs
+    tuning: Callable[[SimpleNamespace], list[RunConfig]] = no_runs
 
     def declared(self) -> pd.DataFrame:
         """Return the predictions as they were declared: the statement, and the region that would confirm it."""

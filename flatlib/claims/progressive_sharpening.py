@@ -6,12 +6,15 @@ Cross-entropy loses its curvature once the data are fitted, so windows end where
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Prediction, above, below, between
 from flatlib.claims.study import Statistic, Study
+from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.stats import format_mean, kendall_tau, seed_slopes
 
@@ -127,6 +130,28 @@ def network(runs: pd.DataFrame) -> pd.Series:
     return ("width " + runs["width"].map("{:g}".format)).where(runs["model"] != LINEAR, "linear")
 
 
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return full-batch runs: learning rate x seed; further widths and a linear model at the smallest rate."""
+    common = dict(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        batch_size=0,
+        max_epochs=p.max_updates,
+        stop="train_loss",
+        stop_value=p.stop_loss,
+        check_every=10,
+        measures=("performance",),
+        track=("train_loss", "lambda_max", JACOBIAN),
+        track_time=p.time_step,
+    )
+    shape = {"activation": p.activation, "depth": p.depth} if p.model == "mlp" else {}
+    nonlinear = RunConfig(**common, **shape, model=p.model, width=p.width)
+    lowest = min(p.learning_rates)
+    main = grid(nonlinear, learning_rate=p.learning_rates, seed=p.seeds)
+    widths = [replace(run, width=width) for width in p.widths for run in main if run.learning_rate == lowest]
+    return main + widths + grid(RunConfig(**common, model=LINEAR), learning_rate=[lowest], seed=p.seeds)
+
+
 CLAIM = Claim(
     chapter="08_progressive_sharpening",
     intervention="learning rate, batch size",
@@ -135,6 +160,7 @@ CLAIM = Claim(
         "Jacobian grows along with it."
     ),
     source="MacDonald et al. 2023, section 5; Cohen et al. 2021, section 3",
+    experiment=experiment,
     predictions=(
         Prediction(
             "progressive sharpening",

@@ -4,10 +4,14 @@ MacDonald et al. 2023, section 6, Figure 5: label smoothing, augmentation, mixup
 beside the same training without. The gap is |training loss - test loss|.
 """
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Prediction, above, below
 from flatlib.claims.study import Statistic, Study
+from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.stats import format_mean, seed_log2_ratios
 
@@ -71,6 +75,35 @@ def lowers_jacobian(name: str) -> Prediction:
     )
 
 
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs: no regulariser, then every strength of each, one at a time, x seed."""
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        model=p.model,
+        width=p.width,
+        batch_size=p.batch_size,
+        learning_rate=p.learning_rate,
+        optimizer="heavy_ball",
+        momentum=0.9,
+        weight_decay=5e-4,
+        stop="epochs",
+        max_epochs=p.epochs,
+        measure_size=p.measure_size,
+        batch_norm=p.batch_norm,
+        measures=(
+            *("performance", "lambda_max", "jacobian_norm", "softmax_jacobian_norm"),
+            *("gradient_norm", "weight_norm"),
+        ),
+    )
+    settings = [base]
+    settings += [replace(base, label_smoothing=value) for value in p.smoothings]
+    settings += [replace(base, augmentation=tuple(value.split("+"))) for value in p.augmentations]
+    settings += [replace(base, mixup=value) for value in p.mixups]
+    settings += [replace(base, sam_rho=value) for value in p.rhos]
+    return [replace(config, seed=seed) for config in settings for seed in p.seeds]
+
+
 CLAIM = Claim(
     chapter="11_regularisers",
     intervention="regulariser",
@@ -79,6 +112,7 @@ CLAIM = Claim(
         "generalization gap better than λ_max does, which only SAM lowers."
     ),
     source="MacDonald et al. 2023, section 6, Figure 5",
+    experiment=experiment,
     predictions=(
         Prediction(
             "Jacobian and gap",

@@ -4,12 +4,34 @@ Kaur, Cohen, Lipton 2022, section 3.3. "Small" and "large" are the smallest and 
 is SAM's radius, 0 is plain SGD. Only runs at the same learning rate are compared.
 """
 
+from types import SimpleNamespace
+
 from flatlib.claims.prediction import Claim, Prediction, above, below
 from flatlib.claims.study import Study
+from flatlib.config import RunConfig, grid
 
 SAM = Study(settings=("batch_size", "learning_rate", "sam_rho"), blocks=("learning_rate",))
 SMALL, LARGE = SAM.at("small"), SAM.at("large")
 GAIN = ("test_accuracy", "sam_rho > 0", "sam_rho == 0")
+
+OTHER_SHARPNESS = ("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
+
+
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs: batch size x learning rate x SAM's radius x seed, otherwise plain SGD to 99 % accuracy."""
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        model=p.model,
+        width=p.width,
+        max_epochs=p.max_epochs,
+        check_every=p.check_every or None,
+        matched_loss=0.15,
+        tolerance=3e-4,
+        measures=("performance", "lambda_max", *OTHER_SHARPNESS, "gradient_norm", "weight_norm"),
+    )
+    return grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, sam_rho=p.rhos, seed=p.seeds)
+
 
 CLAIM = Claim(
     chapter="03_sam",
@@ -19,6 +41,7 @@ CLAIM = Claim(
         "batch is small."
     ),
     source="Kaur, Cohen, Lipton 2022, section 3.3, Figures 6 and 7",
+    experiment=experiment,
     predictions=(
         Prediction(
             "sharpness (small batch)",

@@ -4,11 +4,15 @@ Granziol 2020, section 4; MacDonald et al. 2023, Figure 2. Curvature is that of 
 lengths of training and input scalings are compared with themselves only.
 """
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pandas as pd
 
 from flatlib.claims.papers import GRANZIOL2020, GRANZIOL2020_MNIST
 from flatlib.claims.prediction import Claim, Prediction, above, below
 from flatlib.claims.study import Study
+from flatlib.config import RunConfig, grid
 from flatlib.stats import format_mean
 
 BLOCKS = ("model", "learning_rate", "max_epochs", "standardize")
@@ -43,6 +47,39 @@ def compare_with_paper(scales: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows or [{"scale": "no scale here has the paper's networks on MNIST"}])
 
 
+def networks(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs of the comparison: network x input scaling x length of training x weight decay x seed."""
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        width=p.width,
+        batch_size=p.batch_size,
+        learning_rate=p.learning_rate,
+        optimizer="heavy_ball",
+        momentum=0.9,
+        schedule="granziol",
+        augmentation=tuple(p.augmentation),
+        stop="epochs",
+        measure_size=p.measure_size,
+        batch_norm=p.batch_norm,
+        measures=("performance", "lambda_max", "trace", "frobenius", "softmax_jacobian_norm", "gradient_norm", "weight_norm"),
+    )
+    models = [replace(base, model=name, depth=p.depth if name == "mlp" else 2) for name in p.models]
+    axes = {"standardize": [name == "standardized" for name in p.inputs], "max_epochs": p.epochs}
+    return [run for model in models for run in grid(model, **axes, weight_decay=p.weight_decays, seed=p.seeds)]
+
+
+def spectra(p: SimpleNamespace) -> list[RunConfig]:
+    """Return runs that measure a whole spectrum: one seed of the first network at each weight decay."""
+    one_seed = [replace(run, measures=("density",)) for run in networks(p) if run.seed == p.seeds[0]]
+    return one_seed[: len(p.weight_decays)]
+
+
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return all runs of the chapter."""
+    return networks(p) + spectra(p)
+
+
 CLAIM = Claim(
     chapter="06_weight_decay",
     intervention="weight decay",
@@ -51,6 +88,7 @@ CLAIM = Claim(
         "input-output Jacobian stays large."
     ),
     source="Granziol 2020, section 4, Figures 1-5; MacDonald et al. 2023, Figure 2",
+    experiment=experiment,
     predictions=(
         Prediction(
             "sharpness",

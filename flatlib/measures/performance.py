@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.device import full_precision
 from flatlib.errors import FlatlibError
 from flatlib.losses import SmoothedCrossEntropy
 from flatlib.measures.checkpoint import Checkpoint, Split
-from flatlib.precision import full_precision
 
 Numbers = dict[str, float | None]
 """Measures by name; None is a measure that has no value for the network."""

@@ -6,11 +6,11 @@ import pandas as pd
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from flatlib._validation import one_of
 from flatlib.config import MEASURES
 from flatlib.curvature import HessianOperator, adam_preconditioner, preconditioned_eigenvalue
 from flatlib.curvature.operators.empirical_risk import Data, Loss, collect_batches
 from flatlib.curvature.spectrum.stability import stability_threshold
+from flatlib.errors import require_one_of
 from flatlib.measures import Checkpoint, Numbers, measure
 
 __all__ = ["Tracker"]
@@ -49,7 +49,7 @@ class Tracker:
     ):
         self.measures = tuple(measures)
         for name in self.measures:
-            one_of("measures", name, MEASURES)
+            require_one_of("measures", name, MEASURES)
         x, y, _ = collect_batches(data)
         self._checkpoint = Checkpoint(
             model=model,

@@ -35,7 +35,9 @@ def with_ties():
 
 def test_one_group_is_scipys_tau():
     runs = with_ties()
-    assert stratified_kendall_tau(runs, "x", "y").tau.estimate == pytest.approx(kendalltau(runs["x"], runs["y"]).statistic)
+    assert stratified_kendall_tau(runs, "x", "y").tau.estimate == pytest.approx(
+        kendalltau(runs["x"], runs["y"]).statistic
+    )
 
 
 def test_groups_are_averaged_by_their_untied_pairs():

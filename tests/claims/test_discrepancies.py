@@ -59,4 +59,6 @@ def test_what_a_reading_changes():
     found = sharpness_ratio(runs, "lambda_max")
     assert found.estimate == pytest.approx(2 ** (3 / 5))
     assert 0.5 <= found.low < found.estimate < found.high <= 4
-    assert sharpness_ratio(runs.assign(lambda_max_other=2.0), "lambda_max") == replace(found, estimate=1.0, low=1.0, high=1.0)
+    assert sharpness_ratio(runs.assign(lambda_max_other=2.0), "lambda_max") == replace(
+        found, estimate=1.0, low=1.0, high=1.0
+    )

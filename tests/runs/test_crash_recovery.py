@@ -21,9 +21,8 @@ import sleepers
 from processes import processes_with
 
 from flatlib.cli import main
-from flatlib.config import RunConfig, grid
+from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
 from flatlib.runs import records, sweep
 from flatlib.runs.executors import outcomes
 

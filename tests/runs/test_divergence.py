@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flatlib.config import RunConfig
+from flatlib.config import Execution, RunConfig
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
 from flatlib.runs import records, sweep
 from flatlib.training.train import train
 

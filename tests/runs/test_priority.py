@@ -5,9 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from flatlib.config import RunConfig, grid
+from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
 from flatlib.runs import records, sweep
 from flatlib.runs.priority import complete_seeds_first, previously_failed
 
@@ -25,7 +24,7 @@ def slot(tmp_path, monkeypatch, line):
             done = [config for config in missing[:runs] if config.run_id not in too_long]
             return ((config, line(config)) for config in done)
 
-        monkeypatch.setattr(sweep, "outcomes", some)
+        monkeypatch.setattr(sweep, "execute", some)
         try:
             sweep.run(configs, tmp_path / "r.jsonl", execution)
         except FlatlibError as error:

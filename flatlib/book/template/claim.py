@@ -3,12 +3,29 @@
 The source: authors, year, section. Say here what the predictions below compare with what, and which runs count.
 """
 
+from types import SimpleNamespace
+
 from flatlib.claims.prediction import Claim, Prediction, below
 from flatlib.claims.study import Study
+from flatlib.config import RunConfig, grid
 
 RATES = Study(settings=("learning_rate",))
 
+
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs: learning rate x seed."""
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        model=p.model,
+        width=p.width,
+        measures=("performance", "lambda_max", "gradient_norm", "weight_norm"),
+    )
+    return grid(base, learning_rate=p.learning_rates, seed=p.seeds)
+
+
 CLAIM = Claim(
+    experiment=experiment,
     chapter="00_skeleton",
     sentence="Larger learning rates find smaller λ_max.",
     source="Authors, year, section, Figures",

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from flatlib.curvature.operators.frozen_model import run
-from flatlib.memory import free_memory
+from flatlib.device import free_memory
 
 GRAPH_SHARE = 0.25
 """Part of the free memory that one chunk's graph may be predicted to take; tuned, a few workers share a machine."""

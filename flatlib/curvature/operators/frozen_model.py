@@ -9,10 +9,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedParameter
 
-from flatlib.device import current, global_generators
+from flatlib.device import current, full_precision, global_generators
 from flatlib.errors import FlatlibError, NotFinite, explained
-from flatlib.memory import keep_freed_memory
-from flatlib.precision import full_precision
 
 BATCH_NORM = ("eval", "train", "recalibrated")
 
@@ -129,7 +127,6 @@ def measurement_mode(device: torch.device) -> Iterator[None]:
     Raises `FlatlibError` if something inside drew from the global random state: what was measured is then not a
     function (functional dropout left on, for example; it makes two products differ by more than half).
     """
-    keep_freed_memory()
     with ExitStack() as stack:
         stack.enter_context(current(device))
         stack.enter_context(torch.inference_mode(False))
