@@ -1,7 +1,4 @@
-"""The whole book: every published run in one table, every claim's verdicts, and rank correlations across chapters.
-
-It reads the committed records of whatever chapters there are and sees tables only.
-"""
+"""The whole book: every published run in one table, every claim's verdicts, and rank correlations across chapters."""
 
 from collections.abc import Iterable
 from dataclasses import fields

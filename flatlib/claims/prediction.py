@@ -168,7 +168,6 @@ def format_verdicts(verdicts: pd.DataFrame) -> pd.DataFrame:
     measured = []
     for row in verdicts.itertuples():
         missing = f" ({row.n_missing} seeds missing)" if row.n_missing else ""
-        found = f"{Interval(row.estimate, row.low, row.high, row.n)}{missing}"
-        measured.append(found if row.n else UNDEFINED)
+        measured.append(f"{Interval(row.estimate, row.low, row.high, row.n)}{missing}" if row.n else UNDEFINED)
     shown = verdicts.assign(measured=measured).rename(columns={"threshold": "must be", "reported": "the paper"})
     return shown[[*(["scale"] * ("scale" in shown)), "prediction", "measured", "must be", "the paper", "verdict"]]

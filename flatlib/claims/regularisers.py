@@ -43,6 +43,8 @@ REGULARISERS = Study(settings=("regulariser", "strength"), prepare=named)
 def trackers(runs: pd.DataFrame) -> pd.DataFrame:
     """Return Kendall's tau of every measure with the gap in loss and in accuracy: mean over seeds, interval."""
     measures = ("jacobian_norm_mean", "jacobian_norm", "softmax_jacobian_norm_mean", "softmax_jacobian_norm")
+    if REGULARISERS.select(runs).empty:
+        raise FlatlibError("no setting counts: each lost a run")
     rows = []
     for measure in (*measures, "lambda_max", "gradient_norm", "weight_norm"):
         taus = [REGULARISERS.kendall(measure, gap)(runs) for gap in (GAP, "generalization_gap")]

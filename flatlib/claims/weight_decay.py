@@ -62,7 +62,15 @@ def networks(p: SimpleNamespace) -> list[RunConfig]:
         stop="epochs",
         measure_size=p.measure_size,
         batch_norm=p.batch_norm,
-        measures=("performance", "lambda_max", "trace", "frobenius", "softmax_jacobian_norm", "gradient_norm", "weight_norm"),
+        measures=(
+            "performance",
+            "lambda_max",
+            "trace",
+            "frobenius",
+            "softmax_jacobian_norm",
+            "gradient_norm",
+            "weight_norm",
+        ),
     )
     models = [replace(base, model=name, depth=p.depth if name == "mlp" else 2) for name in p.models]
     axes = {"standardize": [name == "standardized" for name in p.inputs], "max_epochs": p.epochs}
