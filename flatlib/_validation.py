@@ -15,13 +15,7 @@ AT_LEAST_ONE = (
     *("check_every", "track_every", "measure_size", "version"),
 )
 POSITIVE = (
-    "learning_rate",
-    "averaging_learning_rate",
-    "width",
-    "stop_value",
-    "matched_loss",
-    "track_time",
-    "tolerance",
+    *("learning_rate", "averaging_learning_rate", "width", "stop_value", "matched_loss", "track_time", "tolerance"),
 )
 FRACTIONS = ("momentum", "label_smoothing", "dropout", "averaging_start")
 RANGES = (  # names, condition, description; NaN fulfils no condition

@@ -14,15 +14,16 @@ from filelock import FileLock
 
 import flatlib.book.build
 from flatlib.book.paths import find_root
-from flatlib.book.pdf import HEADLESS
+from flatlib.book.pdf import BROWSERS, HEADLESS
 
 ROOT = find_root()
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 CHROMEDRIVER = shutil.which("chromedriver") or shutil.which("chromium.chromedriver")
 SETTLED_S = 20  # time a page gets to load
 WIDTHS = (1400, 390)  # a desktop, a phone
 THEMES = ("light", "dark")
 PAGES = [f"{page}.html" for page in re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text())]
+CHAPTER_PAGES = [page for page in PAGES if re.search(r"/claims/\d", page)]
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -69,17 +70,15 @@ def browser(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    for flag in (
-        *HEADLESS,
-        "--no-sandbox",
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
+    for flag in (*HEADLESS, "--no-sandbox", f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(flag)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
-    driver.set_page_load_timeout(60)
-    driver.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})  # every page is somebody's first
-    yield driver
-    driver.quit()
+    try:
+        driver.set_page_load_timeout(60)
+        driver.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})  # every page is somebody's first
+        yield driver
+    finally:
+        driver.quit()
 
 
 def open_page(browser, url, width):

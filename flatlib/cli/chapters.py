@@ -38,7 +38,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     new.set_defaults(command=new_chapter)
 
     book = commands.add_parser("book", help="render the book")
-    book.add_argument("--chapters", type=Path, help="folder of executed notebooks to show in place of the published")
+    book.add_argument("--chapters", type=Path, help="an executed notebook, or a folder of them, to show")
     book.add_argument("--output", type=Path, help="folder to render into (default _build)")
     book.add_argument(
         "--pdf", type=Path, metavar="FILE", help="print the whole book to this file, by Chromium or Chrome"
@@ -136,8 +136,8 @@ def train_chapters(chapters: "list[Chapter]", time_limit: float) -> int:
 
 def execute_chapters(chapters: "list[Chapter]", options: argparse.Namespace) -> int:
     """Execute notebooks, as many at a time as workers allow, and print a verdict line for each."""
+    from flatlib.book.execute import run_chapters as run_notebooks
     from flatlib.book.paths import find_root
-    from flatlib.book.several import run_several
 
     root = find_root()
     output = (options.output or root / "_build" / "run" / options.preset).resolve()
@@ -147,7 +147,7 @@ def execute_chapters(chapters: "list[Chapter]", options: argparse.Namespace) -> 
     values = {chapter.claim.chapter: vars(chapter.parameters) for chapter in chapters}
     values = {name: own | {"workers": max(1, own["workers"] // at_once)} for name, own in values.items()}
     verdicts, failed = [], 0
-    for name, found in run_several(root, values, output, at_once):
+    for name, found in run_notebooks(root, values, output, at_once):
         if isinstance(found, FlatlibError):
             print(f"flatlib: {found}", file=sys.stderr)
             failed = 2
@@ -200,10 +200,10 @@ def render_book(options: argparse.Namespace) -> int:
         print(f"open {print_book(options.pdf, chapters=options.chapters)}")
         return 0
     from flatlib.book.build import build
-    from flatlib.book.publish import Site
 
-    site = Site(options.repository, options.branch, options.url, options.notebooks) if options.repository else None
-    if site is None and (options.url or options.notebooks):
+    names = ("repository", "branch", "url", "notebooks")
+    address = {name: getattr(options, name) for name in names} if options.repository else None
+    if address is None and (options.url or options.notebooks):
         raise FlatlibError("--url and --notebooks name the place where a book is published; they need --repository")
-    print(f"open {build(chapters=options.chapters, output=options.output, site=site)}")
+    print(f"open {build(chapters=options.chapters, output=options.output, address=address)}")
     return 0

@@ -102,8 +102,9 @@ def _load(
     for split, size in (("train", train_size), ("test", test_size)):
         chosen = balanced(arrays[f"y_{split}"], size, classes, f"{split}_size")
         kept |= {key: np.ascontiguousarray(arrays[key][chosen]) for key in (f"x_{split}", f"y_{split}")}
-    content = (f"{key}{kept[key].shape}{kept[key].dtype}".encode() + kept[key].tobytes() for key in KEYS)
-    fingerprint = hashlib.sha256(b"".join(content)).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for key in KEYS:
+        digest.update(f"{key}{kept[key].shape}{kept[key].dtype}".encode() + kept[key].tobytes())
     if validation_size is not None:
         chosen = kept_out(arrays["y_train"], train_size, validation_size, classes)
         kept |= {"x_validation": arrays["x_train"][chosen], "y_validation": arrays["y_train"][chosen]}
@@ -115,7 +116,7 @@ def _load(
         images = {split: ((x.double() - mean) / scale).float() for split, x in images.items()}
     labels = {split: torch.from_numpy(kept[f"y_{split}"]).long().to(device) for split in splits}
     pairs = {split: (images[split].to(device, memory_format=layout), labels[split]) for split in splits}
-    return Data(*pairs["train"], *pairs["test"], classes, fingerprint, pairs.get("validation"))
+    return Data(*pairs["train"], *pairs["test"], classes, digest.hexdigest()[:16], pairs.get("validation"))
 
 
 def raw(name: str, folder: Path) -> Arrays:

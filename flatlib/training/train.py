@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from flatlib.config import RunConfig
 from flatlib.device import current, reproducible, resolve, seeded
@@ -17,7 +18,7 @@ from flatlib.losses import training_loss
 from flatlib.measures import Checkpoint, Numbers, evaluate, measure, of_run
 from flatlib.training.data import Data, load
 from flatlib.training.models import build
-from flatlib.training.optim import Average, build_optimizer
+from flatlib.training.optim import averaged_network, build_optimizer
 from flatlib.training.optim.optimizers import set_learning_rate
 from flatlib.training.optim.schedules import is_averaged, learning_rate_at
 from flatlib.training.step import TrainingStep, batches
@@ -106,7 +107,7 @@ def run_training_loop(trained: TrainedRun) -> None:
     per_epoch = updates_per_epoch(config, data)
     last = last_update(config, per_epoch)
     check_every, track_every = config.check_every or per_epoch, tracking_interval(config)
-    average = Average(trained.model) if config.averaging_start is not None else None
+    average = AveragedModel(trained.model) if config.averaging_start is not None else None
     step = TrainingStep(trained.model, trained.optimizer, config, data)
     track(trained, tracked)
     trained.model.train()
@@ -117,7 +118,7 @@ def run_training_loop(trained: TrainedRun) -> None:
         trained.updates += 1
         epochs, remainder = divmod(trained.updates, per_epoch)
         if average is not None and not remainder and is_averaged(config, epochs):
-            average.add(trained.model)
+            average.update_parameters(trained.model)
         if track_every and trained.updates % track_every == 0:
             track(trained, tracked)
         if trained.updates % check_every == 0 or trained.updates == last:
@@ -126,8 +127,8 @@ def run_training_loop(trained: TrainedRun) -> None:
             measure_at_matched_loss(trained, loss)
             if trained.status != "capped" or trained.updates == last:
                 break
-    if average is not None and average.count and trained.status != "diverged":
-        trained.model = average.network(lambda: data.x_train.split(CHUNK))
+    if average is not None and average.n_averaged and trained.status != "diverged":
+        trained.model = averaged_network(average, lambda: data.x_train.split(CHUNK))
 
 
 def check_stop_rule(trained: TrainedRun, loss: float, accuracy: float) -> str:

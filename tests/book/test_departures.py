@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from flatlib.book.departures import departures
+from flatlib.book.overview import centred_by_experiment
 from flatlib.config import RunConfig
 from flatlib.runs import records
 
@@ -27,7 +27,7 @@ def runs(line):
 
 
 def test_the_level_of_an_experiment_is_taken_away(runs):
-    found = departures(runs)
+    found = centred_by_experiment(runs)
     assert found["intervention"].tolist() == ["learning rate, batch size"] * 3 + ["SAM"] * 3
     assert found["lambda_max"].tolist() == pytest.approx([1, 0, -1] * 2)
     assert found["test_accuracy"].tolist() == pytest.approx([-2, 0, 2] * 2)
@@ -35,16 +35,16 @@ def test_the_level_of_an_experiment_is_taken_away(runs):
 
 def test_a_setting_that_lost_a_seed_is_left_out_and_does_not_move_the_mean(runs):
     lost = runs.assign(status=runs["status"].mask((runs.index == 0), "diverged"))
-    found = departures(lost)
+    found = centred_by_experiment(lost)
     assert found["lambda_max"].tolist() == pytest.approx([0.5, -0.5, 1, 0, -1])
 
 
 def test_batch_norm_is_an_intervention_and_not_another_experiment(runs):
     with_it = runs[runs["chapter"] == "01_lr_batch"].assign(model="small_cnn_bn", lambda_max=lambda t: 4 * t.lambda_max)
 
-    found = departures(pd.concat([runs.query("chapter == '01_lr_batch'"), with_it], ignore_index=True))
+    found = centred_by_experiment(pd.concat([runs.query("chapter == '01_lr_batch'"), with_it], ignore_index=True))
     assert sorted(found["lambda_max"]) == pytest.approx([-2, -1, 0, 0, 1, 2])
 
 
 def test_an_experiment_with_one_setting_has_nothing_to_compare(runs):
-    assert departures(runs.query("learning_rate == 0.1")).empty
+    assert centred_by_experiment(runs.query("learning_rate == 0.1")).empty

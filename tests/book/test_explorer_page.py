@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-from browser import PAGES, THEMES, WIDTHS, open_page, requested, set_theme
+from browser import CHAPTER_PAGES, THEMES, WIDTHS, open_page, requested, set_theme
 from scipy.stats import kendalltau
 
 from flatlib.book import overview
@@ -17,7 +17,6 @@ keys = pytest.importorskip("selenium.webdriver.common.keys", reason="selenium is
 waits = pytest.importorskip("selenium.webdriver.support.ui")
 
 ROOT = find_root()
-CHAPTERS = [page for page in PAGES if re.search(r"/claims/\d", page)]
 SELECTIONS = {  # in the address, and the same of the table of all runs
     "": "chapter == chapter",
     "x=lambda_max&y=generalization_gap": "chapter == chapter",
@@ -35,7 +34,7 @@ SELECTIONS = {  # in the address, and the same of the table of all runs
 
 @pytest.fixture(scope="module")
 def runs():
-    return overview.all_runs(overview.published(ROOT))
+    return overview.all_runs(overview.read_records(ROOT))
 
 
 @pytest.fixture
@@ -104,7 +103,7 @@ def test_diverged_runs_are_crosses_counted_and_off_tau(explore, runs):
     assert levels(page)["any two runs"] != before
 
 
-@pytest.mark.parametrize("page", CHAPTERS)
+@pytest.mark.parametrize("page", CHAPTER_PAGES)
 def test_every_chapter_links_to_its_own_runs(pages, runs, page):
     chapter = page.rpartition("/")[2].removesuffix(".html")
     links = set(re.findall(r'href="([^"]*explorer\.html\?[^"]*)"', (pages / page).read_text(encoding="utf-8")))
@@ -242,15 +241,3 @@ def test_it_works_from_disk(browser, pages, runs):
     assert f"over {n} of the {n} runs kept" in said(browser)
     browser.find_element("id", "explorer-y").send_keys("Generalization")
     assert "y=generalization_gap" in browser.current_url
-
-
-def test_without_scripts_it_is_a_picture(browser, address, pages):
-    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    try:
-        browser.get(f"{address}/book/explorer.html")
-        picture = browser.find_element("css selector", "noscript figure img")
-        assert picture.size["width"] > 300
-        assert "2. Linear scaling" in (pages / "_images" / "runs.svg").read_text(encoding="utf-8")
-        assert not browser.find_element("css selector", ".explorer").is_displayed()
-    finally:
-        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

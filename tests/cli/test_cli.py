@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flatlib.book import execute, several
+from flatlib.book import execute
 from flatlib.book.paths import find_root, notebooks
 from flatlib.cli import main
 from flatlib.config import RunConfig, grid
@@ -27,7 +27,7 @@ def nothing_executes(monkeypatch):
     def refuse(*arguments):
         raise AssertionError("a notebook was executed")
 
-    monkeypatch.setattr(several, "run", refuse)
+    monkeypatch.setattr(execute, "run", refuse)
     monkeypatch.setattr(execute, "refresh", refuse)
 
 
@@ -182,7 +182,7 @@ def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(several, "run", interrupt)
+    monkeypatch.setattr(execute, "run", interrupt)
     assert main(["run", "01_lr_batch", "--device", "cpu"]) == 130
     assert "every finished run is in the record" in capsys.readouterr().err
 
@@ -193,7 +193,7 @@ def test_a_chapter_that_fails_does_not_stop_the_next(capsys, monkeypatch, tmp_pa
             raise FlatlibError("01_lr_batch: all 4 runs diverged")
         return "supported"
 
-    monkeypatch.setattr(several, "run", fail_first)
+    monkeypatch.setattr(execute, "run", fail_first)
     assert main(["run", "all", "--device", "cpu", "--workers", "1", "--output", str(tmp_path)]) == 2
     out, err = capsys.readouterr()
     assert out.splitlines() == [f"{name}: supported" for name in notebooks(ROOT) if not name.startswith("01")]

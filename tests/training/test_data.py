@@ -20,11 +20,6 @@ CPU = torch.device("cpu")
 TINY = RunConfig(width=0.1, train_size=200, test_size=100, max_epochs=3, track=("train_loss",), track_every=2)
 
 
-@pytest.fixture(autouse=True)
-def no_images_of_an_earlier_test():
-    data._load.cache_clear()
-
-
 def digits(**settings) -> data.Data:
     return load(RunConfig(**settings), CPU)
 

@@ -32,7 +32,6 @@ CIFAR = {
 @pytest.fixture(autouse=True)
 def offline(monkeypatch):
     """Made-up files have other checksums than the real ones; asking the network is an error."""
-    data._load.cache_clear()
     monkeypatch.setattr(cifar, "check_integrity", lambda path, md5=None: True)
     monkeypatch.setattr(torchvision.datasets.mnist, "download_and_extract_archive", None)
     monkeypatch.setattr(cifar, "download_and_extract_archive", None)
@@ -114,11 +113,11 @@ def from_file(folder: Path, name: str = "own.npz", **changed) -> data.Data:
 
 
 def test_bytes_are_scaled(tmp_path):
-    config = RunConfig(dataset=str(tmp_path / "x.npz"), batch_size=4, standardize=False)
     for kind, largest in ((np.uint8, 1.0), (np.float64, 255.0), (">f4", 255.0), (np.int32, 255.0)):
         images = {key: np.full((n, 6, 6), 255).astype(kind) for key, n in (("x_train", 24), ("x_test", 12))}
-        np.savez(tmp_path / "x.npz", **arrays(**images, y_train=(np.arange(24) % 4).astype(">i8")))
-        data._load.cache_clear()
+        path = tmp_path / f"{np.dtype(kind).name}{kind == '>f4'}.npz"
+        np.savez(path, **arrays(**images, y_train=(np.arange(24) % 4).astype(">i8")))
+        config = RunConfig(dataset=str(path), batch_size=4, standardize=False)
         assert load(config, CPU).x_train.max().item() == largest
 
 

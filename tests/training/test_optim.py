@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from pytorch_optimizer import AdaBound, AdaShift
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
-from flatlib.training.optim import SCHEDULES, Average, batch_gradient, build_optimizer, sam_gradient
+from flatlib.training.optim import SCHEDULES, averaged_network, batch_gradient, build_optimizer, sam_gradient
 from flatlib.training.optim.optimizers import set_learning_rate
 
 RATE, BETA, DECAY, STEPS = 0.1, 0.9, 0.05, 12
@@ -241,17 +242,16 @@ def test_microbatches(microbatch):
 
 def test_average():
     model = network()
-    average, iterates = Average(model), []
+    average, iterates = AveragedModel(model), []
     for _ in range(4):
         with torch.no_grad():
             for p in model.parameters():
                 p.add_(0.1)
-        average.add(model)
+        average.update_parameters(model)
         iterates.append(nn.utils.parameters_to_vector(model.parameters()).detach().clone())
-    found = average.network(lambda: X.split(5))
+    found = averaged_network(average, lambda: X.split(5))
     weights = nn.utils.parameters_to_vector(found.parameters())
     torch.testing.assert_close(weights, torch.stack(iterates).mean(0), rtol=1e-12, atol=1e-12)
-    assert average.count == 4
     features = found[0](X)
     torch.testing.assert_close(found[1].running_mean, features.mean(0))
     torch.testing.assert_close(found[1].running_var, features.var(0))

@@ -13,28 +13,12 @@ from flatlib.training.models.mlp import hidden_layer
 from flatlib.training.models.shapes import Shape, require_image_size, scale_width
 
 
-def vgg11(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """Build configuration A: eight convolutions and three linear layers (Kaur et al. 2022)."""
-    return vgg("A", config, shape, classes, batch_norm=False)
+def vgg(config: RunConfig, shape: Shape, classes: int, *, letter: str, batch_norm: bool = False) -> nn.Module:
+    """Build torchvision's configuration of that letter, for images of at least 32 x 32 pixels.
 
-
-def vgg11_bn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """Build `vgg11` with batch normalisation after every convolution."""
-    return vgg("A", config, shape, classes, batch_norm=True)
-
-
-def vgg16(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """Build configuration D: thirteen convolutions and three linear layers."""
-    return vgg("D", config, shape, classes, batch_norm=False)
-
-
-def vgg16_bn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """Build `vgg16` with batch normalisation after every convolution (Granziol 2020, section 5)."""
-    return vgg("D", config, shape, classes, batch_norm=True)
-
-
-def vgg(letter: str, config: RunConfig, shape: Shape, classes: int, *, batch_norm: bool) -> nn.Module:
-    """Build torchvision's configuration of that letter; images need 32 x 32 pixels, as it halves them five times."""
+    Configuration A is VGG-11 (Kaur et al. 2022): eight convolutions and three linear layers. Configuration D is VGG-16,
+    with thirteen convolutions (Granziol 2020, section 5, with batch norm).
+    """
     from torchvision.models.vgg import cfgs, make_layers  # takes seconds to import
 
     channels, height, width = shape
