@@ -1,16 +1,12 @@
 """Sweeps that are killed: every finished run is kept, none is done twice, and the end is as if nothing had happened."""
 
-import contextlib
 import json
 import os
 import random
 import resource
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -18,7 +14,7 @@ from unittest import mock
 import distributed
 import pytest
 import sleepers
-from processes import fork, processes_with, running
+from processes import cluster, fork, processes_with, running
 
 from flatlib.cli import main
 from flatlib.config import Execution, RunConfig, grid
@@ -116,35 +112,6 @@ def test_killed_sweep_in_one_process(tmp_path, uninterrupted):
 
 def test_killed_sweep_leaves_no_worker(tmp_path, uninterrupted):
     kill_and_finish(tmp_path, {"workers": 2}, POOL_KILLS, 0.6, uninterrupted)
-
-
-@contextmanager
-def cluster(folder: Path):
-    """A scheduler and two workers as processes of their own: the scheduler's address and the workers."""
-    file = folder / "scheduler.json"
-    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"NOTES": str(folder / "notes"), "PYTHONPATH": paths}
-    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
-    quiet["start_new_session"] = True
-
-    def start(program: str, *options: str) -> subprocess.Popen:
-        command = [sys.executable, "-W", "ignore", "-m", f"distributed.cli.{program}", "--no-dashboard", *options]
-        processes.append(subprocess.Popen(command, **quiet))
-        return processes[-1]
-
-    processes: list[subprocess.Popen] = []
-    try:
-        start("dask_scheduler", "--port", "0", "--host", "127.0.0.1", "--scheduler-file", str(file))
-        deadline = time.monotonic() + 60
-        while not (file.exists() and file.read_text().strip()) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        address = json.loads(file.read_text())["address"]
-        yield address, [start("dask_worker", address, "--nthreads", "1", "--no-nanny") for _ in range(2)]
-    finally:
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 def test_killed_sweeps_and_worker_of_a_cluster(tmp_path, uninterrupted):
