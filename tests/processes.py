@@ -1,9 +1,12 @@
-"""Processes that a test starts: found by their environment, and ended with their children."""
+"""Processes that a test starts, a cluster among them: found by their environment, and ended with their children."""
 
 import contextlib
+import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,3 +52,32 @@ def having(setting: str) -> list[str]:
         except OSError:
             continue
     return found
+
+
+@contextlib.contextmanager
+def cluster(folder: Path):
+    """A scheduler and two workers as processes of their own: the scheduler's address and the workers."""
+    file = folder / "scheduler.json"
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"NOTES": str(folder / "notes"), "PYTHONPATH": paths}
+    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+    quiet["start_new_session"] = True
+
+    def start(program: str, *options: str) -> subprocess.Popen:
+        command = [sys.executable, "-W", "ignore", "-m", f"distributed.cli.{program}", "--no-dashboard", *options]
+        processes.append(subprocess.Popen(command, **quiet))
+        return processes[-1]
+
+    processes: list[subprocess.Popen] = []
+    try:
+        start("dask_scheduler", "--port", "0", "--host", "127.0.0.1", "--scheduler-file", str(file))
+        deadline = time.monotonic() + 60
+        while not (file.exists() and file.read_text().strip()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        address = json.loads(file.read_text())["address"]
+        yield address, [start("dask_worker", address, "--nthreads", "1", "--no-nanny") for _ in range(2)]
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -63,7 +63,7 @@ def merge_records(options: argparse.Namespace) -> int:
     from flatlib.runs.lock import locked
 
     targets = (
-        in_folders(options.paths, options.output) if options.paths[0].is_dir() else {options.output: options.paths}
+        records_in(options.paths, options.output) if options.paths[0].is_dir() else {options.output: options.paths}
     )
     with contextlib.ExitStack() as stack:
         merged: dict[Path, records.Lines] = {}
@@ -81,7 +81,7 @@ def merge_records(options: argparse.Namespace) -> int:
     return 0
 
 
-def in_folders(folders: Sequence[Path], output: Path) -> dict[Path, list[Path]]:
+def records_in(folders: Sequence[Path], output: Path) -> dict[Path, list[Path]]:
     """Return the records to merge by the record in `output` that they go to; the latter comes first if it is there."""
     from flatlib.runs import records
 

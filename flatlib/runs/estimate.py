@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Any
 
 import pandas as pd
 import torch
@@ -23,7 +24,8 @@ NOTE = (
     "time: the recorded seconds of the nearest runs, scaled by epochs, images and the size of the network, on the "
     "machine that recorded them; in brackets the shortest and longest of other seeds, or a factor of 3 either way."
 )
-IMAGES = {  # training images and the shape of one, of the data sets that flatlib knows by name; classes
+ImageSet = tuple[int, tuple[int, int, int], int]  # training images, the shape (C, H, W) of one, classes
+IMAGES: dict[str, ImageSet] = {  # of the data sets that flatlib knows by name
     "digits": (1000, (1, 8, 8), 10),
     "mnist": (60_000, (1, 28, 28), 10),
     "fashion_mnist": (60_000, (1, 28, 28), 10),
@@ -65,7 +67,8 @@ def plan_table(
     """
     history = recorded_runs([*known, *(line for _, lines in requests.values() for line in lines.values())])
     of_setting = functools.cache(lambda setting: estimate(setting, history))
-    rows, everything = [], []
+    rows: list[list[Any]] = []
+    everything: list[Estimate] = []
     for chapter, (configs, lines) in requests.items():
         wanted = {config.run_id: config for config in configs}
         missing = [config for run_id, config in wanted.items() if run_id not in lines]
@@ -90,8 +93,14 @@ def summary(estimates: list[Estimate], workers: int) -> list[str]:
     seconds = [found for _, found in estimates if found]
     if not seconds:
         return [UNKNOWN, basis]
-    middle, low, high = (sum(map(of, seconds)) / min(workers, len(estimates)) for of in (median, min, max))
-    return [f"{duration(middle)} ({duration(low)} to {duration(high)})", basis]
+    at_once = min(workers, len(estimates))
+    low, middle, high = (duration(sum(column) / at_once) for column in zip(*map(spread, seconds), strict=True))
+    return [f"{middle} ({low} to {high})", basis]
+
+
+def spread(seconds: list[float]) -> tuple[float, float, float]:
+    """Return smallest, median and largest."""
+    return min(seconds), median(seconds), max(seconds)
 
 
 def recorded_runs(lines: Iterable[Line]) -> dict[RunConfig, list[Recorded]]:
@@ -176,13 +185,13 @@ def updates_per_epoch(config: RunConfig) -> int:
 
 
 @functools.cache
-def image_set(dataset: str) -> tuple[int, tuple[int, ...], int]:
+def image_set(dataset: str) -> ImageSet:
     """Return how many training images a data set has, their shape, and the classes; a reader's own file is opened."""
     if dataset in IMAGES:
         return IMAGES[dataset]
     arrays = raw(dataset, data_folder())
-    height, width, *channels = arrays["x_train"].shape[1:]
-    return len(arrays["x_train"]), (*(channels or [1]), height, width), int(arrays["y_train"].max()) + 1
+    count, height, width, *channels = arrays["x_train"].shape
+    return count, (channels[0] if channels else 1, height, width), int(arrays["y_train"].max()) + 1
 
 
 def operations(config: RunConfig) -> int:

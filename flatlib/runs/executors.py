@@ -65,7 +65,7 @@ def execute(
     """
     deadline = time.monotonic() + execution.time_limit if execution.time_limit else FOREVER
     if execution.scheduler is not None:
-        return on_cluster(missing, execution, run_one, deadline)
+        return on_cluster(missing, execution, execution.scheduler, run_one, deadline)
     if execution.workers > 1 or execution.time_limit:
         return in_processes(missing, execution, run_one, deadline)
     return in_this_process(missing, execution, run_one)
@@ -121,8 +121,11 @@ def prepare_worker() -> None:
 def exit_with_parent() -> None:
     """End this process when its parent is gone, killed perhaps, instead of waiting for work for ever."""
 
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only workers call this"
+
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -136,15 +139,15 @@ def terminate_workers(pool: ProcessPoolExecutor) -> None:
 
 
 def on_cluster(
-    missing: list[RunConfig], execution: Execution, run_one: RunOne, deadline: float
+    missing: list[RunConfig], execution: Execution, scheduler: str, run_one: RunOne, deadline: float
 ) -> Generator[Outcome, None, None]:
     """Run on the workers of a Dask scheduler, each run again elsewhere if its worker dies.
 
     Workers send their lines back and write nothing. They need flatlib and the data folder.
     """
-    client, futures = connect(execution.scheduler), []
+    client, futures = connect(scheduler), []
     try:
-        check_workers(client, execution.scheduler, deadline)
+        check_workers(client, scheduler, deadline)
         places = [execution.device] * len(missing), [execution.data] * len(missing)
         keys = [f"{config.run_id}-{time.time_ns()}" for config in missing]
         futures = client.map(run_one, missing, *places, key=keys, pure=False)
@@ -160,8 +163,7 @@ def on_cluster(
     except (CancelledError, OSError) as error:
         if not isinstance(error, TimeoutError) or deadline == FOREVER:
             raise FlatlibError(
-                f"scheduler: the connection to {execution.scheduler} was lost; what has finished is recorded, run "
-                "again to go on"
+                f"scheduler: the connection to {scheduler} was lost; what has finished is recorded, run again to go on"
             ) from None
         client.cancel(futures, force=True)
     finally:

@@ -170,7 +170,7 @@ def list_records(folder: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def append_failure(path: Path, config: RunConfig, error: str, **more: float) -> None:
+def append_failure(path: Path, config: RunConfig, error: str, **more: float | None) -> None:
     """List a run of this record as failed, with its error; ``seconds``, the time after which it was cancelled."""
     append(failures(path), {"run_id": config.run_id, "config": config.to_json(), "error": error} | more)
 

@@ -123,6 +123,7 @@ def train_missing(
         first = ": ".join(next(iter(failures.items())))
         raise FlatlibError(f"{len(failures)} of {len(missing)} runs failed (the others are recorded); {first}")
     if len(done) < len(missing):
+        assert execution.time_limit is not None, "only a time limit ends a sweep early without an error"
         longer = f" ({len(too_long)} had all of it, and come last from now on)" if too_long else ""
         raise FlatlibError(
             f"the time limit of {round(execution.time_limit, 1):g} s is over: {total - len(missing) + len(done)} of "
