@@ -41,8 +41,14 @@ def exclude_alias(app: Any, what: str, name: str, obj: Any, skip: bool, options:
     return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
 
 
+def name_functions(app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: Any) -> Any:
+    """Show a function that is a default by its name, not by its address in memory."""
+    return signature and re.sub(r"<function (\w+) at 0x\w+>", r"\1", signature), returns
+
+
 def setup(app: Any) -> dict[str, bool]:
-    """Connect both handlers; napoleon handles docstrings at priority 500 and must come second."""
+    """Connect the handlers; napoleon handles docstrings at priority 500 and must come second."""
     app.connect("autodoc-process-docstring", rewrite, priority=400)
+    app.connect("autodoc-process-signature", name_functions)
     app.connect("autodoc-skip-member", exclude_alias)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

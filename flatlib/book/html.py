@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from flatlib.errors import FlatlibError
 
-PICTURE = re.compile(r'<img\b(?=[^>]*\bsrc="([^":?#]*_(?:images|static/explorer)/[^"?#]+\.svg)")(?![^>]*\bwidth=)')
+PICTURE = re.compile(r'<img\b(?=[^>]*\bsrc="([^":?#]*_images/[^"?#]+\.svg)")(?![^>]*\bwidth=)')
 WORD = r'>(?:<span class="pasted-text">)?(supported|contradicted|inconclusive)<'
 BADGE = re.compile(rf'<span class="(?:[^"]* )?verdict(?: [^"]*)?"(?={WORD})')
 MENU = re.compile(r'<summary>(?=<span class="toctree-toggle")')

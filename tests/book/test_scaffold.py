@@ -60,7 +60,7 @@ def test_the_new_chapter_runs_at_smoke_scale(checkout):
 
 
 def test_the_new_chapter_passes_the_tests(checkout):
-    rules = [f"tests/book/test_{name}.py" for name in ("pages", "presets", "chapters", "chapters_edge_cases")]
+    rules = [f"tests/book/test_{name}.py" for name in ("notebooks", "presets", "chapters", "chapters_edge_cases")]
     chosen = f"({CHAPTER} or every_chapter_has) and not ({UNEXECUTED})"
     found = checkout.python("pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *rules, "-k", chosen)
     assert found.returncode == 0, found.stdout[-3000:]
