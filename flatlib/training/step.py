@@ -22,7 +22,7 @@ Gradient = Callable[[Batch], None]
 
 def gradient_of(model: nn.Module, config: RunConfig) -> Gradient:
     """The configured gradient, plain or SAM's, in the configured precision."""
-    loss, parts = training_loss(config), config.microbatch
+    loss, parts = training_loss(config.loss, config.label_smoothing), config.microbatch
     network = Bfloat16(model) if config.precision == "bfloat16" else model
 
     def gradient(batch: Batch) -> None:

@@ -3,7 +3,7 @@
 import copy
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from flatlib.config import RunConfig
 from flatlib.device import current, reproducible, resolve, seeded
 from flatlib.errors import FlatlibError, NotFinite
-from flatlib.losses import training_loss
-from flatlib.measures import Checkpoint, Numbers, evaluate, measure, of_run
+from flatlib.losses import SmoothedCrossEntropy, training_loss
+from flatlib.measures import Checkpoint, Numbers, evaluate, measure
 from flatlib.training.cuda_graph import replayed
 from flatlib.training.data import Data, load
 from flatlib.training.models import build
@@ -162,7 +162,7 @@ def stepper(run: TrainedRun) -> TrainingStep:
 
 def checkpoint(run: TrainedRun) -> Checkpoint:
     """The run as it is now, with a way to its next iterate."""
-    return of_run(run.model, run.data, run.config, after=functools.partial(next_iterate, run))
+    return checkpoint_of_run(run.model, run.data, run.config, after=functools.partial(next_iterate, run))
 
 
 def next_iterate(run: TrainedRun) -> nn.Module:
@@ -200,7 +200,9 @@ def tracking_interval(config: RunConfig) -> int | None:
 def finished(run: TrainedRun, last: int) -> bool:
     """Evaluate exactly, over all training images; set the status and say whether the run is over."""
     config = run.config
-    loss, accuracy = evaluate(run.model, run.data.x_train, run.data.y_train, training_loss(config))
+    loss, accuracy = evaluate(
+        run.model, run.data.x_train, run.data.y_train, training_loss(config.loss, config.label_smoothing)
+    )
     if not math.isfinite(loss):
         run.status = "diverged"
         return True
@@ -237,3 +239,29 @@ def track(run: TrainedRun, tracked: Checkpoint) -> None:
         return
     for name, value in point.items():
         run.trajectory.setdefault(name, []).append(value)
+
+
+def checkpoint_of_run(
+    model: nn.Module, data: Data, config: RunConfig, after: Callable[[], nn.Module] | None = None
+) -> Checkpoint:
+    """Return the checkpoint of a training run, measured with the settings of its configuration.
+
+    Args:
+        model: The network.
+        data: The images it trains on and is tested on, from `flatlib.training.data.load`.
+        config: Its settings: `measure_size`, `batch_norm`, `engine`, `tolerance` and `seed` apply here.
+        after: Returns the network after one more step, for the measure `between_iterates`; None without one.
+    """
+    return Checkpoint(
+        model=model,
+        examples=data.measured(config.measure_size),
+        loss=SmoothedCrossEntropy(config.label_smoothing) if config.label_smoothing else "cross_entropy",
+        train=(data.x_train, data.y_train),
+        test=(data.x_test, data.y_test),
+        validation=data.validation,
+        after=after,
+        batch_norm=config.batch_norm,
+        engine=config.engine,
+        tolerance=config.tolerance,
+        seed=config.seed,
+    )
