@@ -13,11 +13,11 @@ from flatlib.config import MEASURES, RunConfig
 from flatlib.curvature import HessianOperator, top_eigenvalues
 from flatlib.device import PRECISION_SWITCHES, reproducible, resolve, seeded
 from flatlib.errors import FlatlibError
-from flatlib.measures import measure, of_run
+from flatlib.measures import measure
 from flatlib.runs.sweep import run_one
 from flatlib.training.data import load
 from flatlib.training.models import build
-from flatlib.training.train import train
+from flatlib.training.train import checkpoint_of_run, train
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 AGREEMENT = 1e-3
@@ -69,7 +69,7 @@ def moved(config: RunConfig, model: nn.Module, device: torch.device, dtype: torc
     with torch.no_grad():
         for p in following.parameters():
             p.mul_(1.01)
-    return of_run(network, data, config, after=lambda: following)
+    return checkpoint_of_run(network, data, config, after=lambda: following)
 
 
 @pytest.mark.parametrize("model", ["mlp", "small_cnn_bn"])

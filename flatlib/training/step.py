@@ -44,7 +44,7 @@ class TrainingStep:
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, config: RunConfig, data: Data):
         self._network = Bfloat16(model) if config.precision == "bfloat16" else model
         self._optimizer, self._config, self._data = optimizer, config, data
-        self._loss = training_loss(config)
+        self._loss = training_loss(config.loss, config.label_smoothing)
         self._generator = torch.Generator().manual_seed(config.seed + AUGMENT)
 
     def __call__(self, batch: Tensor | slice) -> None:

@@ -4,6 +4,7 @@ import copy
 import functools
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +15,8 @@ from torch.optim.swa_utils import AveragedModel
 from flatlib.config import RunConfig
 from flatlib.device import current, reproducible, resolve, seeded
 from flatlib.errors import FlatlibError, NotFinite
-from flatlib.losses import training_loss
-from flatlib.measures import Checkpoint, Numbers, evaluate, measure, of_run
+from flatlib.losses import SmoothedCrossEntropy, training_loss
+from flatlib.measures import Checkpoint, Numbers, evaluate, measure
 from flatlib.training.data import Data, load
 from flatlib.training.models import build
 from flatlib.training.optim import averaged_network, build_optimizer
@@ -122,7 +123,9 @@ def run_training_loop(trained: TrainedRun) -> None:
         if track_every and trained.updates % track_every == 0:
             track(trained, tracked)
         if trained.updates % check_every == 0 or trained.updates == last:
-            loss, accuracy = evaluate(trained.model, data.x_train, data.y_train, training_loss(config))
+            loss, accuracy = evaluate(
+                trained.model, data.x_train, data.y_train, training_loss(config.loss, config.label_smoothing)
+            )
             trained.status = check_stop_rule(trained, loss, accuracy)
             measure_at_matched_loss(trained, loss)
             if trained.status != "capped" or trained.updates == last:
@@ -183,7 +186,9 @@ def last_update(config: RunConfig, per_epoch: int) -> int:
 
 def checkpoint(trained: TrainedRun) -> Checkpoint:
     """Return the run as it is now, with a way to its next iterate."""
-    return of_run(trained.model, trained.data, trained.config, after=functools.partial(next_iterate, trained))
+    return checkpoint_of_run(
+        trained.model, trained.data, trained.config, after=functools.partial(next_iterate, trained)
+    )
 
 
 def next_iterate(trained: TrainedRun) -> nn.Module:
@@ -220,3 +225,26 @@ def track(trained: TrainedRun, tracked: Checkpoint) -> None:
     if all(math.isfinite(value) for value in values.values()):
         for name, value in values.items():
             trained.trajectory.setdefault(name, []).append(value)
+
+
+def checkpoint_of_run(
+    model: nn.Module, data: Data, config: RunConfig, after: Callable[[], nn.Module] | None = None
+) -> Checkpoint:
+    """Return the checkpoint of a training run, measured with the settings of its configuration.
+
+    Args:
+        model: The network.
+        data: The images it trains on and is tested on, from `flatlib.training.data.load`.
+        config: Its settings: `measure_size`, `batch_norm`, `engine`, `tolerance` and `seed` apply here.
+        after: Returns the network after one more step, for the measure `between_iterates`; None without one.
+    """
+    return Checkpoint(
+        model=model,
+        examples=data.measured(config.measure_size),
+        loss=SmoothedCrossEntropy(config.label_smoothing) if config.label_smoothing else "cross_entropy",
+        train=(data.x_train, data.y_train),
+        test=(data.x_test, data.y_test),
+        validation=data.validation,
+        after=after,
+        **{name: getattr(config, name) for name in ("batch_norm", "engine", "tolerance", "seed")},
+    )

@@ -9,10 +9,10 @@ from torch import nn
 
 from flatlib.config import RunConfig
 from flatlib.device import PRECISION_SWITCHES, PRECISION_SWITCHES_GPU, Bfloat16, reproducible
-from flatlib.measures import evaluate, measure, of_run
+from flatlib.measures import evaluate, measure
 from flatlib.training.models import build
 from flatlib.training.optim import sam_gradient
-from flatlib.training.train import TrainedRun, train
+from flatlib.training.train import TrainedRun, checkpoint_of_run, train
 
 MEASURES = ("performance", "lambda_max", "sam_sharpness", "jacobian_norm", "between_iterates")
 TINY = RunConfig(width=0.1, train_size=200, test_size=100, max_epochs=3, measures=MEASURES)
@@ -69,7 +69,7 @@ def test_bfloat16_measures_float32_weights():
     assert plain.trajectory["train_loss"][1:] != coarse.trajectory["train_loss"][1:]
     assert coarse.trajectory["train_loss"][-1] == pytest.approx(plain.trajectory["train_loss"][-1], rel=0.05)
     assert {p.dtype for p in coarse.model.parameters()} == {torch.float32}
-    again = measure(MEASURES[:-1], of_run(coarse.model, coarse.data, replace(TRACKED, precision="float32")))
+    again = measure(MEASURES[:-1], checkpoint_of_run(coarse.model, coarse.data, replace(TRACKED, precision="float32")))
     assert again == {name: coarse.measures[name] for name in again}
 
 
