@@ -1,16 +1,55 @@
-"""flatlib: train networks, measure the curvature of their loss, and test claims about flat minima.
+"""Train networks, measure the curvature of their loss, and test claims about flat minima.
 
-One direction, top to bottom:
+Read the rooms in this order; an import only ever points from a later room to an earlier one:
 
-    config -> data, models -> curvature, jacobian, sharpness -> measures   (a network becomes numbers)
-    measures -> train, tracking, own_model                                 (settings become a trained run)
-    deep_linear, quadratic                                                 (models whose Hessian is known)
-    records -> order, sweep                                                (a run becomes a line)
-    stats, concordance -> claims, figures, published                       (tables become verdicts)
-    parameters, chapter, overview, show, execute, several                  (a page, executed)
-    asked -> plan; run_list -> slot                                        (what a page would train; elsewhere)
-    explorer, book, bench, cli                                             (a book, a command)
-    new_chapter, docstrings                                                (a page begun, the pages of this package)
+    errors, losses, config, device, stats   the ground: settings, statistics
+    curvature                               Hessian operators, their spectrum and trace
+    sharpness                               the papers' sharpness measures, Jacobian norms, margins, landscapes
+    measures                                a name -> numbers of a network, each with its error
+    training                                a `RunConfig` -> a trained network
+    runs                                    a `RunConfig` -> one line of a record
+    figures                                 tables -> axes
+    claims                                  an experiment and its predictions -> verdicts
+    book                                    chapters executed, judged, rendered
+    bench                                   timings and failure modes beside other libraries
+    cli                                     the commands
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flatlib.config import RunConfig, grid
+    from flatlib.curvature import GaussNewtonOperator, HessianOperator, top_eigenvalues, trace
+    from flatlib.measures.tracker import Tracker
+    from flatlib.training.train import train
+
 __version__ = "0.1.0"
+__all__ = [
+    "GaussNewtonOperator",
+    "HessianOperator",
+    "RunConfig",
+    "Tracker",
+    "grid",
+    "top_eigenvalues",
+    "trace",
+    "train",
+]
+
+_HOMES = {
+    "GaussNewtonOperator": "curvature",
+    "HessianOperator": "curvature",
+    "top_eigenvalues": "curvature",
+    "trace": "curvature",
+    "Tracker": "measures.tracker",
+    "RunConfig": "config",
+    "grid": "config",
+    "train": "training.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: `flatlib --help` must not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'flatlib' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"flatlib.{_HOMES[name]}"), name)

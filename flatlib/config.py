@@ -1,20 +1,18 @@
-"""What determines a result.
-
-A `RunConfig` is checked when it is built, so that a typing error costs a second and not a night. Its `run_id` is a
-hash of its canonical JSON: the same settings have the same name on every machine, and a record finds them again.
-"""
+"""What determines a result (`RunConfig`) and what does not (`Execution`)."""
 
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from flatlib._validation import check_optimization, check_ranges, checked, one_of
-from flatlib.errors import FlatlibError
+from flatlib._validation import check_combinations, check_device_name, check_ranges, coerce
+from flatlib.errors import FlatlibError, require_one_of
 
-__all__ = ["RunConfig", "grid"]
+__all__ = ["Execution", "RunConfig", "grid"]
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "cifar10-jpeg")
 MODELS = (
@@ -45,52 +43,65 @@ CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that determines the result of one training run and its measures.
+    """Settings that determine the result of one training run and of its measures, checked when they are set.
 
-    A field at its default is left out of the hash: a field added later leaves every recorded `run_id` as it was.
-    The price is that a default, once published, never changes (a test pins them); `version` is always hashed.
+    A field at its default is not part of the hash, so that a field added later changes no recorded ``run_id``. A
+    published default therefore never changes (a test pins them). ``version`` is always hashed.
 
     Attributes:
-        dataset: a name in `DATASETS`, or a path ending in ``.npz`` (x_train, y_train, x_test, y_test).
-        train_size, test_size: how many images, class-balanced, in the data set's order; None takes all.
-        validation_size: so many further images of the training set are kept out of training, to choose settings by
-            (`performance` then has ``validation_loss`` and ``validation_accuracy``); None for none.
-        standardize: subtract the mean and divide by the standard deviation of each channel of the training images
-            in use (Kaur et al. 2022, section 3).
-        model: a name in `MODELS`; `width` multiplies its channels or hidden units. `depth` (hidden layers) and
-            `activation` apply to ``mlp``.
-        dropout: probability with which a unit of the fully connected hidden layers is dropped in a training step, for
-            ``mlp`` and the VGGs (Kaur et al. 2022, section 3.4); every measure is taken with dropout off.
-        loss: what is trained on: ``cross_entropy``, or ``batch_softmax``, the loss as Bejan et al. 2022 coded it (see
-            `flatlib.losses`). Every measure is of the cross-entropy.
-        optimizer: a name in `OPTIMIZERS`, see `flatlib.training.optim`; `momentum` goes with ``heavy_ball`` and ``nesterov``.
-        weight_decay, weight_decay_kind: gamma, added to the gradient as gamma w (``l2``) or taken off the weights
-            beside the step (``decoupled``). It is not part of the loss whose curvature is measured (Granziol 2020).
-        sam_rho: radius of SAM around the optimizer, 0 for none; its perturbation is that of the whole batch (Kaur et
-            al. 2022) or, with `sam_batch`, of each group of so many images (m-SAM).
-        learning_rate, schedule: constant, or ``granziol``, set at the start of each epoch (`flatlib.training.optim.schedules`).
-        averaging_start: from this share of `max_epochs` on, the iterates at the end of each epoch are averaged, at
-            `averaging_learning_rate` if there is one, and the average is what is measured at the end; None for none.
-        batch_size: images a step; 0 takes all training images: full-batch gradient descent. `microbatch` images go
-            through at a time (None: all), for batches whose graph does not fit.
-        label_smoothing: share of the target spread evenly; the loss is then cross-entropy less the entropy of the
-            targets (MacDonald et al. 2023), in every measure as well.
-        augmentation: names in `AUGMENTATIONS`; `mixup`: alpha of its Beta distribution, 0 for none.
-        seed: initialisation, order of the batches, and all that is random in training.
-        stop: what ends the run as ``reached``: ``train_accuracy`` >= `stop_value` (0.99 in Kaur et al. 2022),
-            ``train_loss`` <= `stop_value`, ``epochs`` = `max_epochs` or ``updates`` = `max_updates`. Past either
-            limit a run is ``capped``.
-        check_every: updates between two exact evaluations of the stop rule; None checks at the end of each epoch.
-        measures: names in `MEASURES`, taken at the end. With `matched_loss` they are taken as well at the first
-            check where the training loss is at or below it (names end in ``_at_loss``).
-        track: measures taken along the run, from initialisation on, every `track_every` updates or every `track_time`
-            of time, which is learning rate times updates (runs at different rates can then be laid over each other).
-        measure_size: curvature is that of so many evenly strided training images (1000 in the code of Kaur et al.).
-        batch_norm, engine, tolerance: how the curvature is measured, see `flatlib.curvature`; `tolerance` bounds
-            the residual of an eigenvalue relative to it.
-        precision: of products in a training step: ``tf32`` (on a GPU) or ``bfloat16`` (autocast); measures are float32.
-        version: of the training and measuring code. It is raised on purpose when results change by more than the error
-            that they state: another order of the same sums is the same result.
+        dataset: Name in ``DATASETS``, or path ending in ``.npz`` (x_train, y_train, x_test, y_test).
+        train_size: Number of training images, class-balanced, in the data set's order; None for all.
+        test_size: Number of test images, chosen in the same way.
+        validation_size: Number of further training images that are excluded from training, to choose settings by
+            ("performance" then reports ``validation_loss`` and ``validation_accuracy``); None for none.
+        standardize: Subtract the mean and divide by the standard deviation of each channel of the training images in
+            use (Kaur et al. 2022, section 3).
+        model: Name in ``MODELS``.
+        width: Factor of the number of channels or hidden units of every layer.
+        depth: Number of hidden layers of "mlp".
+        activation: Activation function of "mlp".
+        dropout: Probability of dropping a unit of the fully connected hidden layers of "mlp" and the VGGs in a training
+            step (Kaur et al. 2022, section 3.4); dropout is off in every measure.
+        loss: Training loss: "cross_entropy", or "batch_softmax", the loss as Bejan et al. 2022 coded it (see
+            :mod:`flatlib.losses`). Every measure is of the cross-entropy.
+        optimizer: Name in ``OPTIMIZERS``, see :mod:`flatlib.training.optim`.
+        momentum: Momentum of "heavy_ball" and "nesterov".
+        weight_decay: Coefficient $\\gamma$ of weight decay, which is not part of the measured loss (Granziol 2020).
+        weight_decay_kind: "l2" adds $\\gamma w$ to the gradient; "decoupled" subtracts it from the weights separately.
+        sam_rho: Radius of SAM around the optimizer (Kaur et al. 2022: one perturbation per batch); 0 for none.
+        sam_batch: Number of images that share a perturbation (m-SAM); None for the whole batch.
+        learning_rate: Initial learning rate.
+        schedule: "constant", or "granziol", set at the start of each epoch (:mod:`flatlib.training.optim.schedules`).
+        averaging_start: Fraction of ``max_epochs`` after which the iterates at the ends of the epochs are averaged, and
+            their mean measured at the end; None for no averaging.
+        averaging_learning_rate: Learning rate while averaging; None for the schedule's.
+        batch_size: Images per step; 0 for all training images (full-batch gradient descent).
+        microbatch: Images per forward pass, for batches whose graph does not fit in memory; None for all.
+        label_smoothing: Probability mass spread evenly over the classes; the loss, in every measure too, is the
+            cross-entropy minus the entropy of the targets (MacDonald et al. 2023).
+        augmentation: Names in ``AUGMENTATIONS``.
+        mixup: Parameter alpha of mixup's Beta distribution; 0 for none.
+        seed: Seed of the initialization, the order of the batches and all other randomness of training.
+        stop: Rule that ends the run as "reached": "train_accuracy" at or above ``stop_value`` (0.99 in Kaur et al.
+            2022), "train_loss" at or below it, "epochs" = ``max_epochs`` or "updates" = ``max_updates``.
+        stop_value: Threshold of the stop rule.
+        max_epochs: Epochs after which a run ends as "capped".
+        max_updates: Updates after which a run ends as "capped"; None for no limit.
+        check_every: Updates between exact evaluations of the stop rule; None for once per epoch.
+        measures: Names in ``MEASURES``, evaluated at the end.
+        matched_loss: Training loss at which the measures are evaluated once more, at the first check at or below it
+            (their names end in ``_at_loss``); None for no such evaluation.
+        track: Names of the measures evaluated along the run, from initialization on.
+        track_every: Updates between two points of the trajectory.
+        track_time: Training time (learning rate times updates) between two points, comparable between learning rates.
+        measure_size: Number of evenly strided training images whose loss's curvature is measured (1000 in the code of
+            Kaur et al. 2022).
+        batch_norm: Mode of batch norm in curvature measures, see :mod:`flatlib.curvature`.
+        engine: Eigenvalue solver, see :mod:`flatlib.curvature`.
+        tolerance: Bound of the residual of an eigenvalue relative to it.
+        precision: Precision of the products in a training step: "float32", "tf32" (on a GPU) or "bfloat16" (autocast);
+            measures are in float32.
+        version: Version of the training and measuring code, raised when results change by more than their stated error.
     """
 
     dataset: str = "digits"
@@ -141,73 +152,58 @@ class RunConfig:
         for name, item in self.__dataclass_fields__.items():
             value = getattr(self, name)
             if value is not item.default and type(value) is not item.type:
-                object.__setattr__(self, name, checked(name, value, item.type))
-        if not self.dataset.endswith(".npz") and self.dataset not in DATASETS:
-            raise FlatlibError(
-                f"dataset: unknown name {self.dataset!r}; allowed: {', '.join(DATASETS)}, or a path ending in .npz"
-            )
+                object.__setattr__(self, name, coerce(name, value, item.type))
+        if not self.dataset.endswith(".npz"):
+            require_one_of("dataset", self.dataset, (*DATASETS, "a path ending in .npz"))
         for name, allowed in CHOICES.items():
-            one_of(name, getattr(self, name), allowed)
-        for name in ("measures", "track"):
+            require_one_of(name, getattr(self, name), allowed)
+        for name, allowed in (("measures", MEASURES), ("track", MEASURES), ("augmentation", AUGMENTATIONS)):
             for value in getattr(self, name):
-                one_of(name, value, MEASURES)
-        for name in self.augmentation:
-            one_of("augmentation", name, AUGMENTATIONS)
+                require_one_of(name, value, allowed)
         check_ranges(self)
-        check_optimization(self)
+        check_combinations(self)
 
     @property
     def canonical(self) -> str:
-        """The fields that are not at their default, and the version, as JSON in the order of their names."""
+        """JSON of the version and of the fields that are not at their default, sorted by name."""
         items = self.__dataclass_fields__.items()
         chosen = {name: getattr(self, name) for name, item in items if getattr(self, name) != item.default}
         return json.dumps(chosen | {"version": self.version}, sort_keys=True, separators=(",", ":"))
 
     @property
     def run_id(self) -> str:
-        """16 hexadecimal digits that name this configuration."""
-        return run_id_of(self.canonical)
+        """First 16 hexadecimal digits of the SHA-256 hash of the canonical JSON."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        """Every field, as plain JSON values."""
+        """Return every field as a plain JSON value."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "RunConfig":
-        """The configuration a record line holds; a field this version does not know is an error, not a guess."""
-        return cls(**known_fields(values))
-
-
-def run_id_of(canonical: str) -> str:
-    """The name of the configuration with this canonical JSON."""
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def known_fields(names: dict[str, Any]) -> dict[str, Any]:
-    """`names`, if each is a field of `RunConfig`."""
-    for name in names:
-        one_of("RunConfig field", name, RunConfig.__dataclass_fields__)
-    return names
+        """Return the configuration of a record's line; raise `FlatlibError` for a field unknown to this version."""
+        for name in values:
+            require_one_of("RunConfig field", name, cls.__dataclass_fields__)
+        return cls(**values)
 
 
 def grid(base: RunConfig, **axes: Iterable[Any]) -> list[RunConfig]:
-    """Every combination of the listed values around `base`; the last axis varies fastest.
+    """Return every combination of the listed values around ``base``; the last axis varies fastest.
 
     >>> [c.seed for c in grid(RunConfig(), learning_rate=[0.1, 0.2], seed=[0, 1])]
     [0, 1, 0, 1]
 
     Args:
-        base: gives every setting that is not listed.
-        axes: names of `RunConfig`'s fields, each with its list of values.
+        base: Gives every setting that is not listed.
+        **axes: Lists of values by field name.
 
     Raises:
-        FlatlibError: an unknown field, an axis that is empty, no list or lists a value twice, and what `RunConfig`
-            refuses.
+        FlatlibError: If a field is unknown, its values are empty or repeated, or `RunConfig` refuses one.
     """
-    known_fields(axes)
-    values = {}
+    values: dict[str, list] = {}
     for name, axis in axes.items():
+        require_one_of("RunConfig field", name, RunConfig.__dataclass_fields__)
         if isinstance(axis, str) or not isinstance(axis, Iterable):
             raise FlatlibError(f"{name}: expected a list of values, got {axis!r}")
         values[name] = list(axis)
@@ -216,3 +212,33 @@ def grid(base: RunConfig, **axes: Iterable[Any]) -> list[RunConfig]:
         if any(value in values[name][:position] for position, value in enumerate(values[name])):
             raise FlatlibError(f"{name}: a value is listed twice in {values[name]}")
     return [replace(base, **dict(zip(values, point, strict=True))) for point in itertools.product(*values.values())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """Where, and how many at a time, runs are trained: settings that do not change a result.
+
+    Attributes:
+        device: "auto" (CUDA if available), "cpu", "cuda" or "cuda:N".
+        workers: Number of runs trained at the same time, each in a process of its own with one thread.
+        scheduler: Address of a Dask scheduler (``tcp://host:8786``) whose workers train; None for this machine.
+        time_limit: Seconds after which a sweep ends and keeps everything that has finished; None for no limit.
+        data: Folder of ``NAME.npz`` files and downloads; None for ``FLATLIB_DATA`` or the user's cache.
+        progress: Show a progress bar.
+    """
+
+    device: str = "auto"
+    workers: int = 1
+    scheduler: str | None = None
+    time_limit: float | None = None
+    data: Path | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_device_name(self.device)
+        if type(self.workers) is not int or self.workers < 1:
+            raise FlatlibError(f"workers: expected a whole number of at least 1, got {self.workers!r}")
+        if self.scheduler is not None and not re.fullmatch(r"(tcp|tls|ws|inproc)://\S+", str(self.scheduler)):
+            raise FlatlibError(f"scheduler: expected an address such as tcp://host:8786, got {self.scheduler!r}")
+        if self.time_limit is not None and not 0 < self.time_limit < float("inf"):
+            raise FlatlibError(f"time_limit: must be a positive number of seconds, got {self.time_limit!r}")

@@ -1,57 +1,70 @@
-"""Where the numbers are computed, and the settings that make them come out the same every time."""
+"""Where and how exactly numbers are computed: devices, reproducible settings, float32 precision and memory."""
 
 import contextlib
+import ctypes
 import os
+import resource
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import psutil
 import torch
+from torch import Tensor, nn
 
+from flatlib._validation import check_device_name
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
-from flatlib.memory import keep_freed_memory
-from flatlib.precision import full_precision
 
-CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
-"""NVIDIA's matrix products are the same every time only with a workspace of a fixed size; read when the GPU is first
-used."""
+CUBLAS = "CUBLAS_WORKSPACE_CONFIG"  # cuBLAS is deterministic only with a workspace of fixed size, read at its first use
+CUDNN: Any = torch.backends.cudnn  # PyTorch's stubs know neither these attributes nor the one below
+MKLDNN: Any = torch.backends.mkldnn
+DETERMINISTIC: Any = torch.utils.deterministic
+PRECISION_SWITCHES_GPU = (torch.backends.cuda.matmul, CUDNN.conv, CUDNN.rnn)
+PRECISION_SWITCHES = (*PRECISION_SWITCHES_GPU, MKLDNN.matmul, MKLDNN.conv, MKLDNN.rnn)
+CGROUP = Path("/sys/fs/cgroup")  # a container's limits (Linux, control groups of version 2)
+ALLOCATOR = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")  # the user's own allocator settings
+KEPT_BYTES = 2**30  # most free bytes at the end of the heap that a worker keeps
+HEAP_BLOCK_BYTES = 2**28  # largest block taken from the heap; larger ones go back when freed and leave no holes
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def resolve(name: str) -> torch.device:
-    """The torch device a user's name means: ``auto`` takes CUDA where there is one, ``cuda`` is PyTorch's current GPU;
-    one that is absent is an error."""
-    name = Execution(device=name).device
+    """Return the torch device of a name: "auto" is CUDA if available, "cuda" is PyTorch's current GPU.
+
+    Raises:
+        FlatlibError: If the name is unknown or the device is not there.
+    """
+    check_device_name(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise FlatlibError(f"device: {name!r} was asked for, but torch sees {torch.cuda.device_count()} CUDA devices")
+        raise FlatlibError(f"device: {name!r} was requested, but torch sees {torch.cuda.device_count()} CUDA devices")
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
 
 
 def current(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """On a GPU, what is asked of PyTorch without naming one, its streams, clocks and memory, is of this one inside."""
+    """Make `device` the current CUDA device in the context (streams, events and memory statistics refer to it)."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
 def reproducible() -> Iterator[None]:
-    """One CPU thread, deterministic kernels, and float32 as float32 whatever is set outside: no TF32, no autocast.
+    """Use one CPU thread, deterministic kernels and full float32 precision in the context.
 
-    A sum split over threads depends on how many there are. With one thread the same configuration gives the same
-    bits whatever the number of workers, and the workers do not fight over cores. Memory is kept from one step to the
-    next (`keep_freed_memory`), which alone outlasts the context.
+    A sum split over threads depends on their number. With one thread the same configuration gives the same bits
+    whatever the number of workers, and workers do not compete for cores.
     """
-    keep_freed_memory()
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     workspace = os.environ.get(CUBLAS)
     os.environ.setdefault(CUBLAS, ":4096:8")
-    benchmark, fill = torch.backends.cudnn.benchmark, torch.utils.deterministic.fill_uninitialized_memory
+    benchmark, fill = torch.backends.cudnn.benchmark, DETERMINISTIC.fill_uninitialized_memory
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
-    torch.utils.deterministic.fill_uninitialized_memory = False  # writes every new tensor twice: 7 % of VGG-11's step
+    DETERMINISTIC.fill_uninitialized_memory = False  # writes every new tensor twice: 7 % of VGG-11's step
     try:
         with full_precision(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             yield
@@ -59,14 +72,14 @@ def reproducible() -> Iterator[None]:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict)
         torch.backends.cudnn.benchmark = benchmark
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        DETERMINISTIC.fill_uninitialized_memory = fill
         if workspace is None:
             del os.environ[CUBLAS]
 
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """The global random states of the CPU and of `device` start from the seed, and are put back at the end."""
+    """Seed the global random generators of the CPU and of `device` in the context, and restore them afterwards."""
     generators = global_generators(device)
     before = [generator.get_state() for generator in generators]
     try:
@@ -79,9 +92,98 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def global_generators(device: torch.device) -> list[torch.Generator]:
-    """What dropout and initialisation draw from: the CPU's generator and, on a GPU, the device's as well."""
+    """Return the generators that dropout and initialization draw from: the CPU's and, on a GPU, the device's."""
     generators = [torch.random.default_generator]
     if device.type == "cuda":
         torch.cuda.init()
         generators.append(torch.cuda.default_generators[device.index or 0])
     return generators
+
+
+def full_precision() -> contextlib.AbstractContextManager[None]:
+    """Multiply float32 numbers in float32 in the context; PyTorch's default for convolutions on a GPU is TF32."""
+    return _switched(PRECISION_SWITCHES, "ieee")
+
+
+def step_precision(precision: str) -> contextlib.AbstractContextManager[None]:
+    """Multiply float32 numbers as `RunConfig.precision` says in the context; a CPU has no TF32."""
+    return _switched(PRECISION_SWITCHES_GPU, "tf32") if precision == "tf32" else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _switched(switches: tuple, precision: str) -> Iterator[None]:
+    before = [switch.fp32_precision for switch in switches]
+    try:
+        for switch in switches:
+            switch.fp32_precision = precision
+        yield
+    finally:
+        for switch, old in zip(switches, before, strict=True):
+            switch.fp32_precision = old
+
+
+class Bfloat16(nn.Module):
+    """Network whose forward pass is autocast to bfloat16 and returns float32; weights and gradients stay float32.
+
+    Weights are cast at every use: PyTorch would keep the cast ones as long as any surrounding autocast lasts, even a
+    disabled one as `reproducible` opens it, and every step would train the weights of the first.
+    """
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the network's outputs in float32."""
+        with torch.autocast(x.device.type, torch.bfloat16, cache_enabled=False):
+            return self.model(x).float()
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep up to 1 GiB of freed memory for the rest of the process, and return whether it does.
+
+    By default glibc returns the memory of every activation to the system, and the next step requests the same pages
+    again: some 4600 page faults in a training step of VGG-11 at width 1/4, a quarter of its time. Only worker processes
+    call this: the setting is global to the process. Other C libraries, and an allocator that the environment
+    configures, are left alone.
+    """
+    if any(name in os.environ for name in ALLOCATOR):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # no glibc: musl, macOS, Windows
+        return False
+    return bool(mallopt(M_TRIM_THRESHOLD, KEPT_BYTES) and mallopt(M_MMAP_THRESHOLD, HEAP_BLOCK_BYTES))
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that can be allocated on the device: PyTorch's unused ones included on a GPU, and within the
+    limit of the container on a CPU."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    return min(psutil.virtual_memory().available, container_memory())
+
+
+def container_memory(folder: Path = CGROUP) -> int:
+    """Return the bytes left below the limit of the container, or 2**63 if there is no limit."""
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = int((folder / "memory.current").read_text())
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        # Cached pages of files count as used, and are released when memory is needed.
+        return 2**63 if limit == "max" else int(limit) - used + int(stat.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return 2**63
+
+
+def peak_memory() -> int:
+    """Return the peak resident memory of this process in bytes."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    except OSError:
+        pass
+    # Elsewhere; on Linux this may be the parent's, whose memory the child started from.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

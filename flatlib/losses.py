@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -15,22 +14,23 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class SmoothedCrossEntropy:
     r"""Mean over examples of $-\sum_c q_c \log p_c - H(q)$, $q = (1 - s)\, t + s / C$ of the target t.
 
-    Less the entropy H(q) of the targets, it is zero where the network says exactly q (MacDonald et al. 2023, figure 1);
-    the gradient is that of the cross-entropy.
+    Without the entropy H(q) of the targets it would not be zero where the network predicts exactly q (MacDonald et al.
+    2023, Figure 1). The gradient is that of the cross-entropy.
 
-    smoothing: s, in [0, 1).
+    Args:
+        smoothing: s, in [0, 1).
     """
 
     def __init__(self, smoothing: float):
         self.smoothing = smoothing
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
-        """output: (N, C) logits. target: classes (N,) or probabilities (N, C). The mean, in nats."""
+        """Return the mean, in nats, of logits (N, C) and classes (N,) or probabilities (N, C)."""
         cross_entropy = F.cross_entropy(output, target, label_smoothing=self.smoothing)
         return cross_entropy - self.entropy(target, output.shape[1])
 
     def entropy(self, target: Tensor, classes: int) -> Tensor | float:
-        """Mean over examples of H(q), in nats."""
+        """Return the mean over examples of H(q), in nats."""
         if target.is_floating_point():
             q = (1 - self.smoothing) * target + self.smoothing / classes
             return torch.special.entr(q).sum(1).mean()
@@ -40,22 +40,33 @@ class SmoothedCrossEntropy:
 
 
 def batch_softmax_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
-    r"""Cross-entropy of $z_{nc} - \log \sum_m e^{z_{mc}}$: a log-softmax over the batch, where classes were meant,
-    comes before the one over classes that the cross-entropy has itself.
+    r"""Compute the cross-entropy of $z_{nc} - \log \sum_m e^{z_{mc}}$.
+
+    A log-softmax over the batch, where classes were meant, precedes the one over classes inside the cross-entropy.
 
     The public code of Bejan et al. 2022 trains on this. The loss of an example depends on the others of its batch,
     and a constant added to a class's output changes nothing: that class's bias is not trained.
 
-    output: (N, C). target: classes (N,). The mean, in nats.
+    Args:
+        output: (N, C) outputs z.
+        target: (N,) classes.
+
+    Returns:
+        The mean, in nats.
     """
     return F.cross_entropy(F.log_softmax(output, dim=0), target)
 
 
-def training_loss(config: RunConfig) -> Loss:
-    """What a configuration trains on; PyTorch's own function where nothing is smoothed."""
-    if config.loss == "batch_softmax":
+def training_loss(name: str, smoothing: float = 0.0) -> Loss:
+    """Return the training loss with this name; PyTorch's own function where labels are not smoothed.
+
+    Args:
+        name: ``cross_entropy`` or ``batch_softmax``.
+        smoothing: Share of the target that is spread evenly over the classes, in [0, 1).
+    """
+    if name == "batch_softmax":
         return batch_softmax_cross_entropy
-    return SmoothedCrossEntropy(config.label_smoothing) if config.label_smoothing else F.cross_entropy
+    return SmoothedCrossEntropy(smoothing) if smoothing else F.cross_entropy
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:

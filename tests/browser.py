@@ -4,6 +4,7 @@ import functools
 import http.server
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -13,47 +14,16 @@ from filelock import FileLock
 
 import flatlib.book.build
 from flatlib.book.paths import find_root
-from flatlib.book.pdf import HEADLESS
+from flatlib.book.pdf import BROWSERS, HEADLESS
 
 ROOT = find_root()
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 CHROMEDRIVER = shutil.which("chromedriver") or shutil.which("chromium.chromedriver")
 SETTLED_S = 20  # time a page gets to load
 WIDTHS = (1400, 390)  # a desktop, a phone
 THEMES = ("light", "dark")
-PAGES = [
-    "book/index.html",
-    "book/claims/01_lr_batch.html",
-    "book/claims/02_linear_scaling.html",
-    "book/claims/03_sam.html",
-    "book/claims/04_dropout.html",
-    "book/claims/05_batch_norm.html",
-    "book/claims/06_weight_decay.html",
-    "book/claims/07_adam_vs_sgd.html",
-    "book/claims/08_progressive_sharpening.html",
-    "book/claims/09_label_smoothing.html",
-    "book/claims/10_minimum_sharpness.html",
-    "book/claims/11_regularisers.html",
-    "book/claims/overview.html",
-    "book/explorer.html",
-    "book/api/index.html",
-    "book/api/curvature.html",
-    "book/api/sharpness.html",
-    "book/api/measures.html",
-    "book/api/runs.html",
-    "book/api/claims.html",
-    "book/api/figures.html",
-    "book/method/curvature.html",
-    "book/method/ledger.html",
-    "book/method/libraries.html",
-    "book/method/primer.html",
-    "book/method/toy.html",
-    "book/method/rerun.html",
-    "book/method/scale.html",
-    "book/method/your_model.html",
-    "book/contributing.html",
-    "book/references.html",
-]
+PAGES = [f"{page}.html" for page in re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text())]
+CHAPTER_PAGES = [page for page in PAGES if re.search(r"/claims/\d", page)]
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -100,17 +70,15 @@ def browser(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    for flag in (
-        *HEADLESS,
-        "--no-sandbox",
-        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):
+    for flag in (*HEADLESS, "--no-sandbox", f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(flag)
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
-    driver.set_page_load_timeout(60)
-    driver.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})  # every page is somebody's first
-    yield driver
-    driver.quit()
+    try:
+        driver.set_page_load_timeout(60)
+        driver.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})  # every page is somebody's first
+        yield driver
+    finally:
+        driver.quit()
 
 
 def open_page(browser, url, width):

@@ -7,15 +7,14 @@ import matplotlib.pyplot as plt
 import nbformat
 from notebook_text import code
 
-from flatlib.book.dry_run import executed
-from flatlib.book.parameters import preset
+from flatlib.book.chapter import Chapter
 from flatlib.book.paths import find_root, notebooks
 
 ROOT = find_root()
 CHAPTERS = notebooks(ROOT)
 PRESETS = ROOT / "book" / "presets"
 PAIR = {"seeds": [0, 1]}
-QUICK = {  # beside `smoke`: small enough for seconds, large enough for every figure
+QUICK = {  # beside `smoke`: small enough for seconds, large enough for every figure; a chapter need not be here
     "01_lr_batch": {"train_size": 300, "batch_sizes": [20, 200], "learning_rates": [0.1, 0.4]},
     "02_linear_scaling": {"train_size": 100, "width": 0.1, "batch_sizes": [10, 20]},
     "03_sam": {"train_size": 100, "width": 0.1, "batch_sizes": [20, 100], "rhos": [0.0, 0.1]},
@@ -37,18 +36,26 @@ QUICK = {  # beside `smoke`: small enough for seconds, large enough for every fi
         **{"smoothings": [0.4], "mixups": [1.0], "rhos": [0.2]},
     },
 }
-QUICK = {chapter: PAIR | values for chapter, values in QUICK.items()}
 
 
-def smoke(chapter: str) -> dict:
-    """The parameters that the preset `smoke` changes, on even less."""
-    return preset(PRESETS / "smoke" / f"{chapter}.yaml") | QUICK[chapter]
+def quick(name: str, **given) -> Chapter:
+    """Return a chapter at the preset `smoke`, on even less, changed by what is given."""
+    return Chapter.at_preset(name, "smoke", PAIR | QUICK.get(name, {}) | {"device": "cpu", "workers": 1} | given)
 
 
-def open_page(monkeypatch, chapter: str, values: dict) -> dict:
-    """The notebook's code cells with these parameters in place, executed in this process; the variables they leave."""
+def given(name: str) -> list[str]:
+    """Return the same parameters as options of the command line."""
+    return [part for key, value in (PAIR | QUICK.get(name, {})).items() for part in ("-p", key, str(value))]
+
+
+def open_page(monkeypatch, chapter: Chapter, times: int = 1) -> dict:
+    """Execute a notebook's code cells at a chapter's parameters, in this process; return the variables they leave."""
     monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
+    names: dict = {}
     with plt.rc_context(), contextlib.redirect_stdout(io.StringIO()):
-        names = executed(code(nbformat.read(CHAPTERS[chapter], 4)), chapter, values)
+        for cell in code(nbformat.read(chapter.source, 4)) * times:
+            exec(compile(cell.source, chapter.claim.chapter, "exec"), names)
+            if "parameters" in cell.metadata.get("tags", []):
+                names |= vars(chapter.parameters)
     plt.close("all")
     return names

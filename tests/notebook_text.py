@@ -6,11 +6,6 @@ def code(page) -> list:
     return [cell for cell in page.cells if cell.cell_type == "code"]
 
 
-def lines_of(cell) -> int:
-    """Lines that are not empty."""
-    return sum(bool(line.strip()) for line in cell.source.splitlines())
-
-
 def prose(page) -> str:
     """All Markdown."""
     return "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")

@@ -1,11 +1,41 @@
-"""Processes a test started, found by their environment, which their own children inherit."""
+"""Processes that a test starts, a cluster among them: found by their environment, and ended with their children."""
 
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+fork = multiprocessing.get_context("fork")  # a child need not import torch again
+
+
+@contextlib.contextmanager
+def running(target: Callable, *arguments: object) -> Iterator[multiprocessing.Process]:
+    """Run a function in a process group of its own, which is killed at the end."""
+    process = fork.Process(target=in_own_group, args=(target, *arguments))
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def in_own_group(target: Callable, *arguments: object) -> None:
+    """Call a function as the leader of a new process group."""
+    os.setpgid(0, 0)
+    target(*arguments)
 
 
 def processes_with(setting: str, patience: float) -> list[str]:
-    """The ids of processes with ``NAME=value`` in their environment that are still there after `patience` seconds."""
+    """Return the ids of processes with ``NAME=value`` in their environment that are left after `patience` seconds."""
     deadline = time.monotonic() + patience
     while (found := having(setting)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -13,7 +43,7 @@ def processes_with(setting: str, patience: float) -> list[str]:
 
 
 def having(setting: str) -> list[str]:
-    """The ids of processes with ``NAME=value`` in their environment now."""
+    """Return the ids of processes with ``NAME=value`` in their environment now."""
     found = []
     for environment in Path("/proc").glob("[0-9]*/environ"):
         try:
@@ -22,3 +52,32 @@ def having(setting: str) -> list[str]:
         except OSError:
             continue
     return found
+
+
+@contextlib.contextmanager
+def cluster(folder: Path):
+    """A scheduler and two workers as processes of their own: the scheduler's address and the workers."""
+    file = folder / "scheduler.json"
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"NOTES": str(folder / "notes"), "PYTHONPATH": paths}
+    quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
+    quiet["start_new_session"] = True
+
+    def start(program: str, *options: str) -> subprocess.Popen:
+        command = [sys.executable, "-W", "ignore", "-m", f"distributed.cli.{program}", "--no-dashboard", *options]
+        processes.append(subprocess.Popen(command, **quiet))
+        return processes[-1]
+
+    processes: list[subprocess.Popen] = []
+    try:
+        start("dask_scheduler", "--port", "0", "--host", "127.0.0.1", "--scheduler-file", str(file))
+        deadline = time.monotonic() + 60
+        while not (file.exists() and file.read_text().strip()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        address = json.loads(file.read_text())["address"]
+        yield address, [start("dask_worker", address, "--nthreads", "1", "--no-nanny") for _ in range(2)]
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()

@@ -1,7 +1,4 @@
-"""Every device: the same run gives the same bits twice, and a checkpoint's measures are those of float64 on the CPU.
-
-Where there is a GPU these run on it as well.
-"""
+"""Reproducible runs, and measures that agree with float64, on the CPU and on a GPU where there is one."""
 
 import copy
 import os
@@ -14,14 +11,13 @@ from torch import nn
 
 from flatlib.config import MEASURES, RunConfig
 from flatlib.curvature import HessianOperator, top_eigenvalues
-from flatlib.device import reproducible, resolve
+from flatlib.device import PRECISION_SWITCHES, reproducible, resolve, seeded
 from flatlib.errors import FlatlibError
-from flatlib.measures import measure, of_run
-from flatlib.precision import PRECISION_SWITCHES
+from flatlib.measures import measure
 from flatlib.runs.sweep import run_one
 from flatlib.training.data import load
 from flatlib.training.models import build
-from flatlib.training.train import train
+from flatlib.training.train import checkpoint_of_run, train
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 AGREEMENT = 1e-3
@@ -47,7 +43,7 @@ def device(request):
     ],
     ids=lambda settings: settings.get("model", "small_cnn"),
 )
-def test_a_run_twice_is_the_same_bit_for_bit(device, settings, images):
+def test_runs_are_deterministic(device, settings, images):
     settings = settings | ({"dataset": str(images)} if "dataset" in settings else {})
     config = replace(TINY, **settings, measures=("performance", "lambda_max"))
     one, two = (run_one(config, device.type, None) for _ in range(2))
@@ -58,13 +54,11 @@ def test_a_run_twice_is_the_same_bit_for_bit(device, settings, images):
 @pytest.fixture
 def images(tmp_path):
     """A data file of a few random images of CIFAR's shape."""
-    generator, file = np.random.default_rng(0), tmp_path / "images.npz"
-    x = {
-        f"x_{split}": generator.integers(0, 256, (n, 32, 32, 3), np.uint8) for split, n in (("train", 40), ("test", 20))
-    }
-    y = {f"y_{split}": np.arange(n) % 10 for split, n in (("train", 40), ("test", 20))}
-    np.savez(file, **x, **y)
-    return file
+    generator, arrays = np.random.default_rng(0), {}
+    for split, n in (("train", 40), ("test", 20)):
+        arrays |= {f"x_{split}": generator.integers(0, 256, (n, 32, 32, 3), np.uint8), f"y_{split}": np.arange(n) % 10}
+    np.savez(tmp_path / "images.npz", **arrays)
+    return tmp_path / "images.npz"
 
 
 def moved(config: RunConfig, model: nn.Module, device: torch.device, dtype: torch.dtype):
@@ -75,11 +69,11 @@ def moved(config: RunConfig, model: nn.Module, device: torch.device, dtype: torc
     with torch.no_grad():
         for p in following.parameters():
             p.mul_(1.01)
-    return of_run(network, data, config, after=lambda: following)
+    return checkpoint_of_run(network, data, config, after=lambda: following)
 
 
 @pytest.mark.parametrize("model", ["mlp", "small_cnn_bn"])
-def test_measures_are_those_of_float64_on_the_cpu(device, model):
+def test_measures_agree_with_float64(device, model):
     config = replace(TINY, model=model, tolerance=1e-4, measures=("train_loss",))
     trained = train(config, device="cpu").model
     exact = measure(MEASURED, moved(config, trained, torch.device("cpu"), torch.float64))
@@ -90,16 +84,16 @@ def test_measures_are_those_of_float64_on_the_cpu(device, model):
             assert found[name] == close, name
 
 
-def test_products_in_chunks_are_those_of_the_whole(device):
+def test_chunked_products(device):
     data = load(TINY, device)
-    model = build(TINY, tuple(data.x_train.shape[1:]), data.classes).to(device)
+    model = build(TINY, data.image_shape, data.classes).to(device)
     whole, parts = (HessianOperator(model, "cross_entropy", data.measured(20), chunk_size=size) for size in (None, 7))
     v = torch.ones(whole.shape[0], device=device)
     torch.testing.assert_close(parts.matvec(v), whole.matvec(v), rtol=1e-3, atol=1e-5)
     assert top_eigenvalues(whole).vectors.device.type == device.type
 
 
-def test_runs_and_measures_are_deterministic_and_ieee_inside_and_nothing_is_left_outside(monkeypatch):
+def test_reproducible_restores_settings(monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     before = [switch.fp32_precision for switch in PRECISION_SWITCHES]
     with reproducible():
@@ -111,13 +105,20 @@ def test_runs_and_measures_are_deterministic_and_ieee_inside_and_nothing_is_left
     assert [switch.fp32_precision for switch in PRECISION_SWITCHES] == before
 
 
-def test_a_readers_own_cublas_setting_is_kept(monkeypatch):
+def test_cublas_setting_is_kept(monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     with reproducible():
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
-def test_a_gpu_that_is_not_there_is_one_line():
-    with pytest.raises(FlatlibError, match=f"torch sees {torch.cuda.device_count()} CUDA devices"):
+def test_missing_gpu():
+    with pytest.raises(FlatlibError, match="CUDA devices"):
         resolve(f"cuda:{torch.cuda.device_count()}")
+
+
+def test_seeded_restores_state_after_an_error():
+    before = torch.get_rng_state()
+    with pytest.raises(KeyError), seeded(3, torch.device("cpu")):
+        raise KeyError(torch.rand(5))
+    assert torch.equal(torch.get_rng_state(), before)

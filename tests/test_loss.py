@@ -47,8 +47,8 @@ def test_it_is_zero_where_the_network_says_the_smoothed_targets():
 
 
 def test_nothing_smoothed_is_pytorchs_own_function():
-    assert training_loss(RunConfig()) is F.cross_entropy
-    assert training_loss(RunConfig(label_smoothing=0.1)).smoothing == 0.1
+    assert training_loss("cross_entropy") is F.cross_entropy
+    assert training_loss("cross_entropy", 0.1).smoothing == 0.1
 
 
 def test_loss_and_curvature_are_of_the_loss_that_is_trained():
@@ -83,7 +83,7 @@ def test_a_constant_of_a_class_changes_nothing_in_the_loss_as_coded():
 
 def test_what_is_trained_on_is_chosen_by_name_and_what_is_measured_stays_cross_entropy(tiny):
     config = replace(tiny, loss="batch_softmax")
-    assert training_loss(config) is batch_softmax_cross_entropy
+    assert training_loss(config.loss) is batch_softmax_cross_entropy
     plain, coded = train(tiny, device="cpu"), train(config, device="cpu")
     last = list(coded.model.parameters())[-1]
     start = list(build(config, (1, 8, 8), 10).parameters())[-1]

@@ -1,22 +1,25 @@
 """Memory, in processes of their own: within the stated bound, and not growing."""
 
+import multiprocessing
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 import torch
 
 from flatlib.curvature import HessianOperator
-from flatlib.memory import container_memory, free_memory
+from flatlib.device import container_memory, free_memory, keep_freed_memory
+from flatlib.runs.executors import exit_with_parent
 
 PEAK = """
 import psutil, torch, torchvision
 from torch import nn
 from flatlib.curvature import HessianOperator
-from flatlib.memory import peak_memory
+from flatlib.device import peak_memory
 torch.set_num_threads(1)
 torch.manual_seed(0)
 model = {model}
@@ -50,18 +53,27 @@ for repeat in range(100):
 STEPS = """
 import resource, torch
 from flatlib.config import RunConfig
-from flatlib.device import reproducible
-from flatlib.memory import keep_freed_memory
 from flatlib.training.models import build
 from flatlib.training.optim import batch_gradient
+torch.set_num_threads(1)
 model = build(RunConfig(model="vgg11", width=0.25), (3, 32, 32), 10)
 batch = torch.randn(50, 3, 32, 32), torch.arange(50) % 10
-faults = []
-with reproducible():
-    for _ in range(13):
-        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-        batch_gradient(model, torch.nn.functional.cross_entropy, batch)
-print(int(keep_freed_memory()), faults[-1] - faults[2])
+counts = []
+for _ in range(13):
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    batch_gradient(model, torch.nn.functional.cross_entropy, batch)
+faults = counts[-1] - counts[2]
+"""
+IN_THIS_PROCESS = """
+from unittest import mock
+import torch
+from flatlib.config import RunConfig
+from flatlib.curvature import HessianOperator, top_eigenvalues
+from flatlib.training.train import train
+with mock.patch("ctypes.CDLL", side_effect=AssertionError("the allocator was changed")):
+    trained = train(RunConfig(width=0.1, train_size=100, test_size=20, max_epochs=1), device="cpu")
+    top_eigenvalues(HessianOperator(trained.model, "cross_entropy", trained.data.measured(20)))
+print(0)
 """
 WIDE = """nn.Sequential(
     nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(25088, 9)
@@ -82,25 +94,36 @@ def run(program: str, **environment: str) -> list[int]:
         (WIDE, 300, "eval", None),
     ],
 )
-def test_a_product_keeps_within_the_stated_bound(model, examples, batch_norm, chunk_size):
+def test_product_memory_bound(model, examples, batch_norm, chunk_size):
     arguments = {"model": model, "examples": examples, "batch_norm": batch_norm, "chunk_size": chunk_size}
     predicted, taken = run(PEAK.format(**arguments))
     assert 0.2 * predicted < taken <= predicted
 
 
-def test_a_hundred_measurements_take_no_more_than_forty():
+def test_measurements_do_not_leak():
     rss, objects, later_rss, later_objects = run(STEADY)
     assert later_rss < rss + 8 * 2**20
     assert later_objects < objects + 200
 
 
+def test_allocator_is_left_alone():
+    assert run(IN_THIS_PROCESS) == [0]
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
-def test_a_step_takes_the_memory_of_the_step_before_unless_the_environment_says_otherwise():
-    """Counted in pages that ten steps ask the system for."""
-    kept, few = run(STEPS)
-    left_alone, many = run(STEPS, MALLOC_TRIM_THRESHOLD_=str(2**17))
-    assert (kept, left_alone) == (1, 0)
-    assert 10 * few < many
+def test_worker_keeps_freed_memory(tmp_path):
+    """Counted in pages that ten steps request from the system."""
+    (tmp_path / "steps.py").write_text(STEPS)
+    steps = f"__import__('runpy').run_path({str(tmp_path / 'steps.py')!r})['faults']"
+    (elsewhere,) = run(f"print({steps})", MALLOC_TRIM_THRESHOLD_=str(2**17))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=exit_with_parent) as pool:
+        in_worker = pool.submit(eval, steps).result()
+    assert 10 * in_worker < elsewhere
+
+
+def test_allocator_of_the_environment(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    assert not keep_freed_memory()
 
 
 def operator_with(monkeypatch, free: int) -> HessianOperator:
@@ -110,7 +133,7 @@ def operator_with(monkeypatch, free: int) -> HessianOperator:
     return HessianOperator(model, "cross_entropy", data)
 
 
-def test_chunks_are_what_the_free_memory_allows(monkeypatch):
+def test_chunks_fit_free_memory(monkeypatch):
     assert operator_with(monkeypatch, 2**40).chunk_size == 1000
     little = operator_with(monkeypatch, 4 * 2**20)
     assert 1 < little.chunk_size < 1000
@@ -127,10 +150,10 @@ def container(folder, limit: str, used: int, cached: int) -> Callable[[], int]:
     return container_memory(folder)
 
 
-def test_free_memory_is_within_the_containers_limit(tmp_path, monkeypatch):
+def test_container_limits_free_memory(tmp_path, monkeypatch):
     assert 0 < free_memory(torch.device("cpu")) <= 2**50
     assert container_memory(tmp_path) > 2**60
     assert container(tmp_path, "max", 3000, 100) > 2**60
     assert container(tmp_path, "5000", 3000, 100) == 2100
-    monkeypatch.setattr("flatlib.memory.container_memory", lambda: 2100)
+    monkeypatch.setattr("flatlib.device.container_memory", lambda: 2100)
     assert free_memory(torch.device("cpu")) == 2100

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from flatlib.errors import FlatlibError
-from flatlib.stats import Interval, bootstrap_mean, kendall_tau, matched_difference, seed_slopes
+from flatlib.stats import Interval, bootstrap_mean, kendall_tau, seed_slopes
 
 
 def coverage(samples, mean, **options):
@@ -145,37 +145,3 @@ def test_kendall_tau_orders_and_corrects_ties():
 def test_kendall_tau_refuses_what_has_no_ranking(x, y):
     with pytest.raises(FlatlibError):
         kendall_tau(x, y)
-
-
-def grouped(small, large):
-    """Runs of one seed: (lambda_max, test_accuracy) pairs at batch sizes 32 and 512."""
-    rows = [(0, size, *point) for size, points in ((32, small), (512, large)) for point in points]
-    return pd.DataFrame(rows, columns=["seed", "batch_size", "lambda_max", "test_accuracy"])
-
-
-def test_matched_difference_integrates_over_the_overlap():
-    table = grouped(small=[(1, 0.9), (100, 0.7)], large=[(10, 0.6), (1000, 0.6)])
-    # Over log10 x in [1, 2] the small batch falls from 0.8 to 0.7, the large one stays at 0.6.
-    assert matched_difference(table, high=32, low=512).to_dict() == pytest.approx({0: 0.15})
-    assert matched_difference(table, high=512, low=32).to_dict() == pytest.approx({0: -0.15})
-
-
-def test_matched_difference_follows_every_knot_whatever_the_order():
-    table = grouped(small=[(100, 0.0), (10, 1.0), (1, 0.0)], large=[(1, 0.0), (100, 0.0)])
-    assert matched_difference(table, high=32, low=512)[0] == pytest.approx(0.5)  # a triangle of height 1
-
-
-def test_matched_difference_averages_runs_of_equal_sharpness():
-    table = grouped(small=[(1, 0.8), (1, 1.0), (10, 0.9)], large=[(1, 0.5), (10, 0.5)])
-    assert matched_difference(table, high=32, low=512)[0] == pytest.approx(0.4)
-
-
-@pytest.mark.parametrize("large", [[(200, 0.6), (1000, 0.6)], [(100, 0.6), (1000, 0.6)], [(np.nan, 0.6)]])
-def test_matched_difference_is_nan_without_overlap(large):
-    table = grouped(small=[(1, 0.9), (100, 0.7)], large=large)
-    assert matched_difference(table, high=32, low=512).isna().all()
-
-
-def test_matched_difference_names_a_group_that_is_missing():
-    with pytest.raises(FlatlibError, match="batch_size = 64"):
-        matched_difference(grouped([(1, 0.9)], [(1, 0.9)]), high=32, low=64)

@@ -1,4 +1,4 @@
-// A figure in frames (flatlib/figures/frames.py): its slider and its button choose the frame. Without this script the
+// A figure with a slider (flatlib/figures/slider.py): its slider and its button choose the frame. Without this script the
 // last frame stands alone.
 document.addEventListener("DOMContentLoaded", () => {
   const STEP_MS = 120;

@@ -10,38 +10,37 @@ import pandas as pd
 import torch
 
 from flatlib.bench.libraries import LIBRARIES, unusable
-from flatlib.bench.memory import peak_memory_of
 from flatlib.bench.problems import Problem
-from flatlib.bench.timing import alternating, geometric_mean, median_ratio, using_threads
-from flatlib.curvature import HessianOperator, top_eigenvalues
+from flatlib.bench.timing import alternating, geometric_mean, median_ratio, peak_memory_of, using_threads
+from flatlib.curvature import top_eigenvalues
 from flatlib.curvature.spectrum.lanczos import Lanczos
-from flatlib.precision import full_precision
+from flatlib.device import full_precision
 
-ACCURACY = 1e-3
-"""Relative error against float64 that every answer must have from every start."""
-REFERENCE_TOLERANCE = 1e-5
-MOST_STEPS = 200
+ACCURACY = 1e-3  # largest relative error against float64, from every start
+REFERENCE_TOLERANCE = 1e-5  # of the float64 eigenvalue, a hundredth of the accuracy
+MOST_STEPS = 200  # of the oracle's Lanczos iteration
 
 
 def benchmark(problems: Iterable[Problem], repeats: int = 5, threads: int = 1) -> list[dict[str, Any]]:
-    """One entry for each problem: the reference, and for each library its tolerance, products, errors and seconds.
+    """Return one entry per problem: the reference, and each library's tolerance, products, errors and seconds.
 
-    A library's effort is the least of its own (the loosest tolerance, the fewest steps) that brings every one of
-    `repeats` starts within `ACCURACY` of the float64 eigenvalue. Each call starts from nothing: it builds its operator.
-    Memory is that of one such call in a process of its own.
+    A library's effort is its smallest (the loosest tolerance, the fewest steps) that brings every one of `repeats`
+    starts within ``ACCURACY`` of the float64 eigenvalue. Each call builds its operator. Memory is that of one such call
+    in a process of its own.
     """
     with using_threads(threads), full_precision():
         return [_entry(problem, repeats) for problem in problems]
 
 
 def _entry(problem: Problem, repeats: int) -> dict[str, Any]:
-    _say(f"{problem.name}: float64 reference")
+    """Return the entry of one problem."""
+    print(f"{problem.name}: float64 reference", file=sys.stderr, flush=True)
     exact = reference(problem)
     entry: dict[str, Any] = {"problem": problem.name, "lambda_max": exact}
     calls: dict[str, Callable[[int], object]] = {}
     for name in LIBRARIES:
-        _say(f"{problem.name}: {name}")
-        entry[name] = calibrated(name, problem, exact, repeats)
+        print(f"{problem.name}: {name}", file=sys.stderr, flush=True)
+        entry[name] = calibrate(name, problem, exact, repeats)
         if "effort" in entry[name]:
             calls[name] = partial(LIBRARIES[name].solve, problem, entry[name]["effort"])
             entry[name]["bytes"] = peak_memory_of(name, problem, entry[name]["effort"])
@@ -51,8 +50,8 @@ def _entry(problem: Problem, repeats: int) -> dict[str, Any]:
     return entry
 
 
-def calibrated(name: str, problem: Problem, exact: float, repeats: int) -> dict[str, Any]:
-    """The least effort that is accurate from every start, with the products and errors; or why there is none."""
+def calibrate(name: str, problem: Problem, exact: float, repeats: int) -> dict[str, Any]:
+    """Return the least effort that is accurate from every start, its products and errors, or the reason for none."""
     reason = unusable(name, problem)
     if reason is not None:
         return {"missing": reason}
@@ -61,9 +60,9 @@ def calibrated(name: str, problem: Problem, exact: float, repeats: int) -> dict[
     for effort in library.efforts:
         products, errors = [], []
         for seed in range(repeats):
-            answer = library.solve(problem, effort, seed)
-            products.append(answer.products)
-            errors.append(abs(answer.value - exact) / abs(exact))
+            found = library.solve(problem, effort, seed)
+            products.append(found.products)
+            errors.append(abs(found.value - exact) / abs(exact))
             if errors[-1] > ACCURACY:
                 break
         else:
@@ -72,9 +71,11 @@ def calibrated(name: str, problem: Problem, exact: float, repeats: int) -> dict[
 
 
 def oracle(problem: Problem, exact: float, repeats: int) -> tuple[dict[str, Any], Callable[[int], object]]:
-    """The products after which a Lanczos iteration's error is below `ACCURACY`, from the same random starts, and a call
-    that makes one product with a kept graph: what an iteration costs that is told when to stop, its graph for free."""
-    operator = HessianOperator(problem.model, problem.loss, problem.batches, batch_norm=problem.batch_norm)
+    """Return the products that a Lanczos iteration needs if it is told when to stop, and a call that makes one.
+
+    It starts from the same random vectors; the call's product has its graph for free.
+    """
+    operator = problem.hessian()
     products = []
     for seed in range(repeats):
         generator = torch.Generator().manual_seed(seed)
@@ -89,23 +90,17 @@ def oracle(problem: Problem, exact: float, repeats: int) -> tuple[dict[str, Any]
     return {"products": products}, lambda repeat: operator.matvec(vector)
 
 
-def _say(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
-
-
 def reference(problem: Problem) -> float:
-    """The largest eigenvalue in float64, from two starts, the higher one."""
-    operator = HessianOperator(
-        problem.model, problem.loss, problem.batches, batch_norm=problem.batch_norm, dtype=torch.float64
-    )
+    """Return the largest eigenvalue in float64, the higher one of two starts."""
+    operator = problem.hessian(torch.float64)
     found = [top_eigenvalues(operator, tol=REFERENCE_TOLERANCE, start="random", seed=seed) for seed in (1001, 1002)]
     return max(float(one.values[0]) for one in found)
 
 
 def ratios(entries: list[dict[str, Any]]) -> pd.DataFrame:
-    """How many times longer each library took than flatlib at equal accuracy, and flatlib than the oracle's products.
+    """Return the time of each library in units of flatlib's at equal accuracy, and flatlib's in units of the oracle's.
 
-    A library that is missing or did not get there is NaN.
+    A library that is missing or not accurate is NaN.
     """
     rows = {}
     for entry in entries:
@@ -118,37 +113,32 @@ def ratios(entries: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _slower(library: dict[str, Any], ours: list[float] | None) -> float:
+    """Return the ratio of the times, NaN without one of them."""
     return median_ratio(library["seconds"], ours) if ours and "seconds" in library else np.nan
 
 
 def needs(entries: list[dict[str, Any]]) -> pd.DataFrame:
-    """What each library needed for the same accuracy, as texts: effort, products, largest error, time, memory."""
-    needed = []
-    for entry in entries:
-        for name in (*LIBRARIES, "oracle"):
-            one = entry[name]
-            needed.append(
-                {
-                    "problem": entry["problem"],
-                    "library": name,
-                    "effort": f"{one['effort']:g}" if "effort" in one else "",
-                    "products": f"{np.median(one['products']):g}" if "products" in one else one["missing"],
-                    "error": f"{max(one['errors']):.0e}" if "errors" in one else "",
-                    "seconds": f"{np.median(one['seconds']):.3f}" if "seconds" in one else "",
-                    "MiB": f"{one['bytes'] / 2**20:.0f}" if "bytes" in one else "",
-                }
-            )
+    """Return what each library needed for the accuracy, as texts: effort, products, largest error, time, memory."""
+    rows = [(entry["problem"], name, entry[name]) for entry in entries for name in (*LIBRARIES, "oracle")]
+    needed = [
+        {
+            "problem": problem,
+            "library": name,
+            "effort": f"{found['effort']:g}" if "effort" in found else "",
+            "products": f"{np.median(found['products']):g}" if "products" in found else found["missing"],
+            "error": f"{max(found['errors']):.0e}" if "errors" in found else "",
+            "seconds": f"{np.median(found['seconds']):.3f}" if "seconds" in found else "",
+            "MiB": f"{found['bytes'] / 2**20:.0f}" if "bytes" in found else "",
+        }
+        for problem, name, found in rows
+    ]
     return pd.DataFrame(needed)
 
 
 def report(entries: list[dict[str, Any]]) -> str:
-    """What each library needed, and the ratios of the times, as text."""
-    slower = ratios(entries)
-    summary = [
-        f"{name}: {slower[name].min():.2f} to {slower[name].max():.2f}, geometric mean "
-        f"{geometric_mean(slower[name].dropna()):.2f}, over {slower[name].count()} of {len(slower)} problems"
-        for name in slower
-        if slower[name].count()
-    ]
-    tables = [needs(entries).to_string(index=False), slower.round(2).to_string(na_rep="-"), "\n".join(summary)]
-    return "\n\n".join(tables)
+    """Return both tables and a summary as text."""
+    slower = ratios(entries).dropna(axis="columns", how="all")
+    summary = slower.agg(["min", "max", "count"]).T
+    summary.insert(2, "geometric mean", [geometric_mean(slower[name].dropna()) for name in slower])
+    tables = [slower.round(2).to_string(na_rep="-"), summary.round(2).to_string()]
+    return "\n\n".join([needs(entries).to_string(index=False), *tables])

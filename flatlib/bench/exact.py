@@ -1,4 +1,4 @@
-"""The benchmark of what is computed exactly: the trace, in gradients, and Jacobian norms, against torch.func."""
+"""Benchmark of exact quantities: the trace, in units of gradients, and Jacobian norms against torch.func."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -11,25 +11,25 @@ from torch import Tensor
 
 from flatlib.bench.problems import Problem
 from flatlib.bench.timing import alternating, median_ratio, using_threads
-from flatlib.curvature import HessianOperator, trace
-from flatlib.precision import full_precision
+from flatlib.curvature import trace
+from flatlib.device import full_precision
 from flatlib.sharpness.jacobian import jacobian_norm
 
-SAMPLES = 1000
-CHUNK = 100
-"""Samples whose Jacobians are taken, and how many at a time by torch.func; 100 was its fastest on a CPU."""
+SAMPLES = 1000  # images whose Jacobians are taken
+CHUNK = 100  # images at a time in torch.func, its fastest on a CPU
 
 
 def benchmark(problems: Iterable[Problem], repeats: int, threads: int) -> list[dict[str, Any]]:
-    """One entry for each problem: seconds of a gradient, the exact trace, and Jacobian norms by both."""
+    """Return one entry per problem: seconds of a gradient, the exact trace, and Jacobian norms by both."""
     with using_threads(threads), full_precision():
         return [_entry(problem, repeats) for problem in problems]
 
 
 def _entry(problem: Problem, repeats: int) -> dict[str, Any]:
+    """Return the entry of one problem."""
     model = problem.model.eval()
     ((x, y),) = problem.batches
-    operator = HessianOperator(model, problem.loss, problem.batches)
+    operator = problem.hessian()
     parameters = list(model.parameters())
     found = trace(operator)
     calls: dict[str, Callable[[int], object]] = {
@@ -38,7 +38,7 @@ def _entry(problem: Problem, repeats: int) -> dict[str, Any]:
         "jacobian_norm": lambda repeat: jacobian_norm(model, x[:SAMPLES]),
         "vmap(jacrev)": lambda repeat: by_torch_func(problem, x[:SAMPLES]),
     }
-    ours, theirs = calls["jacobian_norm"](0), calls["vmap(jacrev)"](0)
+    ours, theirs = jacobian_norm(model, x[:SAMPLES]), by_torch_func(problem, x[:SAMPLES])
     return {
         "problem": problem.name,
         "trace": found.value,
@@ -49,7 +49,7 @@ def _entry(problem: Problem, repeats: int) -> dict[str, Any]:
 
 
 def by_torch_func(problem: Problem, x: Tensor) -> Tensor:
-    """Spectral norms of the Jacobians that `torch.func` gives, (N,)."""
+    """Return the spectral norms (N,) of the Jacobians that `torch.func` computes."""
     parameters = {name: p.detach() for name, p in problem.model.named_parameters()}
     buffers = dict(problem.model.named_buffers())
 
@@ -63,7 +63,7 @@ def by_torch_func(problem: Problem, x: Tensor) -> Tensor:
 
 
 def ratios(entries: list[dict[str, Any]]) -> pd.DataFrame:
-    """The trace in gradients (NaN where it is not exact), and how many times longer torch.func took."""
+    """Return the time of the trace in gradients (NaN where it is not exact) and of torch.func in units of flatlib's."""
     rows = {}
     for entry in entries:
         seconds = entry["seconds"]

@@ -1,23 +1,25 @@
-"""Problems on which libraries fail, with the right answer; and what each of them says at its documented defaults."""
+"""Problems on which libraries fail: the reference eigenvalue, and each library's at its documented defaults."""
 
 import importlib.util
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from flatlib.bench.libraries import LIBRARIES, PYHESSIAN_ENGINE, by_eigenthings
+from flatlib.bench.libraries import LIBRARIES, PYHESSIAN_ENGINE, Library
 from flatlib.bench.problems import Problem
 
 EXAMPLES = 24
-STEP = 1e-4
-"""Of central differences in float64, extrapolated: good to 1e-8 of the largest entry."""
+STEP = 1e-4  # of extrapolated central differences in float64, good to 1e-8 of the largest entry
+WRONG = 0.01  # relative error from which a value is wrong; the libraries' own tolerances are tighter
+CLOSE = [1.0, *torch.linspace(0.5, 0.985, 40).tolist()]  # eigenvalues between which power iteration cannot tell
 
 
 class MeanOutput(nn.Module):
-    """A loss linear in the outputs: their mean."""
+    """Loss that is the mean of the outputs."""
 
     reduction = "mean"
 
@@ -25,15 +27,17 @@ class MeanOutput(nn.Module):
         return output.mean()
 
 
-class Tiny(nn.CrossEntropyLoss):
-    """A billionth of the cross-entropy, as of a network that has fitted its data."""
+class TinyCrossEntropy(nn.CrossEntropyLoss):
+    """Cross-entropy times a billionth, as of a network that has fitted its data."""
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         return 1e-9 * super().forward(output, target)
 
 
-class Bowl(nn.Module):
-    """Output (N, 1) whose mean has the given Hessian eigenvalues, in a rotated basis."""
+class QuadraticModel(nn.Module):
+    """Model whose output (N, 1) has a mean with the given Hessian eigenvalues, in a rotated basis."""
+
+    matrix: Tensor
 
     def __init__(self, eigenvalues: list[float]):
         super().__init__()
@@ -49,7 +53,7 @@ class Bowl(nn.Module):
 class Attention(nn.Module):
     """One layer of attention over two tokens."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.inner, self.outer = nn.Linear(4, 12), nn.Linear(4, 3)
 
@@ -66,67 +70,73 @@ def _data() -> list[tuple[Tensor, Tensor]]:
     return [(torch.randn(EXAMPLES, 8), torch.arange(EXAMPLES) % 3)]
 
 
-def _bowl(name: str, eigenvalues: list[float]) -> Problem:
-    return Problem(name, Bowl(eigenvalues), [(torch.zeros(4, 1), torch.zeros(4))], loss=MeanOutput())
+def _problem(model: nn.Module, **settings: Any) -> Problem:
+    return Problem("", model, _data(), **settings)
 
 
-def _unequal_batches(name: str) -> Problem:
+def _quadratic(eigenvalues: list[float]) -> Problem:
+    return Problem("", QuadraticModel(eigenvalues), [(torch.zeros(4, 1), torch.zeros(4))], loss=MeanOutput())
+
+
+def _unequal_batches() -> Problem:
     ((x, y),) = _data()
     x = torch.cat([x[:20], 4 * x[20:]])
-    return Problem(name, _network(), [(x[:20], y[:20]), (x[20:], y[20:])])
+    return Problem("", _network(), [(x[:20], y[:20]), (x[20:], y[20:])])
 
 
-def _unused(name: str) -> Problem:
+def _unused_parameter() -> Problem:
     network = _network()
     network.register_parameter("spare", nn.Parameter(torch.ones(2)))
-    return Problem(name, network, _data())
+    return _problem(network)
 
 
-def _second_time(name: str) -> Problem:
-    """The model as PyHessian leaves it: with gradients that hold their graph."""
-    network, data = _network(), _data()
-    gradients = torch.autograd.grad(
-        nn.functional.cross_entropy(network(data[0][0]), data[0][1]), list(network.parameters()), create_graph=True
-    )
-    for p, gradient in zip(network.parameters(), gradients, strict=True):
+def _old_gradients() -> Problem:
+    """Return a problem as PyHessian leaves it: with gradients that hold their graph."""
+    problem = _problem(_network())
+    ((x, y),) = problem.batches
+    parameters = list(problem.model.parameters())
+    gradients = torch.autograd.grad(problem.loss(problem.model(x), y), parameters, create_graph=True)
+    for p, gradient in zip(parameters, gradients, strict=True):
         p.grad = gradient
-    return Problem(name, network, data)
+    return problem
 
 
-def _batch_norm(name: str) -> Problem:
-    return Problem(name, _network(nn.Linear(8, 5), nn.BatchNorm1d(5), nn.Tanh()), _data(), "train")
+def _weight_norm() -> Problem:
+    return _problem(_network(nn.utils.parametrizations.weight_norm(nn.Linear(8, 5)), nn.Tanh()))
 
 
-def _weight_norm(name: str) -> Problem:
-    normed = nn.utils.parametrizations.weight_norm(nn.Linear(8, 5))
-    return Problem(name, _network(normed, nn.Tanh()), _data())
-
-
-CLOSE = [1.0, *torch.linspace(0.5, 0.985, 40).tolist()]
-TRAPS: dict[str, Callable[[str], Problem]] = {
-    "eigenvalues 2, -3, 0.5": lambda name: _bowl(name, [2.0, -3.0, 0.5]),
-    "eigenvalues 1, -1, 0.5": lambda name: _bowl(name, [1.0, -1.0, 0.5]),
-    "many close eigenvalues": lambda name: _bowl(name, CLOSE),
-    "a loss of a billionth": lambda name: Problem(name, _network(), _data(), loss=Tiny()),
-    "gradients left from before": _second_time,
+PROBLEMS: dict[str, Callable[[], Problem]] = {
+    "eigenvalues 2, -3, 0.5": lambda: _quadratic([2.0, -3.0, 0.5]),
+    "eigenvalues 1, -1, 0.5": lambda: _quadratic([1.0, -1.0, 0.5]),
+    "many close eigenvalues": lambda: _quadratic(CLOSE),
+    "a loss of a billionth": lambda: _problem(_network(), loss=TinyCrossEntropy()),
+    "gradients left from before": _old_gradients,
     "batches of unequal size": _unequal_batches,
-    "a parameter not used": _unused,
-    "batch norm in train mode": _batch_norm,
+    "a parameter not used": _unused_parameter,
+    "batch norm in train mode": lambda: _problem(
+        _network(nn.Linear(8, 5), nn.BatchNorm1d(5), nn.Tanh()), batch_norm="train"
+    ),
     "weight norm": _weight_norm,
-    "attention": lambda name: Problem(name, Attention(), _data()),
-    "no data": lambda name: Problem(name, _network(), []),
+    "attention": lambda: _problem(Attention()),
+    "no data": lambda: Problem("", _network(), []),
+}
+SOLVERS: dict[str, tuple[Library, float | None]] = {  # libraries, each with the effort of its call
+    **{name: (LIBRARIES[name], None) for name in ("flatlib", "PyHessian", "curvlinops + eigsh")},
+    "flatlib, PyHessian engine": (PYHESSIAN_ENGINE, None),
+    "hessian-eigenthings": (LIBRARIES["hessian-eigenthings"], 50),
+    "hessian-eigenthings, default": (LIBRARIES["hessian-eigenthings"], None),  # two steps for one eigenvalue
 }
 
 
-def made(name: str) -> Problem:
-    """The problem of that name; the same numbers every time, whatever was drawn before."""
+def make_problem(name: str) -> Problem:
+    """Return the problem of that name; its numbers do not depend on the random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return TRAPS[name](name)
+        return replace(PROBLEMS[name](), name=name)
 
 
-def truth(problem: Problem) -> float | None:
-    """The largest eigenvalue from central differences of the gradient in float64: no second derivative is trusted."""
+def reference_eigenvalue(problem: Problem) -> float | None:
+    """Return the largest eigenvalue from central differences of the gradient in float64, without second derivatives."""
     if not problem.batches:
         return None
     model = problem.model.double().train(problem.batch_norm == "train")
@@ -143,68 +153,45 @@ def truth(problem: Problem) -> float | None:
         return gradient(flat + step) - gradient(flat - step)
 
     unit = torch.eye(len(flat), dtype=torch.float64)
-    rows = [(8 * difference(STEP * e) - difference(2 * STEP * e)) / (12 * STEP) for e in unit]
-    dense = torch.stack(rows)
+    dense = torch.stack([(8 * difference(STEP * e) - difference(2 * STEP * e)) / (12 * STEP) for e in unit])
     return float(torch.linalg.eigvalsh((dense + dense.T) / 2)[-1])
 
 
-class Caller(NamedTuple):
-    """A library's largest eigenvalue of a problem at its defaults."""
-
-    name: str
-    call: Callable[[Problem], float]
-    package: str
-
-
-CALLERS = [
-    Caller(name, lambda problem, library=library: library.solve(problem, None, 0).value, library.package)
-    for name, library in (LIBRARIES | {"flatlib, PyHessian engine": PYHESSIAN_ENGINE}).items()
-    if name not in ("flatlib, certified", "hessian-eigenthings", "dense Hessian")
-]
-# By default its Lanczos makes two steps for one eigenvalue.
-for label, steps in (("hessian-eigenthings", 50), ("hessian-eigenthings, default", None)):
-    CALLERS.append(
-        Caller(label, lambda problem, steps=steps: by_eigenthings(problem, steps, 0).value, "hessian_eigenthings")
-    )
+def evaluate_all() -> list[dict[str, Any]]:
+    """Return for every problem the reference and the value or the error of each installed library."""
+    rows = []
+    for trap in PROBLEMS:
+        row: dict[str, Any] = {"trap": trap, "truth": reference_eigenvalue(make_problem(trap))}
+        for name, (library, effort) in SOLVERS.items():
+            if importlib.util.find_spec(library.package) is not None:
+                row[name] = _evaluate(library, effort, make_problem(trap))
+        rows.append(row)
+    return rows
 
 
-def answers() -> list[dict[str, Any]]:
-    """For every trap the truth, and each library's value or the error it raises, if it is installed."""
-    found = []
-    for trap in TRAPS:
-        row: dict[str, Any] = {"trap": trap, "truth": truth(made(trap))}
-        for caller in CALLERS:
-            if importlib.util.find_spec(caller.package) is not None:
-                row[caller.name] = _answer(caller, made(trap))
-        found.append(row)
-    return found
-
-
-def _answer(caller: Caller, problem: Problem) -> float | str:
+def _evaluate(library: Library, effort: float | None, problem: Problem) -> float | str:
     try:
-        value = float(caller.call(problem))
+        value = float(library.solve(problem, effort, 0).value)
         return value if value == value else "nan"
     except Exception as error:
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
-WRONG = 0.01
-"""Relative error from which an answer counts as wrong; the libraries' own tolerances allow less."""
-
-
 def verdicts(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """One row per trap, one column per library: "right", "refuses" (an error) or the wrong value. Without data, every
-    value is wrong."""
+    """Return one row per problem, one column per library: "right", "refuses" (an error) or the wrong value.
+
+    Without data, every value is wrong.
+    """
     table = pd.DataFrame(rows).set_index("trap")
-    truths = table.pop("truth")
-    return table.apply(lambda column: [_verdict(answer, truth) for answer, truth in zip(column, truths, strict=True)])
+    references = table.pop("truth")
+    return table.apply(lambda column: [_verdict(*pair) for pair in zip(column, references, strict=True)])
 
 
-def _verdict(answer: float | str | None, truth: float | None) -> str:
-    if answer is None:
-        return "not asked"
-    if isinstance(answer, str):
-        return "wrong: nan" if answer == "nan" else "refuses"
-    if truth is None or not abs(answer - truth) <= WRONG * abs(truth):
-        return f"wrong: {answer:.3g}"
+def _verdict(value: float | str | None, reference: float | None) -> str:
+    if value is None:
+        return "not run"
+    if isinstance(value, str):
+        return "wrong: nan" if value == "nan" else "refuses"
+    if reference is None or not abs(value - reference) <= WRONG * abs(reference):
+        return f"wrong: {value:.3g}"
     return "right"

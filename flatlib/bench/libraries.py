@@ -1,4 +1,4 @@
-"""The largest eigenvalue of one problem's Hessian as each library's documentation computes it, from scratch."""
+"""Largest eigenvalue of a problem's Hessian as each library's documentation computes it."""
 
 import importlib.util
 import sys
@@ -13,44 +13,41 @@ import scipy.sparse.linalg
 import torch
 
 from flatlib.bench.problems import Problem
-from flatlib.curvature import HessianOperator, top_eigenvalues
+from flatlib.curvature import top_eigenvalues
 
-MOST_PRODUCTS = 300
-"""Limit of the power iteration, which has no certificate and may crawl."""
-MOST_ENTRIES = 5000**2
-"""Of a dense Hessian; the next larger network would fill the memory."""
+MOST_PRODUCTS = 300  # of the power iteration, which has no certificate and may crawl
+MOST_ENTRIES = 5000**2  # of a dense Hessian; the next larger network would fill the memory
 
 
-class Answer(NamedTuple):
-    """The eigenvalue, the products it took, and the error that the library states, if it states one."""
+class Eigenvalue(NamedTuple):
+    """Eigenvalue and the number of products it took."""
 
     value: float
     products: int
-    stated_error: float | None = None
 
 
 class Library(NamedTuple):
-    """How to call a library.
+    """Library and the way to call it.
 
-    solve: (problem, effort, seed) -> answer; an effort of None is the library's default.
-    efforts: tolerances, or numbers of steps, to try for a given accuracy, the cheapest first.
-    package: what must be installed.
+    Attributes:
+        solve: Function of (problem, effort, seed); an effort of None is the library's default.
+        efforts: Tolerances, or numbers of steps, to try for a given accuracy, the cheapest first.
+        package: Package that must be installed.
     """
 
-    solve: Callable[[Problem, float | None, int], Answer]
+    solve: Callable[[Problem, float | None, int], Eigenvalue]
     efforts: tuple[float, ...]
     package: str
 
 
-def by_flatlib(problem: Problem, tolerance: float | None, seed: int, engine: str = "lanczos") -> Answer:
-    """Lanczos, started from a subsample's eigenvector, stopped on the residual."""
-    operator = HessianOperator(problem.model, problem.loss, problem.batches, batch_norm=problem.batch_norm)
-    found = top_eigenvalues(operator, tol=tolerance or 1e-3, seed=seed, engine=engine)
-    return Answer(float(found.values[0]), found.products, float(found.residuals[0]))
+def by_flatlib(problem: Problem, tolerance: float | None, seed: int, engine: str = "lanczos") -> Eigenvalue:
+    """Run Lanczos from a subsample's eigenvector until the residual is small."""
+    found = top_eigenvalues(problem.hessian(), tol=tolerance or 1e-3, seed=seed, engine=engine)
+    return Eigenvalue(float(found.values[0]), found.products)
 
 
-def by_pyhessian(problem: Problem, tolerance: float | None, seed: int) -> Answer:
-    """Power iteration, stopped on the change of the value; one batch keeps the graph of its gradient."""
+def by_pyhessian(problem: Problem, tolerance: float | None, seed: int) -> Eigenvalue:
+    """Run power iteration until the value changes little; a single batch keeps the graph of its gradient."""
     torch.manual_seed(seed)
     module = sys.modules[pyhessian.hessian.__module__]
     counted = mock.patch.object(module, "hessian_vector_product", wraps=module.hessian_vector_product)
@@ -64,11 +61,11 @@ def by_pyhessian(problem: Problem, tolerance: float | None, seed: int) -> Answer
             (value,), _ = hessian.eigenvalues(top_n=1, **options)
         finally:  # what it leaves would be added to the gradients of the next call
             problem.model.zero_grad()
-    return Answer(value, multiply.call_count)
+    return Eigenvalue(value, multiply.call_count)
 
 
-def by_curvlinops(problem: Problem, tolerance: float | None, seed: int) -> Answer:
-    """curvlinops' operator in ARPACK (`scipy.sparse.linalg.eigsh`)."""
+def by_curvlinops(problem: Problem, tolerance: float | None, seed: int) -> Eigenvalue:
+    """Run ARPACK (`scipy.sparse.linalg.eigsh`) on curvlinops' operator."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch.func compiles its rules with torch.jit
         from curvlinops import HessianLinearOperator
@@ -93,22 +90,22 @@ def by_curvlinops(problem: Problem, tolerance: float | None, seed: int) -> Answe
         (value,) = scipy.sparse.linalg.eigsh(
             counted, 1, which="LA", tol=tolerance or 0, v0=start, return_eigenvectors=False
         )
-    return Answer(float(value), products)
+    return Eigenvalue(float(value), products)
 
 
-def by_eigenthings(problem: Problem, steps: float | None, seed: int) -> Answer:
-    """hessian-eigenthings' Lanczos, of a fixed number of steps."""
+def by_eigenthings(problem: Problem, steps: float | None, seed: int) -> Eigenvalue:
+    """Run hessian-eigenthings' Lanczos for a fixed number of steps."""
     import hessian_eigenthings as library
 
     model = problem.model.train(problem.batch_norm == "train")
     operator = library.HessianOperator(model, problem.batches, library.supervised_loss(problem.loss))
     limit = None if steps is None else min(int(steps), operator.size)
     found = library.lanczos(operator, k=1, max_iter=limit, which="LA", seed=seed)
-    return Answer(float(found.eigenvalues[0]), found.iterations, float(found.residuals[0]))
+    return Eigenvalue(float(found.eigenvalues[0]), found.iterations)
 
 
-def by_dense(problem: Problem, effort: float | None, seed: int) -> Answer:
-    """All entries from `torch.func.hessian`, and LAPACK; no error but rounding."""
+def by_dense(problem: Problem, effort: float | None, seed: int) -> Eigenvalue:
+    """Compute all entries with `torch.func.hessian` and use LAPACK; the only error is rounding."""
     model = problem.model.train(problem.batch_norm == "train")
     named = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     sizes = [p.numel() for p in named.values()]
@@ -124,7 +121,7 @@ def by_dense(problem: Problem, effort: float | None, seed: int) -> Answer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         dense = torch.func.hessian(loss)(torch.cat([p.flatten() for p in named.values()]))
-    return Answer(float(torch.linalg.eigvalsh(dense)[-1]), sum(sizes))
+    return Eigenvalue(float(torch.linalg.eigvalsh(dense)[-1]), sum(sizes))
 
 
 TOLERANCES = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3)
@@ -136,12 +133,12 @@ LIBRARIES = {
     "hessian-eigenthings": Library(by_eigenthings, (5, 10, 15, 20, 30, 40, 50), "hessian_eigenthings"),
     "dense Hessian": Library(by_dense, (1,), "torch"),
 }
+# PyHessian's products behind flatlib's guards
 PYHESSIAN_ENGINE = Library(partial(by_flatlib, engine="pyhessian"), TOLERANCES, "flatlib")
-"""PyHessian's products behind flatlib's guards."""
 
 
 def unusable(name: str, problem: Problem) -> str | None:
-    """Why this library cannot measure this problem here; None if it can."""
+    """Return why this library cannot measure this problem here; None if it can."""
     if importlib.util.find_spec(LIBRARIES[name].package) is None:
         return "not installed"
     if problem.batch_norm == "train" and name in ("PyHessian", "curvlinops + eigsh", "dense Hessian"):

@@ -1,43 +1,43 @@
-"""The networks that are measured: four architectures, at initialisation and trained."""
+"""Networks that are measured: four architectures, at initialization and trained."""
 
 import fnmatch
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from flatlib.config import RunConfig
+from flatlib.curvature import HessianOperator
 from flatlib.device import resolve
 from flatlib.errors import FlatlibError
 from flatlib.training.data import load
 from flatlib.training.models import build
-from flatlib.training.train import train
+from flatlib.training.train import TrainedRun, train
 
-SEED = 1
-TRAINING = {"learning_rate": 0.05, "batch_size": 50, "max_epochs": 20, "stop_value": 0.99, "seed": SEED}
-NETWORKS = {
+TRAINING = RunConfig(
+    learning_rate=0.05, max_epochs=20, seed=1, test_size=100, measures=("train_loss",)
+)  # "trained" stops at an accuracy of 0.99
+NETWORKS = {  # model and width by name
     "mlp/10": ("mlp", 0.1),
     "mlp": ("mlp", 1.0),
     "small_cnn": ("small_cnn", 1.0),
     "vgg11": ("vgg11", 0.125),
     "vgg11_bn": ("vgg11_bn", 0.125),
 }
-"""Model and width by name."""
-NAMES = (
+NAMES = (  # network, state, training images, and the mode of batch norm where it is not "eval"
     "mlp/10 trained 1000",
     *("mlp init 1000", "mlp init 5000", "mlp trained 1000", "mlp trained 5000"),
     *("small_cnn init 1000", "small_cnn trained 1000", "small_cnn trained 5000"),
     *("vgg11 init 1000", "vgg11 trained 1000", "vgg11 trained 5000"),
     *("vgg11_bn init 1000", "vgg11_bn trained 1000", "vgg11_bn trained 1000 train-mode"),
 )
-"""Model, state, training images, and the mode of batch norm where it is not "eval"."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A Hessian to measure: of the mean loss over all batches."""
+    """Hessian to measure: of the mean loss over all batches."""
 
     name: str
     model: nn.Module
@@ -45,13 +45,18 @@ class Problem:
     batch_norm: str = "eval"
     loss: nn.Module = field(default_factory=nn.CrossEntropyLoss)
 
+    def hessian(self, dtype: torch.dtype | None = None) -> HessianOperator:
+        """Return flatlib's Hessian operator."""
+        return HessianOperator(self.model, self.loss, self.batches, batch_norm=self.batch_norm, dtype=dtype)
+
     @property
     def device(self) -> torch.device:
+        """Device of the parameters."""
         return next(self.model.parameters()).device
 
 
-def chosen(patterns: str) -> list[str]:
-    """The names that match one of the comma-separated shell patterns."""
+def select_names(patterns: str) -> list[str]:
+    """Return the names that match one of the comma-separated shell patterns."""
     found = [name for name in NAMES if any(fnmatch.fnmatchcase(name, p.strip()) for p in patterns.split(","))]
     if not found:
         raise FlatlibError(f"--cases {patterns!r} matches none of: {', '.join(NAMES)}")
@@ -59,16 +64,15 @@ def chosen(patterns: str) -> list[str]:
 
 
 def problems(names: list[str], dataset: str, device: str, data: Path | None = None) -> Iterator[Problem]:
-    """One problem after another; those that share a trained network train it once."""
-    place, trained = resolve(device), {}
+    """Yield one problem after another; those that share a trained network train it once."""
+    place, trained = resolve(device), dict[str, TrainedRun]()
     for name in names:
         network_name, state, images, *mode = name.split()
         model, width = NETWORKS[network_name]
-        settings = {"dataset": dataset, "model": model, "width": width, "train_size": int(images)}
-        config = RunConfig(**settings, **TRAINING, test_size=100, measures=("train_loss",))
+        config = replace(TRAINING, dataset=dataset, model=model, width=width, train_size=int(images))
         if state == "init":
             split = load(config, place, data)
-            network = build(config, tuple(split.x_train.shape[1:]), split.classes).to(place)
+            network = build(config, split.image_shape, split.classes).to(place)
         else:
             if config.run_id not in trained:
                 trained[config.run_id] = train(config, device=device, data=data)

@@ -1,29 +1,36 @@
-"""Times that can be compared: taken in turn, so that what slows the machine down slows all of them."""
+"""Comparable times, taken in turn so that a slow moment of the machine slows all of them, and peak memory."""
 
+import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 
 import numpy as np
+import psutil
 import torch
+
+from flatlib.bench.libraries import LIBRARIES
+from flatlib.bench.problems import Problem
+from flatlib.device import current, peak_memory
 
 
 def alternating(calls: Mapping[str, Callable[[int], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of every call, `repeats` times in turn; each gets the number of its repeat."""
+    """Return the seconds of every call, made `repeats` times in turn with the number of the repeat."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(repeats):
         for name, call in calls.items():
-            _finish()
+            _synchronize()
             start = time.perf_counter()
             call(repeat)
-            _finish()
+            _synchronize()
             seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
 @contextmanager
 def using_threads(count: int) -> Iterator[None]:
-    """This many CPU threads inside."""
+    """Use this many CPU threads in the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -33,18 +40,44 @@ def using_threads(count: int) -> Iterator[None]:
 
 
 def median_ratio(slow: list[float], fast: list[float]) -> float:
-    """Median over repeats of the ratio of times taken one after the other."""
+    """Return the median over repeats of the ratio of times taken one after the other."""
     return float(np.median(np.array(slow) / np.array(fast)))
 
 
 def geometric_mean(ratios: list[float]) -> float:
-    """
+    """Return the geometric mean.
+
     >>> round(geometric_mean([2.0, 8.0]), 9)
     4.0
     """
     return float(np.exp(np.mean(np.log(ratios))))
 
 
-def _finish() -> None:
+def _synchronize() -> None:
+    """Wait for the GPU, if there is one."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def peak_memory_of(name: str, problem: Problem, effort: float) -> int:
+    """Return the bytes by which a library's measurement raises the peak memory of a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(sender, name, problem, effort, torch.get_num_threads()))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    finally:
+        process.join()
+
+
+def _measure(sender: Connection, name: str, problem: Problem, effort: float, threads: int) -> None:
+    """Measure and send the rise of the peak."""
+    torch.set_num_threads(threads)
+    torch.autograd.functional.hvp(lambda v: v.square().sum(), torch.ones(2), torch.ones(2))  # what PyTorch itself loads
+    on_gpu = problem.device.type == "cuda"
+    with current(problem.device):
+        before = torch.cuda.memory_allocated() if on_gpu else psutil.Process().memory_info().rss
+        LIBRARIES[name].solve(problem, effort, 0)
+        sender.send((torch.cuda.max_memory_allocated() if on_gpu else peak_memory()) - before)

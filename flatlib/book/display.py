@@ -1,6 +1,8 @@
-"""What a chapter puts on its page: tables, and texts for its prose and for other pages to quote."""
+"""Outputs of a page: tables, Markdown, and values for its prose and for other pages to quote."""
 
 import html
+import inspect
+from collections.abc import Callable
 
 import pandas as pd
 
@@ -23,10 +25,15 @@ def show(table: pd.DataFrame) -> None:
 
 
 def show_markdown(text: str) -> None:
-    """Display MyST Markdown; the book reads it as its own when the cell's metadata says ``markdown_format: myst``."""
+    """Display MyST Markdown; the book reads it as such if the cell's metadata has ``markdown_format: myst``."""
     from IPython.display import display
 
     display({"text/markdown": text, "text/plain": text}, raw=True)
+
+
+def show_source(*functions: Callable) -> None:
+    """Display the source of functions, such as the grid of a chapter's runs."""
+    show_markdown("```python\n" + "\n\n".join(map(inspect.getsource, functions)) + "```")
 
 
 def glue_texts(**texts: object) -> None:
@@ -38,7 +45,7 @@ def glue_texts(**texts: object) -> None:
 
 
 def glue_figure(name: str, figure: object) -> None:
-    """Glue what a notebook would display of the figure, for the directive ``glue:figure``, which adds a caption."""
+    """Glue the display of a figure under `name`, for the directive ``glue:figure``, which adds a caption."""
     from myst_nb import glue
 
     glue(name, figure, display=True)

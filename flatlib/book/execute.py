@@ -1,42 +1,95 @@
-"""Running a chapter's notebook: with papermill at any parameters, or in place to publish it again."""
+"""Execute the notebooks of chapters: with papermill at any parameters, or in place to publish one again."""
 
 import ast
 import os
 import sys
-import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import nbformat
 import papermill
+import psutil
+from jupyter_core.utils import ensure_event_loop
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from papermill.exceptions import PapermillExecutionError
 
-from flatlib.book.chapter import REFRESH
-from flatlib.book.parameters import check, preset
-from flatlib.book.paths import notebook
+from flatlib.book.chapter import Chapter
+from flatlib.book.paths import find_root, notebook
+from flatlib.book.train import train
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
-from flatlib.runs.lock import locked_if_there
+from flatlib.runs.lock import locked
 
 KERNEL = "python3"
 QUIET = ["--log-level=ERROR"]  # a kernel warns at every start that it listens on this machine's loopback address
-PATIENCE = 300  # seconds a kernel on a busy machine may take to pass on a cell's last output; the libraries wait 4
+OUTPUT_TIMEOUT = 300  # seconds to wait for a cell's last output, on a busy machine; the libraries wait 4
+CLEAR = "\x1b[K"  # terminals: erase the rest of the line
 # A kernel's debugger complains about frozen modules on stderr, which is where the progress bar goes.
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 
 
-def settings(root: Path, name: str, scale: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What a preset changes in a chapter's parameters, and what the user changes on top, both checked."""
-    values = preset(root / "book" / "presets" / scale / f"{name}.yaml") | given
-    return check(notebook(root, name), values)
+class OverwritingStream:
+    """A terminal on which progress bars of several chapters take turns: each clears the last one's line."""
+
+    def __init__(self, terminal: TextIO):
+        self.terminal = terminal
+
+    def write(self, text: str) -> None:
+        """Write a piece of text; a bar begins its line again with a carriage return."""
+        self.terminal.write(text.replace("\r", f"\r{CLEAR}"))
+
+    def flush(self) -> None:
+        """Flush the terminal."""
+        self.terminal.flush()
+
+
+def run_chapters(
+    root: Path, chapters: dict[str, dict[str, Any]], output: Path, at_once: int
+) -> Iterator[tuple[str, str | FlatlibError]]:
+    """Execute chapters, each in a kernel of its own, and yield each one's verdict line or the error that ended it.
+
+    A chapter spends seconds starting a kernel and drawing, in which it trains nothing: with two at a time, none waits.
+
+    Args:
+        root: the checkout.
+        chapters: each one's name and checked parameters. They are yielded in this order, whichever finishes first.
+        output: folder for the executed notebooks.
+        at_once: number of chapters in progress at the same time.
+    """
+
+    def execute(name: str, values: dict[str, Any]) -> str | FlatlibError:
+        page = output / f"{name}.ipynb"
+        print(f"{name} at {values['preset']} -> {page}", file=sys.stderr, flush=True)
+        try:
+            return run(root, name, values, page)
+        except FlatlibError as error:
+            return error
+        finally:
+            ensure_event_loop().close()  # of this thread
+
+    with ThreadPoolExecutor(at_once) as pool:
+        futures = [pool.submit(execute, name, values) for name, values in chapters.items()]
+        try:
+            for name, future in zip(chapters, futures, strict=True):
+                yield name, future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            while wait(futures, timeout=0.2).not_done:  # a thread ends with its kernel, whatever it was about to start
+                for process in psutil.Process().children():
+                    process.kill()
+            raise
 
 
 def run(root: Path, name: str, values: dict[str, Any], output: Path) -> str:
-    """Execute a chapter with papermill into `output`; its verdict line.
+    """Execute a chapter with papermill into `output` and return its verdict line.
 
     What the notebook writes to stderr (the progress bar) goes to this process's stderr while it runs.
+
+    Raises:
+        FlatlibError: a cell failed, the kernel was silent for too long, or `output` cannot be written.
     """
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -47,38 +100,38 @@ def run(root: Path, name: str, values: dict[str, Any], output: Path) -> str:
             kernel_name=KERNEL,
             cwd=str(Path.cwd()),
             progress_bar=False,
-            stderr_file=sys.stderr,
+            stderr_file=OverwritingStream(sys.stderr) if sys.stderr.isatty() else sys.stderr,
             extra_arguments=QUIET,
-            iopub_timeout=PATIENCE,
+            iopub_timeout=OUTPUT_TIMEOUT,
         )
     except PapermillExecutionError as error:
         raise failure(name, error.ename, error.evalue, output) from None
     except TimeoutError as error:  # an OSError as well, of a kernel and not of a file
-        raise FlatlibError(f"{name}: the notebook's kernel did not answer in time ({first_line(str(error))})") from None
+        raise FlatlibError(f"{name}: the notebook's kernel did not reply in time ({first_line(str(error))})") from None
     except OSError as error:
         raise FlatlibError(f"{output}: cannot be written ({error.strerror})") from None
     return verdict_line(executed)
 
 
 def verdict_line(executed: nbformat.NotebookNode) -> str:
-    """The verdict of an executed chapter, and what stands behind it."""
+    """Return the verdict of an executed chapter and the sentence that explains it."""
     return f"{glued(executed, 'verdict')}: {glued(executed, 'verdict_sentence')}"
 
 
 def failure(name: str, kind: str, message: str, where: Path) -> FlatlibError:
-    """One line for a cell that failed: our own messages as they are, anything else with its place."""
+    """Return a one-line error for a cell that failed: our own message as it is, others with their place."""
     if kind == FlatlibError.__name__:
         return FlatlibError(f"{name}: {message}")
     return FlatlibError(f"{name}: a cell failed with {kind}: {first_line(message)} (its traceback is in {where})")
 
 
 def first_line(message: str) -> str:
-    """What an error says, without the rest."""
+    """Return the first line of an error's message."""
     return (message.strip().splitlines() or [""])[0]
 
 
 def glued(executed: nbformat.NotebookNode, key: str) -> str:
-    """The text a notebook glued under `key`."""
+    """Return the text that a notebook glued under `key`."""
     for cell in executed.cells:
         for output in cell.get("outputs", []):
             if output.get("metadata", {}).get("scrapbook", {}).get("name") == key:
@@ -87,34 +140,32 @@ def glued(executed: nbformat.NotebookNode, key: str) -> str:
     raise FlatlibError(f"the notebook glues no {key!r}")
 
 
-def refresh(root: Path, name: str, scale: str, values: dict[str, Any]) -> str:
+def refresh(chapter: Chapter) -> str:
     """Train what the committed record of a preset lacks, drop what it no longer needs, and publish the page again.
 
     Returns the published page's verdict line. Finished runs are in the record as they finish: an interrupted
     refresh goes on where it stopped.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        asked = Path(scratch) / "run_ids"
-        os.environ[REFRESH] = str(asked)
-        try:
-            run(root, name, values, Path(scratch) / f"{name}.ipynb")
-        finally:
-            del os.environ[REFRESH]
-        wanted = dict.fromkeys(asked.read_text().split())
-    record = root / "book" / "records" / name / f"{scale}.jsonl"
-    with locked_if_there(record):
-        lines = records.read(record)
-        kept = [run_id for run_id in wanted if run_id in lines]
+    chapter.record = find_root() / "book" / "records" / chapter.claim.chapter / f"{chapter.parameters.preset}.jsonl"
+    for error in train([chapter], chapter.execution.time_limit):
+        raise error
+    with locked(chapter.record):
+        lines = records.read(chapter.record)
+        kept = [run_id for run_id in dict.fromkeys(run.run_id for run in chapter.requests()) if run_id in lines]
         if kept != list(lines):
-            records.write(record, [lines[run_id] for run_id in kept])
-    return verdict_line(publish(notebook(root, name)))
+            records.write(chapter.record, [lines[run_id] for run_id in kept])
+    return verdict_line(publish(chapter.source))
 
 
 def publish(path: Path) -> nbformat.NotebookNode:
-    """Execute a committed notebook in place, as it is, and keep only what belongs in a repository; what was written."""
+    """Execute a committed notebook in place and return it; only what belongs in a repository is kept.
+
+    Raises:
+        FlatlibError: a cell failed; the file is then left as it was.
+    """
     page = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": path.parent}}
-    options = {"record_timing": False, "extra_arguments": QUIET, "iopub_timeout": PATIENCE}
+    options: dict[str, Any] = {"record_timing": False, "extra_arguments": QUIET, "iopub_timeout": OUTPUT_TIMEOUT}
     client = NotebookClient(page, kernel_name=KERNEL, resources=resources, **options)
     try:
         client.execute()

@@ -1,27 +1,28 @@
-"""The book as a whole: every published run in one table, every claim's verdict, and what orders the generalization gap.
+"""The whole book: every published run in one table, every claim's verdicts, and rank correlations across chapters."""
 
-It reads the committed records of whatever chapters there are and sees tables only.
-"""
-
+from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
-from flatlib.claims import CLAIMS, Rule, claim_verdict
-from flatlib.claims.concordance import concordance
-from flatlib.claims.prediction import SUPPORTED
-from flatlib.config import MEASURES
+from flatlib.claims import CLAIMS, above, claim_verdict, complete_cells
+from flatlib.claims.concordance import stratified_kendall_tau
+from flatlib.claims.prediction import INCONCLUSIVE, SUPPORTED
+from flatlib.config import MEASURES, RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.figures.axes import axis_of
 from flatlib.runs import records
-from flatlib.stats import Interval
 
-EXPERIMENT = (
-    *("chapter", "scale", "dataset", "train_size", "test_size"),
-    *("model", "width", "depth", "activation"),
-)
+# What the runs of one experiment share:
+EXPERIMENT = ("chapter", "scale", "dataset", "train_size", "test_size", "model", "width", "depth", "activation")
+SETTING = tuple(field.name for field in fields(RunConfig) if field.name not in ("seed", "model"))  # what seeds share
+BATCH_NORM = "_bn"  # the ending of a network's name that says it has batch norm: an intervention, not another network
 OWN_SCALE = "small"  # the scale that this book was made at, and every claim was tested at
-TOY_SCALE = "digits"  # judged like the others, and compared with them; its runs have no say about measures
+TOY_SCALE = "digits"  # judged like the others, and compared with them; its runs are excluded where measures compare
+SCALES = ("digits", "small", "mnist", "medium")  # of this book, from small to large; a paper's come after them
 HELD = {  # what two runs must share to be compared, from nothing to nearly everything
     "any two runs": (),
     "same experiment": EXPERIMENT,
@@ -31,8 +32,11 @@ NOT_A_MEASURE = ("performance", "train_loss")  # what the gaps are made of
 Tables = dict[tuple[str, str], pd.DataFrame]  # by chapter and scale
 
 
-def published(root: Path) -> Tables:
-    """The table (`flatlib.runs.records.table`) of every committed record, by chapter and scale.
+def read_records(root: Path) -> Tables:
+    """Read the table (`flatlib.runs.records.table`) of every committed record.
+
+    Args:
+        root: the checkout.
 
     Raises:
         FlatlibError: there is no record.
@@ -41,7 +45,7 @@ def published(root: Path) -> Tables:
     tables = {
         (chapter, scale): records.table(records.read(path).values())
         for chapter in sorted(CLAIMS)
-        for scale, path in records.in_folder(folder / chapter).items()
+        for scale, path in records.list_records(folder / chapter).items()
     }
     if not tables:
         raise FlatlibError(f"{folder}: no record of a chapter")
@@ -49,15 +53,17 @@ def published(root: Path) -> Tables:
 
 
 def without_toys(tables: Tables) -> Tables:
-    """The tables but those of `TOY_SCALE`: test accuracies of a few hundred digits differ by less than the seeds do,
-    and pairs of such runs would only dilute what measures say of others."""
+    """Exclude the tables of `TOY_SCALE`.
+
+    Test accuracies of a few hundred digits differ by less than the seeds do: pairs of such runs only dilute others.
+    """
     return {(chapter, scale): table for (chapter, scale), table in tables.items() if scale != TOY_SCALE}
 
 
 def all_runs(tables: Tables) -> pd.DataFrame:
-    """All tables in one, with the columns ``chapter`` and ``scale`` in front.
+    """Join all tables into one, with the columns ``chapter`` and ``scale`` in front.
 
-    A run that two chapters ask for is there twice, once for each.
+    A run that two chapters request is in it twice, once for each.
     """
     names = dict.fromkeys(name for table in tables.values() for name in table)
     known = {key: table.dropna(axis=1, how="all") for key, table in tables.items()}
@@ -67,29 +73,23 @@ def all_runs(tables: Tables) -> pd.DataFrame:
 
 
 def verdicts(tables: Tables) -> pd.DataFrame:
-    """The verdict tables of all claims at every scale that has runs: one row per chapter, scale and prediction."""
+    """Judge all claims at every scale that has runs: one row per chapter, scale and prediction."""
     judged = {key: CLAIMS[key[0]].verdicts(runs) for key, runs in tables.items()}
     return pd.concat(judged, names=["chapter", "scale"]).reset_index(["chapter", "scale"]).reset_index(drop=True)
 
 
 def tally(judged: pd.DataFrame) -> pd.DataFrame:
-    """One row per claim and scale: the verdict, how many predictions are supported (``held``) and how many there are
-    (``predictions``)."""
+    """Count predictions: one row per claim and scale with its verdict, those supported (``held``) and all there are."""
     rows = [
-        {
-            "chapter": chapter,
-            "scale": scale,
-            "verdict": claim_verdict(claim),
-            "held": int((claim["verdict"] == SUPPORTED).sum()),
-            "predictions": len(claim),
-        }
-        for (chapter, scale), claim in judged.groupby(["chapter", "scale"])
+        (*key, claim_verdict(claim), int((claim["verdict"] == SUPPORTED).sum()), len(claim))
+        for key, claim in judged.groupby(["chapter", "scale"])
     ]
     return pd.DataFrame(rows, columns=["chapter", "scale", "verdict", "held", "predictions"])
 
 
 def link(chapter: str, folder: str = "") -> str:
-    """
+    """Return a link to a chapter in MyST Markdown.
+
     >>> link("01_lr_batch")
     '[Chapter 1](01_lr_batch.ipynb)'
     """
@@ -97,7 +97,7 @@ def link(chapter: str, folder: str = "") -> str:
 
 
 def in_markdown(chapter: str) -> str:
-    """The claim of a chapter as MyST Markdown, without the full stop.
+    """Return the claim of a chapter as MyST Markdown, without the full stop.
 
     >>> in_markdown("08_progressive_sharpening")[:45]
     'Under gradient descent $\\\\lambda_{\\\\max}$ rises'
@@ -106,10 +106,11 @@ def in_markdown(chapter: str) -> str:
 
 
 def cards(judged: pd.DataFrame, folder: str = "") -> str:
-    """A grid of cards in MyST Markdown, one for each claim: its sentence, its verdict at each scale (the
-    book's own first), its source.
+    """Return a card for each claim, a grid in MyST Markdown: its sentence, its verdict at each scale, its source.
 
-    folder: where the chapters are, seen from the page that shows the cards.
+    Args:
+        judged: of `verdicts`.
+        folder: where the chapters are, seen from the page that shows the cards.
     """
     grid = ["::::{grid} 1 1 2 2", ":gutter: 3", ":class-container: verdict-grid", ""]
     for chapter, of_claim in tally(judged).groupby("chapter"):
@@ -122,35 +123,35 @@ def cards(judged: pd.DataFrame, folder: str = "") -> str:
 
 
 def concordances(runs: pd.DataFrame, gap: str) -> pd.DataFrame:
-    """Kendall's tau of every measure and a gap, for each of `HELD`.
+    """Compute Kendall's tau of every measure and a gap, for each of `HELD`.
 
     A run that two chapters share counts once among all runs, and in each chapter where chapters are kept apart.
 
     Args:
-        runs: of `all_runs`. Those that are capped or diverged are left out: they stopped somewhere else.
+        runs: of `all_runs`. Those that are capped or diverged are excluded: they stopped somewhere else.
         gap: a column, such as ``generalization_gap`` or ``loss_gap``.
 
     Returns:
-        One row per measure and level, with columns row (the measure's name), series (the level), estimate, low, high,
-        seeds, runs, groups, pairs, lowest, highest (see `flatlib.claims.concordance.Concordance`), above_zero (the
-        verdict on "tau > 0", as for a prediction). Measures are sorted by their tau within experiments, largest
-        first; what leaves no pair to compare is not there.
+        One row per measure and level that leaves pairs to compare, with columns row (the measure's name), series (the
+        level), estimate, low, high, seeds, runs, groups, pairs, lowest, highest (see
+        `flatlib.claims.concordance.StratifiedTau`) and above_zero (the verdict on "tau > 0", as for a prediction).
+        Measures are sorted by their tau within experiments, largest first.
     """
     runs = runs[runs["status"] == "reached"]
-    measures = [name for name in MEASURES if name in runs and name not in NOT_A_MEASURE]
     rows = []
-    for measure in measures:
+    for measure in (name for name in MEASURES if name in runs and name not in NOT_A_MEASURE):
         for series, held in HELD.items():
-            found = concordance(runs if held else runs.drop_duplicates("run_id"), measure, gap, held)
+            compared = runs if held else runs.drop_duplicates("run_id")
+            found = stratified_kendall_tau(compared, measure, gap, held)
             tau = found.tau
-            rows.append(
-                {
-                    **{"row": axis_of(measure).name, "series": series},
-                    **{"estimate": tau.estimate, "low": tau.low, "high": tau.high, "seeds": tau.n},
-                    **{"runs": found.runs, "groups": found.groups, "pairs": found.pairs},
-                    **{"lowest": found.lowest, "highest": found.highest, "above_zero": Rule(low=0).decide(tau)},
-                }
-            )
+            about: dict[str, object] = {
+                "row": axis_of(measure).name,
+                "series": series,
+                "above_zero": above(0).decide(tau),
+            }
+            about |= {"estimate": tau.estimate, "low": tau.low, "high": tau.high, "seeds": tau.n}
+            numbers = {name: getattr(found, name) for name in ("runs", "groups", "pairs", "lowest", "highest")}
+            rows.append(about | numbers)
     table = pd.DataFrame(rows)
     table = table[table["pairs"] > 0]
     within = table[table["series"] == "same experiment"].set_index("row")["estimate"]
@@ -159,21 +160,89 @@ def concordances(runs: pd.DataFrame, gap: str) -> pd.DataFrame:
 
 
 def readable_taus(found: pd.DataFrame) -> pd.DataFrame:
-    """A table of `concordances` for a page, one row per measure and level."""
-    taus = [Interval(row.estimate, row.low, row.high, row.seeds, level=0.95) for row in found.itertuples()]
-    single = [
-        f"{row.lowest:.2f} to {row.highest:.2f}" if row.groups > 1 else ""
-        for row in found[["lowest", "highest", "groups"]].itertuples()
-    ]
-    return pd.DataFrame(
-        {
-            "measure": found["row"],
-            "compared": found["series"],
-            "Kendall's τ": [f"{tau.estimate:.2f} [{tau.low:.2f}, {tau.high:.2f}]" for tau in taus],
-            "seeds": found["seeds"],
-            "runs": found["runs"],
-            "groups": found["groups"],
-            "pairs": found["pairs"],
-            "τ of single groups": single,
-        }
+    """Format a table of `concordances` for a page, one row per measure and level."""
+    taus = [f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in found.itertuples()]
+    single = [f"{row.lowest:.2f} to {row.highest:.2f}" if row.groups > 1 else "" for row in found.itertuples()]
+    table = found.assign(**{"Kendall's τ": taus, "τ of single groups": single})
+    table = table.rename(columns={"row": "measure", "series": "compared"})
+    return table[["measure", "compared", "Kendall's τ", "seeds", "runs", "groups", "pairs", "τ of single groups"]]
+
+
+def centred_by_experiment(runs: pd.DataFrame, x: str = "lambda_max", y: str = "test_accuracy") -> pd.DataFrame:
+    """Subtract from each setting's mean over seeds the mean over the settings of its experiment.
+
+    Experiments differ in data and network, and so in the level of both measures; what is left is what the settings
+    did. A setting is excluded if it lost a seed to the cap or to divergence or if its x is not positive, and so is an
+    experiment with a single setting.
+
+    Args:
+        runs: of `all_runs`.
+        x: a positive measure.
+        y: a share, such as an accuracy.
+
+    Returns:
+        One row per setting with columns chapter, scale, intervention (of the chapter's claim), x in doublings (the
+        logarithm to base 2 of x, less its mean) and y in points (100 times y, less its mean).
+    """
+    known = runs.assign(model=runs["model"].str.removesuffix(BATCH_NORM))
+    keys, settings = ([name for name in names if name in known] for names in (EXPERIMENT, SETTING))
+    known["experiment"] = known.groupby(keys, dropna=False).ngroup()
+    known["setting"] = known.groupby(["experiment", runs["model"], *settings], dropna=False).ngroup()
+    known = complete_cells(known, ["setting"])
+    known = known[np.isfinite(known[[x, y]].astype(float)).all(axis=1) & (known[x] > 0)]
+    known = known.assign(**{x: np.log2(known[x].astype(float)), y: 100 * known[y].astype(float)})
+    means = known.groupby(["experiment", "setting", "chapter", "scale"])[[x, y]].mean().reset_index()
+    experiments = means.groupby("experiment")
+    means[[x, y]] -= experiments[[x, y]].transform("mean")
+    means = means[experiments["setting"].transform("size") > 1]
+    interventions = means["chapter"].map({name: claim.intervention for name, claim in CLAIMS.items()})
+    return means.assign(intervention=interventions)[["chapter", "scale", "intervention", x, y]].reset_index(drop=True)
+
+
+class VerdictChange(NamedTuple):
+    """Numbers of predictions tested at both of two scales.
+
+    Attributes:
+        both: tested at both.
+        same: the same verdict.
+        decided: inconclusive at the first scale, supported or contradicted at the second.
+        lost: the other way round.
+        turned: supported at one and contradicted at the other.
+    """
+
+    both: int
+    same: int
+    decided: int
+    lost: int
+    turned: int
+
+
+def sorted_scales(scales: Iterable[str]) -> list[str]:
+    """Sort scales from small to large, a paper's last.
+
+    >>> sorted_scales(["paper", "small", "mine", "digits", "paper-mlp"])
+    ['digits', 'small', 'mine', 'paper', 'paper-mlp']
+    """
+    own = {name: i for i, name in enumerate(SCALES)}
+    return sorted(set(scales), key=lambda name: (name.startswith("paper"), own.get(name, len(own)), name))
+
+
+def verdict_change(judged: pd.DataFrame, first: str, second: str) -> VerdictChange:
+    """Compare the verdicts at two scales.
+
+    Args:
+        judged: of `verdicts`.
+        first: a scale.
+        second: a scale.
+    """
+    table = judged.pivot(index=["chapter", "prediction"], columns="scale", values="verdict")
+    table = table.reindex(columns=[first, second]).dropna()
+    one, other = table[first], table[second]
+    open_before, open_after = one == INCONCLUSIVE, other == INCONCLUSIVE
+    return VerdictChange(
+        both=len(table),
+        same=int((one == other).sum()),
+        decided=int((open_before & ~open_after).sum()),
+        lost=int((~open_before & open_after).sum()),
+        turned=int(((one != other) & ~open_before & ~open_after).sum()),
     )

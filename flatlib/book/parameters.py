@@ -1,15 +1,15 @@
-"""A chapter's parameters: read from its notebook, checked against it, before anything trains.
+"""A chapter's parameters: read from its notebook, and checked against it before anything trains.
 
 The cell tagged ``parameters`` declares each one with a type, a default and a comment. papermill itself accepts any
 value for them, passes ``-p seeds '[0,1]'`` and ``1e-3`` on as text, and runs on after a misspelt name with a warning.
 """
 
 import ast
-import warnings
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import papermill
 import yaml
 
 from flatlib.errors import FlatlibError
@@ -18,18 +18,34 @@ Values = dict[str, Any]
 KINDS = {"str": str, "int": int, "float": float, "bool": bool}
 
 
-def declared(notebook: Path) -> dict[str, dict[str, str]]:
-    """What the parameters cell declares: name -> its type (``int``, ``list[float]``, ...), default and help."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # papermill warns about cells it does not need
-        found = papermill.inspect_notebook(str(notebook))
-    if not found:
-        raise FlatlibError(f"{notebook}: has no cell tagged 'parameters'")
-    return found
+class Parameter(NamedTuple):
+    """A declared parameter: its type (``int``, ``list[float]``, ...) and its default."""
+
+    kind: str
+    default: Any
+
+
+def declared(notebook: Path) -> dict[str, Parameter]:
+    """Return the parameters that a notebook declares, by name, read without executing anything."""
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            return {
+                node.target.id: Parameter(ast.unparse(node.annotation), ast.literal_eval(node.value))
+                for node in ast.parse("".join(cell["source"])).body
+                if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value
+            }
+    raise FlatlibError(f"{notebook}: has no cell tagged 'parameters'")
+
+
+def injected(variables: Mapping[str, Any]) -> list[str]:
+    """Return the names that papermill's own cell assigned in a running notebook, given its ``globals()``."""
+    cells = [source for source in variables.get("In", ()) if source.startswith("# Parameters\n")]
+    nodes = [node for source in cells for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    return [target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)]
 
 
 def check(notebook: Path, given: Values) -> Values:
-    """`given`, each value as the type its parameter declares.
+    """Return `given` with each value as the type its parameter declares.
 
     Raises:
         FlatlibError: for a name the notebook does not declare, or a value of another type.
@@ -38,16 +54,16 @@ def check(notebook: Path, given: Values) -> Values:
     for name in given:
         if name not in known:
             raise FlatlibError(f"{notebook.stem}: unknown parameter {name!r}; allowed: {', '.join(known)}")
-    return {name: coerce(name, value, known[name]["inferred_type_name"]) for name, value in given.items()}
+    return {name: coerce(name, value, known[name].kind) for name, value in given.items()}
 
 
 def defaults(notebook: Path) -> Values:
-    """The values of the parameters cell: those of the published page."""
-    return {name: ast.literal_eval(found["default"]) for name, found in declared(notebook).items()}
+    """Return the values of the parameters cell: those of the published page."""
+    return {name: parameter.default for name, parameter in declared(notebook).items()}
 
 
 def coerce(name: str, value: Any, kind: str) -> Any:
-    """`value` as a parameter of type `kind`; text stands for the YAML it holds, a whole number for a float.
+    """Return `value` as a parameter of type `kind`; text stands for the YAML it holds, a whole number for a float.
 
     >>> coerce("seeds", "[0, 1]", "list[int]"), coerce("tolerance", "1e-3", "float")
     ([0, 1], 0.001)
@@ -72,7 +88,7 @@ def coerce(name: str, value: Any, kind: str) -> Any:
 
 
 def preset(path: Path) -> Values:
-    """The parameters a preset file changes; an empty file changes nothing."""
+    """Return the parameters that a preset file changes; an empty file changes nothing."""
     try:
         values = yaml.safe_load(path.read_text()) or {}
     except FileNotFoundError:

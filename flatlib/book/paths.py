@@ -1,4 +1,4 @@
-"""Where things are in a checkout of the book."""
+"""Paths in a checkout of the book."""
 
 from pathlib import Path
 
@@ -8,27 +8,35 @@ CHAPTER = "[0-9]*_*.ipynb"  # in book/claims; a notebook without a number there 
 
 
 def find_root(start: Path | None = None) -> Path:
-    """The checkout around `start` (the working directory), or around the package: where `_toc.yml` and `book/` are."""
+    """Find the checkout around `start` (default the working directory), else the one around the package.
+
+    Raises:
+        FlatlibError: neither is in a folder with ``_toc.yml`` and ``book/claims``.
+    """
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents, Path(__file__).resolve().parents[2]):
         if (folder / "_toc.yml").is_file() and (folder / "book" / "claims").is_dir():
             return folder
-    raise FlatlibError(f"no book here: {start} is not inside a checkout with _toc.yml and book/; change into one")
+    raise FlatlibError(f"no book here: {start} is not in a checkout of it; clone the book's repository, change into it")
 
 
 def notebooks(root: Path) -> dict[str, Path]:
-    """Every chapter there is, by name."""
+    """Return the notebook of every chapter, by name."""
     return {path.stem: path for path in sorted((root / "book" / "claims").glob(CHAPTER))}
 
 
 def other_pages(root: Path) -> dict[str, Path]:
-    """Every notebook of the book that is not a chapter, by name: it has no parameters and no runs of its own."""
+    """Return every notebook of the book that is not a chapter, by name: it has no parameters and no runs of its own."""
     chapters = notebooks(root).values()
     return {path.stem: path for path in sorted((root / "book").glob("**/*.ipynb")) if path not in chapters}
 
 
 def notebook(root: Path, name: str) -> Path:
-    """The notebook of a chapter; an unknown name is an error that lists them."""
+    """Return the notebook of one chapter.
+
+    Raises:
+        FlatlibError: an unknown name; the message lists the known ones.
+    """
     known = notebooks(root)
     if name not in known:
         raise FlatlibError(f"unknown chapter {name!r}; allowed: {', '.join(known)}, all")

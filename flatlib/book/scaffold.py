@@ -1,4 +1,4 @@
-"""`flatlib new`: a chapter's files, made from the skeleton that stands beside this file, each ready to be rewritten."""
+"""`flatlib new`: the files of a new chapter, from the templates beside this file, each ready to be rewritten."""
 
 import re
 from pathlib import Path
@@ -6,19 +6,22 @@ from pathlib import Path
 from flatlib.book.paths import notebooks
 from flatlib.errors import FlatlibError
 
-SKELETON = Path(__file__).parent / "template"
+TEMPLATE = Path(__file__).parent / "template"
 PRESETS = ("smoke", "small", "paper")
 LAST = "      - file: book/claims/overview\n"  # chapters come before the page about all of them
 
 
 def create(root: Path, chapter: str) -> list[Path]:
-    """Write the claim, the notebook and the presets of a new chapter and put it into the book; the files written.
+    """Write the claim, the notebook and the presets of a new chapter, and put it into the book.
 
-    The claim registers itself: `flatlib.claims` collects whatever modules have one.
+    The claim registers itself: :mod:`flatlib.claims` collects every module that has one.
 
     Args:
         root: the checkout.
         chapter: its number and name, such as ``12_batch_order``; without the number it names the claim's module.
+
+    Returns:
+        The files written.
 
     Raises:
         FlatlibError: for another kind of name, one that is taken, or a folder that is not this package's checkout.
@@ -27,12 +30,15 @@ def create(root: Path, chapter: str) -> list[Path]:
     if found is None:
         raise FlatlibError(f"a chapter is called by two digits and a name, such as 12_batch_order; got {chapter!r}")
     number, module = found.groups()
-    places = targets(root, chapter, module)
     if not (root / "flatlib" / "claims").is_dir():
         raise FlatlibError(f"{root}: a new claim needs a checkout that holds flatlib itself")
-    taken = [name for name in notebooks(root) if name.startswith(f"{number}_")]
-    if taken:
+    if taken := [name for name in notebooks(root) if name.startswith(f"{number}_")]:
         raise FlatlibError(f"the number {number} is taken, by {taken[0]}")
+    places = {
+        "claim.py": root / "flatlib" / "claims" / f"{module}.py",
+        "chapter.ipynb": root / "book" / "claims" / f"{chapter}.ipynb",
+        **{f"{preset}.yaml": root / "book" / "presets" / preset / f"{chapter}.yaml" for preset in PRESETS},
+    }
     for place in places.values():
         if place.exists():
             raise FlatlibError(f"{place} exists")
@@ -42,29 +48,15 @@ def create(root: Path, chapter: str) -> list[Path]:
         raise FlatlibError(f"{contents}: no line {LAST.strip()!r} to put the chapter before")
     for source, place in places.items():
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(renamed((SKELETON / source).read_text(encoding="utf-8"), chapter, module), encoding="utf-8")
+        place.write_text(renamed((TEMPLATE / source).read_text(encoding="utf-8"), chapter, module), encoding="utf-8")
     contents.write_text(listed.replace(LAST, f"      - file: book/claims/{chapter}\n{LAST}"), encoding="utf-8")
     return [*places.values(), contents]
 
 
-def targets(root: Path, chapter: str, module: str) -> dict[str, Path]:
-    """Where each file of the skeleton goes."""
-    presets = {f"{preset}.yaml": root / "book" / "presets" / preset / f"{chapter}.yaml" for preset in PRESETS}
-    return {
-        "claim.py": root / "flatlib" / "claims" / f"{module}.py",
-        "chapter.ipynb": root / "book" / "claims" / f"{chapter}.ipynb",
-    } | presets
-
-
 def renamed(text: str, chapter: str, module: str) -> str:
-    """The skeleton's text under the chapter's own name."""
-    number = str(int(chapter.partition("_")[0]))
-    title = module.replace("_", " ").capitalize()
-    for old, new in (
-        ("00_skeleton", chapter),
-        ("fig-skeleton", f"fig-{module.replace('_', '-')}"),
-        ("# Skeleton", f"# {title}"),
-        ("Claim 0:", f"Claim {number}:"),
-    ):
+    """Return a template's text under the chapter's own name."""
+    names = {"00_skeleton": chapter, "fig-skeleton": f"fig-{module.replace('_', '-')}", "skeleton": module}
+    names |= {"# Skeleton": f"# {module.replace('_', ' ').capitalize()}", "Claim 0:": f"Claim {int(chapter[:2])}:"}
+    for old, new in names.items():
         text = text.replace(old, new)
     return text

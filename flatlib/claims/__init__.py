@@ -1,26 +1,45 @@
-"""Each claim as data: statement, source, predictions declared before the data, and the rules that judge them."""
+"""Each claim as data: its sentence, source, predictions declared before the data, and the rules that judge them.
+
+``CLAIMS`` has every claim by the name of its chapter: the ``CLAIM`` of every module here that defines one, so that a
+new chapter registers itself.
+"""
 
 import importlib
 import pkgutil
 
-from flatlib.claims.prediction import Claim, Prediction, Rule, claim_verdict, format_verdicts, sentence
+from flatlib.claims.prediction import (
+    Claim,
+    Prediction,
+    Rule,
+    above,
+    below,
+    between,
+    claim_verdict,
+    format_verdicts,
+    summarize,
+)
 from flatlib.claims.rank_correlations import trends
 from flatlib.claims.selection import complete_cells, exclusions
+from flatlib.claims.study import Statistic, Study
 
-MODULES = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
-_FOUND = [module.CLAIM for module in MODULES if hasattr(module, "CLAIM")]
-CLAIMS = {claim.chapter: claim for claim in sorted(_FOUND, key=lambda claim: claim.chapter)}
-"""Every claim by the name of its chapter, from the ``CLAIM`` of every module here that has one."""
+_modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+_claims: list[Claim] = [module.CLAIM for module in _modules if hasattr(module, "CLAIM")]
+CLAIMS = {claim.chapter: claim for claim in sorted(_claims, key=lambda claim: claim.chapter)}
 
 __all__ = [
     "CLAIMS",
     "Claim",
     "Prediction",
     "Rule",
+    "Statistic",
+    "Study",
+    "above",
+    "below",
+    "between",
     "claim_verdict",
     "complete_cells",
     "exclusions",
     "format_verdicts",
-    "sentence",
+    "summarize",
     "trends",
 ]

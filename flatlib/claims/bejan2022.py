@@ -1,6 +1,7 @@
 """The six optimizers of Bejan et al. 2022, each alone and inside SAM, for the two chapters that train them."""
 
 from dataclasses import replace
+from typing import Any
 
 from flatlib.config import RunConfig
 
@@ -12,13 +13,17 @@ LEARNING_RATES = {  # section III.A: 0.1 for SGD and heavy ball, the defaults of
 
 
 def optimizer_grid(base: RunConfig, loss: str = "cross_entropy") -> list[RunConfig]:
-    """Twelve configurations around `base`: batches of 128 images with pixels in [0, 1], momentum 0.8 for heavy ball.
+    """Return twelve configurations: batches of 128 images with pixels in [0, 1], momentum 0.8 for heavy ball.
 
-    loss: what is trained on. The cross-entropy stops at 0.01. Another loss runs for all its epochs: the cross-entropy,
-    which the stop rule looks at, need never come down to 0.01 when it is not what is trained on.
+    Args:
+        base: Everything else.
+        loss: The training loss. The cross-entropy stops at 0.01; any other loss runs for all its epochs, because the
+            cross-entropy, which the stop rule reads, need never fall to 0.01 then.
     """
-    ending = {"stop": "train_loss", "stop_value": 0.01} if loss == "cross_entropy" else {"stop": "epochs"}
-    settings = {
+    ending: dict[str, Any] = (
+        {"stop": "train_loss", "stop_value": 0.01} if loss == "cross_entropy" else {"stop": "epochs"}
+    )
+    settings: dict[str, Any] = {
         "loss": loss,
         **ending,
         "standardize": False,

@@ -4,10 +4,13 @@ MacDonald et al. 2023, section 5, Figure 1. Cross-entropy's curvature collapses 
 compared is the peak along a run, and the value at equal training accuracy, never the last one.
 """
 
+from types import SimpleNamespace
+
 import pandas as pd
 
-from flatlib.claims.contrasts import mean_over_blocks, seed_taus
-from flatlib.claims.prediction import Claim, Prediction, Rule
+from flatlib.claims.prediction import Claim, Prediction, below
+from flatlib.claims.study import Statistic, Study
+from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
 
 JACOBIAN = "softmax_jacobian_norm"
@@ -15,8 +18,11 @@ ACCURATE = 0.9  # training accuracy at which runs are compared
 
 
 def summarized(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that did not diverge, with the peak of each measure and its value at the first tracked point where the
-    training accuracy is at least `ACCURATE` (NaN for a run that never gets there)."""
+    """Add the peak of each measure along the run, and its value at equal training accuracy.
+
+    That is the first tracked point with a training accuracy of at least ``ACCURATE``; NaN for a run that never gets
+    there. Diverged runs are excluded.
+    """
     kept = runs[(runs["status"] != "diverged") & runs["trajectory"].map(bool)]
     if kept.empty:
         raise FlatlibError("no run was tracked")
@@ -30,11 +36,33 @@ def summarized(runs: pd.DataFrame) -> pd.DataFrame:
     return kept.assign(**columns)
 
 
-def order(runs: pd.DataFrame, column: str) -> pd.Series:
-    """Per seed: Kendall's tau of the label smoothing and a column of `summarized`, at fixed learning rate."""
-    return mean_over_blocks(
-        summarized(runs), ["learning_rate"], lambda group: seed_taus(group, "label_smoothing", column)
+SMOOTHING = Study(blocks=("learning_rate",), prepare=summarized)
+
+
+def order(column: str, named: str) -> Statistic:
+    """Return Kendall's tau of the label smoothing and a column of :func:`summarized`, at fixed learning rate."""
+    return SMOOTHING.kendall("label_smoothing", column).measured_in(f"Kendall's τ of smoothing and {named}")
+
+
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return full-batch runs of equal length: learning rate x smoothing x seed, measured along training."""
+    shape = {"activation": p.activation, "depth": p.depth} if p.model == "mlp" else {}
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        model=p.model,
+        width=p.width,
+        **shape,
+        batch_size=0,
+        microbatch=p.microbatch or None,
+        stop="updates",
+        max_updates=p.max_updates,
+        max_epochs=10_000,
+        track=("train_loss", "lambda_max", JACOBIAN),
+        track_every=p.track_every,
+        measures=("performance",),
     )
+    return grid(base, learning_rate=p.learning_rates, label_smoothing=p.smoothings, seed=p.seeds)
 
 
 CLAIM = Claim(
@@ -42,38 +70,35 @@ CLAIM = Claim(
     intervention="label smoothing",
     sentence="Label smoothing brings the targets closer together: the Jacobian grows less, and λ_max rises less.",
     source="MacDonald et al. 2023, section 5, Figure 1",
+    experiment=experiment,
     predictions=(
         Prediction(
             "sharpness",
             "The peak of λ_max along training falls with the label smoothing.",
-            lambda runs: order(runs, "peak_lambda_max"),
-            "Kendall's τ of smoothing and peak λ_max",
-            Rule(high=-0.5),
-            "less sharpening (Figure 1)",
+            order("peak_lambda_max", "peak λ_max"),
+            below(-0.5),
+            reported="less sharpening (Figure 1)",
         ),
         Prediction(
             "Jacobian norm",
             "The peak of the Jacobian norm falls with it.",
-            lambda runs: order(runs, f"peak_{JACOBIAN}"),
-            "Kendall's τ of smoothing and peak Jacobian norm",
-            Rule(high=-0.5),
-            "less growth (Figure 1)",
+            order(f"peak_{JACOBIAN}", "peak Jacobian norm"),
+            below(-0.5),
+            reported="less growth (Figure 1)",
         ),
         Prediction(
             "sharpness (equal accuracy)",
             "At equal training accuracy, λ_max falls with the label smoothing as well.",
-            lambda runs: order(runs, "lambda_max_at_accuracy"),
-            "Kendall's τ of smoothing and λ_max at 90 % training accuracy",
-            Rule(high=-0.5),
-            "not reported",
+            order("lambda_max_at_accuracy", "λ_max at 90 % training accuracy"),
+            below(-0.5),
+            reported="not reported",
         ),
         Prediction(
             "Jacobian norm (equal accuracy)",
             "And so does the Jacobian norm.",
-            lambda runs: order(runs, f"{JACOBIAN}_at_accuracy"),
-            "Kendall's τ of smoothing and Jacobian norm at 90 % training accuracy",
-            Rule(high=-0.5),
-            "not reported",
+            order(f"{JACOBIAN}_at_accuracy", "Jacobian norm at 90 % training accuracy"),
+            below(-0.5),
+            reported="not reported",
         ),
     ),
 )

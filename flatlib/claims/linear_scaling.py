@@ -4,52 +4,33 @@ Kaur, Cohen, Lipton 2022, section 3.2. Alpha is batch size / learning rate; with
 a larger batch.
 """
 
+import itertools
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 
-from flatlib.claims.contrasts import mean_over_blocks
-from flatlib.claims.prediction import Claim, Prediction, Rule
-from flatlib.claims.selection import complete_cells
+from flatlib.claims.prediction import Claim, Prediction, above, below, between
+from flatlib.claims.study import Statistic, Study
+from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.runs.records import trajectories
-from flatlib.stats import seed_slopes
-
-CELL = ["batch_size", "learning_rate"]
 
 
 def with_alpha(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with their ratio of batch size to learning rate as a column."""
+    """Add the ratio of batch size to learning rate as a column."""
     return runs.assign(alpha=(runs["batch_size"] / runs["learning_rate"]).round(6))
 
 
-def counted(runs: pd.DataFrame) -> pd.DataFrame:
-    """The complete settings, with their alpha."""
-    return with_alpha(complete_cells(runs, CELL))
-
-
-def sharpness_slope(runs: pd.DataFrame) -> pd.Series:
-    """Per seed: decades of lambda_max per decade of learning rate, at fixed alpha (mean over alphas)."""
-    return mean_over_blocks(
-        counted(runs), ["alpha"], lambda group: seed_slopes(group, "learning_rate", "lambda_max", logy=True)
-    )
-
-
-def accuracy_slope(runs: pd.DataFrame) -> pd.Series:
-    """Per seed: percentage points of test accuracy per decade of learning rate, at fixed alpha (mean over alphas)."""
-    return 100 * mean_over_blocks(
-        counted(runs), ["alpha"], lambda group: seed_slopes(group, "learning_rate", "test_accuracy")
-    )
-
-
-def accuracy_across(runs: pd.DataFrame) -> pd.Series:
-    """Per seed: percentage points of test accuracy per decade of learning rate / batch size, at fixed batch size (mean
-    over batch sizes). Without a slope here, equal accuracy at equal alpha says nothing about alpha."""
-    table = counted(runs).assign(noise=lambda table: 1 / table["alpha"])
-    return 100 * mean_over_blocks(table, ["batch_size"], lambda group: seed_slopes(group, "noise", "test_accuracy"))
+def with_noise(runs: pd.DataFrame) -> pd.DataFrame:
+    """Add alpha and its reciprocal, the learning rate per image."""
+    return with_alpha(runs).assign(noise=lambda table: 1 / table["alpha"])
 
 
 def tracked(runs: pd.DataFrame) -> pd.DataFrame:
-    """The points along the tracked runs, with the epoch and the alpha of each."""
+    """Return the points along the tracked runs, with the epoch and the alpha of each."""
     followed = with_alpha(runs[runs["trajectory"].map(bool)])
     if followed.empty:
         raise FlatlibError("no run was tracked")
@@ -58,10 +39,11 @@ def tracked(runs: pd.DataFrame) -> pd.DataFrame:
     return with_alpha(points).assign(epoch=points["update"] / per_epoch)
 
 
-def share_ordered(runs: pd.DataFrame) -> pd.Series:
-    """Per seed: at which share of the epochs, after the start, the largest learning rate of the tracked alpha is
-    flatter than the smallest. Epochs at which both runs were still under way count."""
-    points = tracked(runs)
+def share_ordered(points: pd.DataFrame) -> pd.Series:
+    """Return at which share of the epochs the largest learning rate is flatter than the smallest, per seed.
+
+    Epochs after the start count at which both runs were still in progress.
+    """
     points = points[points["update"] > 0]
     lowest, highest = points["learning_rate"].min(), points["learning_rate"].max()
     if lowest == highest:
@@ -69,6 +51,33 @@ def share_ordered(runs: pd.DataFrame) -> pd.Series:
     values = points.pivot_table(index=["seed", "epoch"], columns="learning_rate", values="lambda_max")
     both = values[[lowest, highest]].dropna()
     return (both[highest] < both[lowest]).astype(float).groupby("seed").mean().reindex(np.unique(points["seed"]))
+
+
+FIXED = Study(settings=("batch_size", "learning_rate"), blocks=("alpha",), prepare=with_noise)
+ACROSS = Study(settings=("batch_size", "learning_rate"), blocks=("batch_size",), prepare=with_noise)
+TRACKED = Study(prepare=tracked)
+
+
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs: ratio x batch size x seed; those of one ratio are also measured along training."""
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size,
+        model=p.model,
+        width=p.width,
+        max_epochs=p.max_epochs,
+        matched_loss=0.15,
+        tolerance=3e-4,
+        measures=("performance", "lambda_max", "gradient_norm", "weight_norm"),
+    )
+    runs = []
+    for alpha, size in itertools.product(p.alphas, p.batch_sizes):
+        config = replace(base, batch_size=size, learning_rate=size / alpha)
+        if alpha == p.tracked_alpha:
+            every = p.tracked_epochs * math.ceil(p.train_size / size)
+            config = replace(config, track=("train_loss", "lambda_max"), track_every=every)
+        runs += grid(config, seed=p.seeds)
+    return runs
 
 
 CLAIM = Claim(
@@ -79,38 +88,35 @@ CLAIM = Claim(
         "as both grow."
     ),
     source="Kaur, Cohen, Lipton 2022, section 3.2, Figures 4 and 5",
+    experiment=experiment,
     predictions=(
         Prediction(
             "sharpness (fixed ratio)",
             "At a fixed ratio, λ_max falls as the learning rate and the batch grow together.",
-            sharpness_slope,
-            "decades of λ_max per decade of learning rate",
-            Rule(high=-0.2),
-            "λ_max falls (Figure 4)",
+            FIXED.slope("learning_rate", "lambda_max", logy=True),
+            below(-0.2),
+            reported="λ_max falls (Figure 4)",
         ),
         Prediction(
             "accuracy (fixed ratio)",
             "At a fixed ratio, test accuracy changes by less than one point per decade.",
-            accuracy_slope,
-            "points of test accuracy per decade of learning rate",
-            Rule(low=-1, high=1),
-            "similar accuracies (Figure 4)",
+            FIXED.slope("learning_rate", "test_accuracy"),
+            between(-1, 1),
+            reported="similar accuracies (Figure 4)",
         ),
         Prediction(
             "accuracy (across ratios)",
             "Across ratios it does change: more learning rate per image is better.",
-            accuracy_across,
-            "points of test accuracy per decade of learning rate / batch size",
-            Rule(low=0),
-            "test accuracy depends on the ratio (Figure 4)",
+            ACROSS.slope("noise", "test_accuracy"),
+            above(0),
+            reported="test accuracy depends on the ratio (Figure 4)",
         ),
         Prediction(
             "along training",
             "The larger learning rate has the smaller λ_max at four fifths of the epochs or more.",
-            share_ordered,
-            "share of the epochs",
-            Rule(low=0.8),
-            "smallest for η = 0.025, largest for η = 0.005, throughout (Figure 5)",
+            Statistic(TRACKED, share_ordered, "share of the epochs"),
+            above(0.8),
+            reported="smallest for η = 0.025, largest for η = 0.005, throughout (Figure 5)",
         ),
     ),
 )

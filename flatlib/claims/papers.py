@@ -4,6 +4,38 @@ import pandas as pd
 
 from flatlib.errors import FlatlibError
 
+# Granziol 2020, Figures 1 and 2, by network and weight decay: test accuracy in percent, gap in points, lambda_max
+GRANZIOL2020_MNIST = {
+    "softmax_regression": {0.0: ("93.48", "", "12.26"), 1e-4: ("94", "", "14.17"), 5e-4: ("94.08", "", "15.84")},
+    "mlp": {0.0: ("94.4", ".48", ""), 1e-4: ("96.46", ".51", ""), 5e-4: ("96.7", ".04", "")},
+}
+(SOFTMAX_ACCURACY, _, SOFTMAX_SHARPNESS), (MLP_ACCURACY, MLP_GAP, _) = (
+    [", ".join(column) for column in zip(*decays.values(), strict=True)] for decays in GRANZIOL2020_MNIST.values()
+)
+TRAINING, CIFAR100, CIFAR10 = ("99.64", "99.81"), ("73.5", "75.8"), ("94.3", "95.1")  # percent, SGD and Adam
+FROBENIUS = ("1.43e-5", "1.55e-3")  # squared and divided by the number of parameters, SGD and Adam
+P_ACCURACY, P_SHARPNESS = ".48", ".64"  # of Bejan et al.'s Kolmogorov-Smirnov tests
+TAU_FASHION, TAU_CIFAR10 = ".5", ".3"  # Bejan et al., Figure 3
+VGG_CIFAR100 = f"validation {' / '.join(CIFAR100)} %, training {' / '.join(TRAINING)} %"
+VGG_CIFAR10 = f"validation {' / '.join(CIFAR10)} %, ‖H‖²/n {' / '.join(FROBENIUS)}"
+TAUS = f"Kendall's τ {TAU_FASHION} (FashionMNIST), {TAU_CIFAR10} (CIFAR-10)"
+
+# In the words of a verdict table
+GRANZIOL2020 = {
+    "λ_max": f"{SOFTMAX_SHARPNESS} for γ = 0, 1e-4, 5e-4 (Figure 1)",
+    "accuracy": f"{SOFTMAX_ACCURACY} % (Figure 1); {MLP_ACCURACY} % (Figure 2)",
+    "gap": f"{MLP_GAP} points (Figure 2)",
+    "λ_max, SGD and Adam": "10.1 against 387.8 (Figure 6)",
+    "Frobenius norm, SGD and Adam": f"normalised {' against '.join(FROBENIUS)} (Figure 7)",
+    "accuracy, SGD and Adam": f"{' against '.join(CIFAR100)} % (Figure 6), {' against '.join(CIFAR10)} % (Figure 7)",
+    "training accuracy, SGD and Adam": f"{' and '.join(TRAINING)} % (Figure 6)",
+}
+BEJAN2022 = {
+    "accuracy, adaptive or not": f"no difference found, p = {P_ACCURACY} (Bejan et al., Figure 4)",
+    "minimum sharpness, adaptive or not": f"no difference found, p = {P_SHARPNESS} (Bejan et al., Figure 4)",
+    "correlation": f"{TAU_FASHION} on FashionMNIST, {TAU_CIFAR10} on CIFAR-10 (Figure 3)",
+}
+
 REPORTED = {
     "Kaur et al. 2022, section 3.1": [
         ("Figure 1", "VGG-11, CIFAR-10, batch 100", "accuracy rises with the learning rate, λ_max falls"),
@@ -31,26 +63,26 @@ REPORTED = {
         ("Figures 10, 11", "both batch sizes", "BN is worse at small η and better at large η"),
     ],
     "Granziol 2020, section 4": [
-        ("Figure 1", "softmax regression, MNIST, γ = 0, 1e-4, 5e-4", "test accuracy 93.48, 94, 94.08 %"),
-        ("Figure 1", "the same", "λ_max 12.26, 14.17, 15.84"),
-        ("Figure 2", "MLP of 100 units, MNIST", "accuracy 94.4, 96.46, 96.7 %; gap .48, .51, .04 points"),
+        ("Figure 1", "softmax regression, MNIST, γ = 0, 1e-4, 5e-4", f"test accuracy {SOFTMAX_ACCURACY} %"),
+        ("Figure 1", "the same", f"λ_max {SOFTMAX_SHARPNESS}"),
+        ("Figure 2", "MLP of 100 units, MNIST", f"accuracy {MLP_ACCURACY} %; gap {MLP_GAP} points"),
         ("Figure 3", "All-CNN, CIFAR-100", "training 86.3, 87.9, 86.0 %; gap 32.4, 32.5, 31.1 points"),
         ("Figure 4", "PreResNet-164, CIFAR-100", "test accuracy 72.78, 75.56, 76.76 %"),
         ("Figure 5", "WideResNet-28x10, CIFAR-100", "validation accuracy 75.2, 79.5, 80.6 %"),
     ],
     "Granziol 2020, section 5": [
-        ("Figure 6", "VGG-16-BN, CIFAR-100, SGD / Adam", "validation 73.5 / 75.8 %, training 99.64 / 99.81 %"),
+        ("Figure 6", "VGG-16-BN, CIFAR-100, SGD / Adam", VGG_CIFAR100),
         ("Figure 6", "the same", "spectrum in [-1.43, 10.11] / [-62.2, 387.8]"),
-        ("Figure 7", "VGG-16-BN, CIFAR-10, SGD / Adam", "validation 94.3 / 95.1 %, ‖H‖²/n 1.43e-5 / 1.55e-3"),
+        ("Figure 7", "VGG-16-BN, CIFAR-10, SGD / Adam", VGG_CIFAR10),
     ],
     "Bejan et al. 2022, section III.D": [
-        ("Figure 4", "CIFAR-10, test accuracy, adaptive or not", "Kolmogorov-Smirnov p = .48"),
-        ("Figure 4", "the same, minimum sharpness", "Kolmogorov-Smirnov p = .64"),
+        ("Figure 4", "CIFAR-10, test accuracy, adaptive or not", f"Kolmogorov-Smirnov p = {P_ACCURACY}"),
+        ("Figure 4", "the same, minimum sharpness", f"Kolmogorov-Smirnov p = {P_SHARPNESS}"),
     ],
     "Bejan et al. 2022, sections III.B and III.C": [
         ("Figure 1", "FashionMNIST, CIFAR-10, six optimizers", "SAM better than the base optimizer everywhere"),
         ("Figure 2", "the same", "SAM's minimum sharpness significantly smaller everywhere"),
-        ("Figure 3", "minimum sharpness against the gap", "Kendall's τ .5 (FashionMNIST), .3 (CIFAR-10)"),
+        ("Figure 3", "minimum sharpness against the gap", TAUS),
     ],
     "MacDonald et al. 2023, section 6": [
         ("Figure 2", "ResNet-18, CIFAR-10, no weight decay", "sharpness vanishes, Jacobian norm and gap stay large"),
@@ -71,7 +103,7 @@ REPORTED = {
 
 
 def reported(source: str) -> pd.DataFrame:
-    """What one section reports: where, in which setting, what.
+    """Return what one section reports: where, in which setting, what.
 
     >>> list(reported("Cohen et al. 2021, section 3").columns)
     ['where', 'setting', 'reported']

@@ -2,23 +2,30 @@
 
 MacDonald et al. 2023, section 5, on the phenomenon of Cohen et al. 2021. All statistics read trajectories.
 Cross-entropy loses its curvature once the data are fitted, so windows end where the training loss first falls to
-`FITTED`.
+``FITTED``.
 """
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, Rule
+from flatlib.claims.prediction import Claim, Prediction, above, below, between
+from flatlib.claims.study import Statistic, Study
+from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
-from flatlib.stats import bootstrap_mean, kendall_tau, seed_slopes
+from flatlib.stats import format_mean, kendall_tau, seed_slopes
 
 FITTED = 0.3  # training loss, in nats, from which the collapse of the cross-entropy's curvature shows
 LINEAR = "softmax_regression"
 JACOBIAN = "softmax_jacobian_norm"  # the paper's choice: the softmaxed model, largest over the training samples
+NEVER = "never reached it"  # in a table, where no seed's run reached 2 / learning rate
 
 
 def main_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs of the main experiment: the widest range of learning rates belongs to one network."""
+    """Return the runs of the main experiment: the widest range of learning rates belongs to one network."""
     networks = runs.groupby(["model", "width"])["learning_rate"].nunique()
     if networks.empty:
         raise FlatlibError("no run is recorded")
@@ -27,45 +34,47 @@ def main_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def trajectory(run: pd.Series) -> pd.DataFrame:
-    """The tracked points of one run up to the first one at or below `FITTED` (all of them, if there is none)."""
+    """Return the tracked points of one run up to the first one at or below ``FITTED`` (else all)."""
     points = pd.DataFrame(run["trajectory"]).astype(float)
     fitted = np.flatnonzero(points["train_loss"] <= FITTED)
     return points.iloc[: fitted[0] + 1] if len(fitted) else points
 
 
 def crossing(points: pd.DataFrame, learning_rate: float) -> int | None:
-    """Position of the first point at or above 2 / learning rate; None if the run never gets there."""
+    """Return the position of the first point at or above 2 / learning rate; None if the run never gets there."""
     above = np.flatnonzero(points["lambda_max"] >= 2 / learning_rate)
     return int(above[0]) if len(above) else None
 
 
 def doublings(first: float, last: float) -> float:
-    """How many times `first` doubles to become `last`; NaN unless both are positive and finite."""
+    """Return how many times `first` doubles to become `last`; NaN unless both are positive and finite."""
     return float(np.log2(last / first)) if 0 < first < np.inf and 0 < last < np.inf else np.nan
 
 
 def rise(run: pd.Series) -> float:
-    """Doublings of lambda_max from initialisation to its peak."""
+    """Return the doublings of lambda_max from initialisation to its peak."""
     sharpness = trajectory(run)["lambda_max"]
     return doublings(sharpness.iloc[0], sharpness.max())
 
 
 def jacobian_growth(run: pd.Series) -> float:
-    """Doublings of the Jacobian norm from initialisation to the end of the window."""
+    """Return the doublings of the Jacobian norm from initialisation to the end of the window."""
     norms = trajectory(run)[JACOBIAN]
     return doublings(norms.iloc[0], norms.iloc[-1])
 
 
 def hover(run: pd.Series) -> float:
-    """Median of lambda_max x learning rate / 2 from the crossing of 2 / learning rate on; NaN without a crossing."""
+    """Return the median of lambda_max x learning rate / 2 from the crossing of 2 / learning rate on; NaN without."""
     points = trajectory(run)
     start = crossing(points, run["learning_rate"])
     return np.nan if start is None else float((points["lambda_max"][start:] * run["learning_rate"] / 2).median())
 
 
-def concordance(run: pd.Series) -> float:
-    """Kendall's tau of lambda_max and the Jacobian norm along the rise: from initialisation to the crossing of
-    2 / learning rate, or to the peak of lambda_max where it is never crossed."""
+def rise_together(run: pd.Series) -> float:
+    """Return Kendall's tau of lambda_max and the Jacobian norm along the rise.
+
+    It ends at the crossing of 2 / learning rate, or at the peak of lambda_max where it is never crossed.
+    """
     points = trajectory(run)
     end = crossing(points, run["learning_rate"])
     rising = points.iloc[: (int(points["lambda_max"].argmax()) if end is None else end) + 1]
@@ -73,16 +82,28 @@ def concordance(run: pd.Series) -> float:
     return kendall_tau(*both.to_numpy().T) if len(both) > 2 and (both.nunique() > 1).all() else np.nan
 
 
-def per_seed(runs: pd.DataFrame, statistic) -> pd.Series:
-    """The mean over a seed's runs of a number per run; diverged runs have no say, NaN runs are skipped."""
-    runs = runs[runs["status"] != "diverged"]
-    if runs.empty:
-        raise FlatlibError("no run of this kind is recorded")
-    return runs.apply(statistic, axis=1).groupby(runs["seed"]).mean()
+def linear(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of the linear model."""
+    return runs[runs["model"] == LINEAR]
+
+
+MAIN, LINEAR_MODEL = Study(prepare=main_runs), Study(prepare=linear)
+
+
+def mean_over_runs(study: Study, of_run: Callable[[pd.Series], float], unit: str) -> Statistic:
+    """Return the mean over a seed's runs of a number per run; diverged and NaN runs are excluded."""
+
+    def per_seed(runs: pd.DataFrame) -> pd.Series:
+        runs = runs[runs["status"] != "diverged"]
+        if runs.empty:
+            raise FlatlibError("no run of this kind is recorded")
+        return runs.apply(of_run, axis=1).groupby(runs["seed"]).mean()
+
+    return Statistic(study, per_seed, unit)
 
 
 def width_slope(runs: pd.DataFrame) -> pd.Series:
-    """Per seed: doublings of lambda_max gained or lost per decade of width, at the smallest learning rate."""
+    """Return each seed's doublings of lambda_max per decade of width, at the smallest learning rate."""
     kept = runs[(runs["model"] != LINEAR) & (runs["status"] != "diverged")]
     if kept["width"].nunique() < 2:
         raise FlatlibError("width: the prediction compares at least two")
@@ -91,33 +112,44 @@ def width_slope(runs: pd.DataFrame) -> pd.Series:
 
 
 def by_learning_rate(runs: pd.DataFrame) -> pd.DataFrame:
-    """The main experiment, one row per learning rate: where its edge is, and what each seed did on average."""
+    """Return one row per learning rate of the main experiment: its edge of stability, and the means over seeds."""
     kept = main_runs(runs[runs["status"] != "diverged"])
     seeds = kept.assign(rise=kept.apply(rise, axis=1), hover=kept.apply(hover, axis=1)).groupby("learning_rate")
     return pd.DataFrame(
         {
             "learning rate": list(seeds.groups),
             "2/η": [f"{2 / rate:g}" for rate in seeds.groups],
-            "doublings of λ_max": [over_seeds(found["rise"]) for _, found in seeds],
-            "λ_max η / 2 at the edge": [over_seeds(found["hover"]) for _, found in seeds],
+            "doublings of λ_max": [format_mean(found["rise"], NEVER) for _, found in seeds],
+            "λ_max η / 2 at the edge": [format_mean(found["hover"], NEVER) for _, found in seeds],
         }
     )
 
 
-def over_seeds(values: pd.Series) -> str:
-    """Mean and interval of one number per seed, as text."""
-    known = values.dropna()
-    return str(bootstrap_mean(known)) if len(known) else "never reached it"
-
-
-def linear(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs of the linear model."""
-    return runs[runs["model"] == LINEAR]
-
-
 def network(runs: pd.DataFrame) -> pd.Series:
-    """What to call each run's network in a figure: its width, or that it is linear."""
+    """Return what to call each run's network in a figure: its width, or that it is linear."""
     return ("width " + runs["width"].map("{:g}".format)).where(runs["model"] != LINEAR, "linear")
+
+
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return full-batch runs: learning rate x seed; further widths and a linear model at the smallest rate."""
+    common = dict(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        batch_size=0,
+        max_epochs=p.max_updates,
+        stop="train_loss",
+        stop_value=p.stop_loss,
+        check_every=10,
+        measures=("performance",),
+        track=("train_loss", "lambda_max", JACOBIAN),
+        track_time=p.time_step,
+    )
+    shape = {"activation": p.activation, "depth": p.depth} if p.model == "mlp" else {}
+    nonlinear = RunConfig(**common, **shape, model=p.model, width=p.width)
+    lowest = min(p.learning_rates)
+    main = grid(nonlinear, learning_rate=p.learning_rates, seed=p.seeds)
+    widths = [replace(run, width=width) for width in p.widths for run in main if run.learning_rate == lowest]
+    return main + widths + grid(RunConfig(**common, model=LINEAR), learning_rate=[lowest], seed=p.seeds)
 
 
 CLAIM = Claim(
@@ -128,62 +160,56 @@ CLAIM = Claim(
         "Jacobian grows along with it."
     ),
     source="MacDonald et al. 2023, section 5; Cohen et al. 2021, section 3",
+    experiment=experiment,
     predictions=(
         Prediction(
             "progressive sharpening",
             "λ_max at least doubles between initialisation and its peak.",
-            lambda runs: per_seed(main_runs(runs), rise),
-            "doublings of λ_max",
-            Rule(low=1),
-            "λ_max rises until 2/η (Cohen et al. 2021)",
+            mean_over_runs(MAIN, rise, "doublings of λ_max"),
+            above(1),
+            reported="λ_max rises until 2/η (Cohen et al. 2021)",
         ),
         Prediction(
             "edge of stability",
             "Having reached 2/η, λ_max stays close to it until the data are fitted.",
-            lambda runs: per_seed(main_runs(runs), hover),
-            "λ_max η / 2",
-            Rule(low=0.8, high=1.5),
-            "hovers at, or just above, 2/η (Cohen et al. 2021)",
+            mean_over_runs(MAIN, hover, "λ_max η / 2"),
+            between(0.8, 1.5),
+            reported="hovers at, or just above, 2/η (Cohen et al. 2021)",
         ),
         Prediction(
             "Jacobian growth",
             "The largest Jacobian norm over the training images grows.",
-            lambda runs: per_seed(main_runs(runs), jacobian_growth),
-            "doublings of the Jacobian norm",
-            Rule(low=0),
-            "grows from a low start (Figure 1)",
+            mean_over_runs(MAIN, jacobian_growth, "doublings of the Jacobian norm"),
+            above(0),
+            reported="grows from a low start (Figure 1)",
         ),
         Prediction(
             "together",
             "On the way to 2/η, λ_max and the Jacobian norm rise together.",
-            lambda runs: per_seed(main_runs(runs), concordance),
-            "Kendall's τ along a run",
-            Rule(low=0.3),
-            "sharpening coincides with Jacobian growth (section 5)",
+            mean_over_runs(MAIN, rise_together, "Kendall's τ along a run"),
+            above(0.3),
+            reported="sharpening coincides with Jacobian growth (section 5)",
         ),
         Prediction(
             "width",
             "A wider network sharpens less.",
-            width_slope,
-            "doublings of λ_max per decade of width",
-            Rule(high=0),
-            "wide networks sharpen less (section 5)",
+            Statistic(Study(), width_slope, "doublings of λ_max per decade of width"),
+            below(0),
+            reported="wide networks sharpen less (section 5)",
         ),
         Prediction(
             "sharpness (linear model)",
             "A linear model does not sharpen: λ_max rises by less than a quarter of a doubling.",
-            lambda runs: per_seed(linear(runs), rise),
-            "doublings of λ_max",
-            Rule(high=0.25),
-            "none at all (section 5)",
+            mean_over_runs(LINEAR_MODEL, rise, "doublings of λ_max"),
+            below(0.25),
+            reported="none at all (section 5)",
         ),
         Prediction(
             "Jacobian (linear model)",
             "The linear model's Jacobian norm grows all the same.",
-            lambda runs: per_seed(linear(runs), jacobian_growth),
-            "doublings of the Jacobian norm",
-            Rule(low=0),
-            "must grow (Theorem 5.1)",
+            mean_over_runs(LINEAR_MODEL, jacobian_growth, "doublings of the Jacobian norm"),
+            above(0),
+            reported="must grow (Theorem 5.1)",
         ),
     ),
 )

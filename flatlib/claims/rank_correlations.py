@@ -1,50 +1,38 @@
-"""Does it matter which sharpness was measured? Every measure of the same checkpoints against the same setting."""
+"""Every sharpness measure of the same runs against the same setting: does it matter which one was measured?"""
 
 from collections.abc import Iterable
 
 import pandas as pd
 
-from flatlib.claims.contrasts import mean_over_blocks, seed_taus
 from flatlib.claims.selection import complete_cells
-from flatlib.stats import bootstrap_mean
-
-UNKNOWN = "no seed has an answer"
+from flatlib.claims.study import Study
+from flatlib.stats import format_mean
 
 
 def trends(
     runs: pd.DataFrame, setting: str, measures: Iterable[str], *, held: Iterable[str] = (), by: str = "batch_size"
 ) -> pd.DataFrame:
-    """Kendall's tau of a setting with every measure: 1 where the measure rises with each step of the setting, -1 where
-    it falls. One row per measure and one column per value of `by`; the mean over seeds with its 95 % interval.
+    """Compute Kendall's tau of a setting with every measure, as a mean over seeds with its 95 % interval.
 
-    Only runs that share `by` and all of `held` are compared. A combination that lost a seed is left out as a whole; a
-    measure that is not defined for the network has no answer.
+    It is 1 where the measure rises with each step of the setting, -1 where it falls. A combination of ``by``, ``held``
+    and ``setting`` that lost a seed is excluded as a whole.
 
     Args:
-        runs: a table of runs.
-        setting: the column that is varied.
-        measures: columns to correlate with it.
-        held: columns that are equal among runs that are compared.
-        by: the column whose values are compared separately.
+        runs: A table of runs.
+        setting: The column that is varied.
+        measures: The columns to correlate with it.
+        held: Columns that runs share to be compared.
+        by: The column whose values are compared separately.
+
+    Returns:
+        One row per measure, one column of texts per value of ``by``.
     """
-    held = list(held)
-    kept = complete_cells(runs, [by, *held, setting])
+    study = Study(blocks=tuple(held))
+    kept = complete_cells(runs, [by, *study.blocks, setting])
     columns = {f"{by.replace('_', ' ')} {value:g}": of_value for value, of_value in kept.groupby(by)}
     rows = [
         {"measure": measure.replace("_", " ")}
-        | {name: mean_text(_taus(of_value, setting, measure, held)) for name, of_value in columns.items()}
+        | {name: format_mean(study.kendall(setting, measure)(of_value)) for name, of_value in columns.items()}
         for measure in measures
     ]
     return pd.DataFrame(rows)
-
-
-def mean_text(values: pd.Series) -> str:
-    """The mean over seeds with its interval, of the seeds that have one."""
-    known = values.dropna()
-    return str(bootstrap_mean(known)) if len(known) else UNKNOWN
-
-
-def _taus(runs: pd.DataFrame, setting: str, measure: str, held: list[str]) -> pd.Series:
-    if not held:
-        return seed_taus(runs, setting, measure)
-    return mean_over_blocks(runs, held, lambda group: seed_taus(group, setting, measure))

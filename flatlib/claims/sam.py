@@ -4,29 +4,33 @@ Kaur, Cohen, Lipton 2022, section 3.3. "Small" and "large" are the smallest and 
 is SAM's radius, 0 is plain SGD. Only runs at the same learning rate are compared.
 """
 
-import pandas as pd
+from types import SimpleNamespace
 
-from flatlib.claims.contrasts import mean_over_blocks, seed_differences, seed_taus
-from flatlib.claims.prediction import Claim, Prediction, Rule
-from flatlib.claims.selection import at_batch
+from flatlib.claims.prediction import Claim, Prediction, above, below
+from flatlib.claims.study import Study
+from flatlib.config import RunConfig, grid
 
-CELL = ["batch_size", "learning_rate", "sam_rho"]
+SAM = Study(settings=("batch_size", "learning_rate", "sam_rho"), blocks=("learning_rate",))
+SMALL, LARGE = SAM.at("small"), SAM.at("large")
+GAIN = ("test_accuracy", "sam_rho > 0", "sam_rho == 0")
+
+OTHER_SHARPNESS = ("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
 
 
-def sharpness_order(runs: pd.DataFrame, which: str) -> pd.Series:
-    """Per seed: Kendall's tau of rho and lambda_max (mean over learning rates); -1 if each larger rho is flatter."""
-    return mean_over_blocks(
-        at_batch(runs, which, CELL), ["learning_rate"], lambda group: seed_taus(group, "sam_rho", "lambda_max")
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs: batch size x learning rate x SAM's radius x seed, otherwise plain SGD to 99 % accuracy."""
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        model=p.model,
+        width=p.width,
+        max_epochs=p.max_epochs,
+        check_every=p.check_every or None,
+        matched_loss=0.15,
+        tolerance=3e-4,
+        measures=("performance", "lambda_max", *OTHER_SHARPNESS, "gradient_norm", "weight_norm"),
     )
-
-
-def gain(runs: pd.DataFrame, which: str) -> pd.Series:
-    """Per seed: points of test accuracy that SAM adds, as a mean over its radii and the learning rates."""
-    return 100 * mean_over_blocks(
-        at_batch(runs, which, CELL),
-        ["learning_rate"],
-        lambda group: seed_differences(group, "test_accuracy", group["sam_rho"] > 0, group["sam_rho"] == 0),
-    )
+    return grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, sam_rho=p.rhos, seed=p.seeds)
 
 
 CLAIM = Claim(
@@ -37,46 +41,42 @@ CLAIM = Claim(
         "batch is small."
     ),
     source="Kaur, Cohen, Lipton 2022, section 3.3, Figures 6 and 7",
+    experiment=experiment,
     predictions=(
         Prediction(
             "sharpness (small batch)",
             "At the small batch, λ_max falls with the radius ρ.",
-            lambda runs: sharpness_order(runs, "small"),
-            "Kendall's τ of ρ and λ_max",
-            Rule(high=-0.3),
-            "λ_max falls (Figures 6, 7)",
+            SMALL.kendall("sam_rho", "lambda_max"),
+            below(-0.3),
+            reported="λ_max falls (Figures 6, 7)",
         ),
         Prediction(
             "sharpness (large batch)",
             "At the large batch, λ_max falls with ρ as well.",
-            lambda runs: sharpness_order(runs, "large"),
-            "Kendall's τ of ρ and λ_max",
-            Rule(high=-0.3),
-            "λ_max falls (Figures 6, 7)",
+            LARGE.kendall("sam_rho", "lambda_max"),
+            below(-0.3),
+            reported="λ_max falls (Figures 6, 7)",
         ),
         Prediction(
             "accuracy (small batch)",
             "At the small batch, SAM improves the test accuracy.",
-            lambda runs: gain(runs, "small"),
-            "points of test accuracy",
-            Rule(low=0),
-            "accuracy rises with ρ (Figures 6, 7)",
+            SMALL.difference(*GAIN),
+            above(0),
+            reported="accuracy rises with ρ (Figures 6, 7)",
         ),
         Prediction(
             "accuracy (large batch)",
             "At the large batch it does not: by less than half a point.",
-            lambda runs: gain(runs, "large"),
-            "points of test accuracy",
-            Rule(high=0.5),
-            "accuracy falls slightly (Figure 6)",
+            LARGE.difference(*GAIN),
+            below(0.5),
+            reported="accuracy falls slightly (Figure 6)",
         ),
         Prediction(
             "contrast",
             "SAM helps more at the small batch than at the large one.",
-            lambda runs: gain(runs, "small") - gain(runs, "large"),
-            "points of test accuracy",
-            Rule(low=0),
-            "the benefit vanishes at the large batch (section 3.3)",
+            SMALL.difference(*GAIN) - LARGE.difference(*GAIN),
+            above(0),
+            reported="the benefit vanishes at the large batch (section 3.3)",
         ),
     ),
 )

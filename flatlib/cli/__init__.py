@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 
 from flatlib import __version__
-from flatlib.cli import chapters, jobs, measure, records
+from flatlib.cli import chapters, measure, records
 from flatlib.errors import FlatlibError
 
 
@@ -31,14 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The commands and their options."""
+    """Return the parser of all commands."""
     top = argparse.ArgumentParser(prog="flatlib", description="Sharpness and generalization, claim by claim.")
     top.add_argument("--version", action="version", version=f"flatlib {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for group in (chapters, jobs, measure, records):
+    for group in (chapters, measure, records):
         group.add(commands)
     return top
-
-
-if __name__ == "__main__":
-    sys.exit(main())

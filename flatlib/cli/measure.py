@@ -28,16 +28,13 @@ def add(commands: argparse._SubParsersAction) -> None:
     bench = commands.add_parser("bench", help="time this package against the libraries that measure the same")
     bench.add_argument(
         "what",
-        choices=["curvature", "exact", "traps", "training"],
+        choices=["curvature", "exact", "traps"],
         help="curvature: time and memory of the largest eigenvalue; exact: time of the exact trace and of Jacobian "
-        "norms; traps: answers where libraries go wrong; training: time of an epoch",
+        "norms; traps: values where libraries go wrong",
     )
     bench.add_argument("--cases", default="*", help="shell patterns of cases, with commas between them (default all)")
     bench.add_argument("--dataset", default="cifar10", help="images the networks are trained on (default cifar10)")
     bench.add_argument("--repeats", type=int, default=5, help="starts of each search, and timings (default 5)")
-    bench.add_argument("--images", type=int, default=2000, help="of an epoch of training (default 2000)")
-    bench.add_argument("--batch", type=int, default=100, help="images of a training step (default 100)")
-    bench.add_argument("--precision", default="float32", help="of training: float32 (default), tf32 or bfloat16")
     bench.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     bench.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
     bench.add_argument("--output", type=Path, help="JSON file to write")
@@ -97,7 +94,6 @@ def run_benchmark(options: argparse.Namespace) -> int:
         "curvature": benchmark_curvature,
         "exact": benchmark_exact,
         "traps": ask_about_traps,
-        "training": benchmark_training,
     }
     with current(resolve(options.device)):
         found = benchmarks[options.what](options)
@@ -138,12 +134,12 @@ def timed(benchmark: Callable[..., list[dict[str, Any]]], options: argparse.Name
     Each is written as soon as it is there, and what the output holds already is kept: a benchmark of hours that was
     interrupted goes on where it stopped, and one output can be filled case by case.
     """
-    from flatlib.bench.problems import chosen, problems
+    from flatlib.bench.problems import problems, select_names
     from flatlib.device import resolve
 
     settings = {name: getattr(options, name) for name in ("dataset", "repeats", "threads")}
     settings |= {"benchmark": options.what, "device": str(resolve(options.device))}
-    wanted, entries = chosen(options.cases), taken(options.output, settings)
+    wanted, entries = select_names(options.cases), taken(options.output, settings)
     missing = [name for name in wanted if name not in entries]
     if len(missing) < len(wanted):
         print(f"{options.output}: {len(wanted) - len(missing)} of {len(wanted)} cases are there", file=sys.stderr)
@@ -170,29 +166,15 @@ def taken(path: Path | None, settings: dict[str, Any]) -> dict[str, dict[str, An
     return entries
 
 
-def benchmark_training(options: argparse.Namespace) -> dict[str, Any]:
-    """An epoch of each network."""
-    from flatlib.bench.training import benchmark, chosen, report
-
-    for name in ("images", "batch"):
-        if getattr(options, name) < 1:
-            raise FlatlibError(f"--{name}: at least 1, got {getattr(options, name)}")
-    settings = {name: getattr(options, name) for name in ("dataset", "device", "images", "repeats")}
-    cases = chosen(options.cases, options.device)
-    entries = benchmark(cases, **settings, batch=options.batch, precision=options.precision)
-    print(report(entries).to_string(float_format="{:.3g}".format))
-    return where_taken(options) | settings | {"entries": entries}
-
-
 def ask_about_traps(options: argparse.Namespace) -> dict[str, Any]:
     """Every library on every trap."""
     import pandas as pd
     import torch
 
-    from flatlib.bench.failure_modes import answers
+    from flatlib.bench.failure_modes import evaluate_all
     from flatlib.runs.provenance import provenance
 
-    rows = answers()
+    rows = evaluate_all()
     table = pd.DataFrame(rows).set_index("trap")
     print(table.map(lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)[:28]).T.to_string())
     return {"provenance": provenance(torch.device("cpu")), "answers": rows}  # whatever the device: traps are small

@@ -13,9 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm import tqdm
 
-from flatlib._validation import one_of
 from flatlib.curvature.operators.empirical_risk import collect_batches
-from flatlib.errors import FlatlibError
+from flatlib.errors import FlatlibError, require_one_of
 from flatlib.measures import REGISTRY, Checkpoint, measure
 from flatlib.runs.provenance import provenance
 
@@ -87,7 +86,7 @@ def measured(names: Sequence[str], checkpoint: Checkpoint) -> pd.DataFrame:
     What a measure does not state is missing; a value that is not defined for the network is NaN.
     """
     for name in names:
-        one_of("--measures", name, MEASURABLE)
+        require_one_of("--measures", name, MEASURABLE)
     rows: dict[str, dict[str, Any]] = {}
     for name in tqdm(names, desc="measuring", leave=False):
         start = time.perf_counter()

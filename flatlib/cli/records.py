@@ -11,12 +11,12 @@ MAIN_MEASURES = ("updates", "train_loss", "test_accuracy", "lambda_max", "lambda
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    """The command and its actions."""
+    """Add the command and its actions."""
     record = commands.add_parser("records", help="show, merge or check records")
     actions = record.add_subparsers(required=True, metavar="ACTION")
     for name, command, text in (
         ("show", show_records, "print the runs of a record as a table"),
-        ("check", check_records, "read every line and say what is wrong"),
+        ("check", check_records, "read every line and report the first that is wrong"),
         ("merge", merge_records, "join records, or folders of them, made in several places"),
     ):
         action = actions.add_parser(name, help=text)
@@ -27,7 +27,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def show_records(options: argparse.Namespace) -> int:
-    """`flatlib records show`: settings that vary, status and main measures, one run a row."""
+    """Run `flatlib records show`: print settings that vary, status and main measures, one run a row."""
     from flatlib.config import RunConfig
     from flatlib.runs import records
 
@@ -41,7 +41,7 @@ def show_records(options: argparse.Namespace) -> int:
 
 
 def check_records(options: argparse.Namespace) -> int:
-    """`flatlib records check`: one line per record; the first bad line stops with its place."""
+    """Run `flatlib records check`: print one line per record; the first bad line is an error with its place."""
     from flatlib.runs import records
 
     for path in existing(options.paths):
@@ -54,34 +54,35 @@ def check_records(options: argparse.Namespace) -> int:
 
 
 def merge_records(options: argparse.Namespace) -> int:
-    """`flatlib records merge`: all runs of all records once; a contradiction is reported and nothing is written.
+    """Run `flatlib records merge`: write all runs of all records once, or nothing if two contradict each other.
 
     Of folders, every ``CHAPTER/PRESET.jsonl`` is merged into the one of the same name in the output folder, which keeps
-    the runs that it has.
+    its runs.
     """
     from flatlib.runs import records
-    from flatlib.runs.lock import locked_if_there
+    from flatlib.runs.lock import locked
 
     targets = (
-        in_folders(options.paths, options.output) if options.paths[0].is_dir() else {options.output: options.paths}
+        records_in(options.paths, options.output) if options.paths[0].is_dir() else {options.output: options.paths}
     )
     with contextlib.ExitStack() as stack:
         merged: dict[Path, records.Lines] = {}
         for target, paths in targets.items():
-            stack.enter_context(locked_if_there(target))
+            if target.is_file():
+                stack.enter_context(locked(target))
             lines = merged.setdefault(target, {})
             for path in existing(paths):
                 for line in records.read(path).values():
-                    records.add(lines, line, str(path))
+                    records.merge_line(lines, line, str(path))
         for target, lines in merged.items():
-            if lines or target == options.output:  # no published record is begun by a slot in which no run was finished
+            if lines or target == options.output:  # no empty record is published
                 records.write(target, lines.values())
             print(f"{target}: {len(lines)} runs from {len(targets[target])} records")
     return 0
 
 
-def in_folders(folders: Sequence[Path], output: Path) -> dict[Path, list[Path]]:
-    """For every record of these folders its place in `output`, and what is merged there; what is there comes first."""
+def records_in(folders: Sequence[Path], output: Path) -> dict[Path, list[Path]]:
+    """Return the records to merge by the record in `output` that they go to; the latter comes first if it is there."""
     from flatlib.runs import records
 
     targets: dict[Path, list[Path]] = {}
@@ -89,7 +90,7 @@ def in_folders(folders: Sequence[Path], output: Path) -> dict[Path, list[Path]]:
         if not folder.is_dir():
             raise FlatlibError(f"{folder}: no such folder; merge folders with folders and records with records")
         for chapter in sorted(path for path in folder.iterdir() if path.is_dir()):
-            for path in records.in_folder(chapter).values():
+            for path in records.list_records(chapter).values():
                 target = output / chapter.name / path.name
                 targets.setdefault(target, [target] if target.is_file() else []).append(path)
     if not targets:
@@ -98,7 +99,7 @@ def in_folders(folders: Sequence[Path], output: Path) -> dict[Path, list[Path]]:
 
 
 def existing(paths: Sequence[Path]) -> Sequence[Path]:
-    """`paths`, if each is a file."""
+    """Return the paths, if each is a file."""
     for path in paths:
         if not path.is_file():
             raise FlatlibError(f"{path}: no such record")

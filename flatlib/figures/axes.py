@@ -1,6 +1,9 @@
-"""What each column of a table is called, in which unit it is shown, and on which scale."""
+"""Label, unit and scale of each column of a table; the rows that can be drawn; a placeholder where there are none."""
 
-from typing import NamedTuple
+import functools
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple, ParamSpec
 
 import numpy as np
 import pandas as pd
@@ -9,11 +12,43 @@ from matplotlib.axis import XAxis, YAxis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from flatlib.errors import FlatlibError
-from flatlib.figures.nothing import EmptyPlot
+
+P = ParamSpec("P")  # of a figure function
+
+
+class EmptyPlot(FlatlibError):
+    """The table has no row to draw; the message says why."""
+
+
+def placeholder_if_empty(draw: Callable[P, None]) -> Callable[P, None]:
+    """Decorate a function with a parameter ``ax`` to write the message of an :class:`EmptyPlot` into these axes.
+
+    A page that is executed with unusual settings can then be read to its end.
+    """
+    signature = inspect.signature(draw)
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            draw(*args, **kwargs)
+        except EmptyPlot as reason:
+            ax = signature.bind(*args, **kwargs).arguments["ax"]
+            ax.set_axis_off()
+            ax.text(0.5, 0.5, str(reason), transform=ax.transAxes, ha="center", va="center", wrap=True)
+
+    return drawn
 
 
 class Column(NamedTuple):
-    """How a column is drawn: values times `multiplier`, on `scale`, labelled "name symbol (unit)"."""
+    """Style of a column's axis, which is labelled "name symbol (unit)".
+
+    Attributes:
+        name: in words.
+        symbol: in LaTeX.
+        unit: in which the values are shown.
+        scale: ``"linear"`` or ``"log"``.
+        multiplier: from the values of the table to the unit.
+    """
 
     name: str
     symbol: str = ""
@@ -23,15 +58,16 @@ class Column(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What is written at the axis.
+        """Label of the axis.
 
-        >>> COLUMNS["lambda_max"].label, AXIS["test_accuracy"].label
+        >>> COLUMNS["lambda_max"].label, COLUMNS["test_accuracy"].label
         ('Sharpness $\\\\lambda_{\\\\max}$', 'Test accuracy (%)')
         """
         return " ".join(filter(None, [self.name, self.symbol, f"({self.unit})" if self.unit else ""]))
 
 
-COLUMNS = {
+AT_LOSS = "_at_loss"  # ending of a measure taken where the training loss first reached `RunConfig.matched_loss`
+COLUMNS = {  # every column that can be drawn
     "learning_rate": Column("Learning rate", r"$\eta$", scale="log"),
     "batch_size": Column("Batch size", "$B$", scale="log"),
     "width": Column("Width", scale="log"),
@@ -77,16 +113,13 @@ COLUMNS = {
     "softmax_jacobian_norm": Column("Softmax Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
     "softmax_jacobian_norm_mean": Column("Mean softmax Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
 }
-"""Every column that is drawn, by name."""
-
-
-AT_LOSS = "_at_loss"
 
 
 def axis_of(column: str) -> Column:
-    """The `Column` of a column, or a `FlatlibError` that says where to add it.
+    """Return the :class:`Column` of a name; a measure at matched loss is drawn like the measure itself.
 
-    A measure at matched loss (`RunConfig.matched_loss`) is drawn like the measure itself.
+    Raises:
+        FlatlibError: a column that is not in :data:`COLUMNS`.
     """
     if column.endswith(AT_LOSS):
         axis = axis_of(column.removesuffix(AT_LOSS))
@@ -99,29 +132,34 @@ def axis_of(column: str) -> Column:
 
 
 def require_columns(table: pd.DataFrame, *names: str) -> None:
-    """Raise a `FlatlibError` that names the columns which the table lacks."""
+    """Raise a `FlatlibError` that names the columns missing from the table."""
     missing = [name for name in names if name not in table]
     if missing:
         raise FlatlibError(f"the table has no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
 
 
-def finite_rows(table: pd.DataFrame, x: str, y: str, *others: str) -> pd.DataFrame:
-    """The rows whose x and y are finite, x and y in the units of their axes.
-
-    Raises:
-        FlatlibError: a missing column, or (`EmptyPlot`) no row that is finite.
-    """
-    require_columns(table, x, y, *others)
-    scaled = {name: table[name].astype(float) * axis_of(name).multiplier for name in (x, y)}
-    rows = table.assign(**scaled)
-    rows = rows[np.isfinite(rows[[x, y]]).all(axis=1)]
+def drop_infinite(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Return the rows that are finite in all the columns, or raise an `EmptyPlot` if there are none."""
+    require_columns(table, *columns)
+    rows = table[np.isfinite(table[list(columns)].astype(float)).all(axis=1)]
     if rows.empty:
-        raise EmptyPlot(f"nothing to draw: none of the table's {len(table)} rows has a finite {x} and {y}")
+        raise EmptyPlot(f"nothing to draw: none of the table's {len(table)} rows has a finite {' and '.join(columns)}")
     return rows
 
 
+def finite_rows(table: pd.DataFrame, x: str, y: str, *others: str) -> pd.DataFrame:
+    """Return the rows with finite x and y, both in the units of their axes.
+
+    Raises:
+        FlatlibError: a missing column, or (`EmptyPlot`) no finite row.
+    """
+    require_columns(table, x, y, *others)
+    scaled = {name: table[name].astype(float) * axis_of(name).multiplier for name in (x, y)}
+    return drop_infinite(table.assign(**scaled), x, y)
+
+
 def drawable_runs(table: pd.DataFrame, x: str, y: str, *others: str) -> pd.DataFrame:
-    """`finite_rows`, without the runs that diverged: what was measured of them, if anything, is of no trained network."""
+    """Return `finite_rows` without diverged runs, whose measures are not those of a trained network."""
     rows = finite_rows(table, x, y, "status", *others)
     rows = rows[rows["status"] != "diverged"]
     if rows.empty:
@@ -130,30 +168,37 @@ def drawable_runs(table: pd.DataFrame, x: str, y: str, *others: str) -> pd.DataF
 
 
 def label_axes(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
-    """Label both axes and set their scales. A log axis falls back to linear when some value is not positive:
-    a figure may look unusual, but it never leaves out a run. A setting may be zero, which stands for "none".
+    """Label both axes and set their scales.
+
+    A log axis becomes linear if a value is not positive, so that every run is drawn. A setting x may be zero ("none").
     """
     ax.set(xlabel=axis_of(x).label, ylabel=axis_of(y).label)
-    for column, set_scale, axis in ((x, ax.set_xscale, ax.xaxis), (y, ax.set_yscale, ax.yaxis)):
-        values = rows[column]
-        if column == x and axis_of(x).scale == "log" and values.min() == 0 < values.max():
-            name_zero(ax, np.unique(values))
-            continue
-        logarithmic = axis_of(column).scale == "log" and (values > 0).all()
-        set_scale("log" if logarithmic else "linear")
-        if logarithmic:
-            format_log_ticks(axis, values.max() / values.min())
+    values = rows[x]
+    if axis_of(x).scale == "log" and values.min() == 0 < values.max():
+        _log_scale_with_zero(ax, np.unique(values))
+    else:
+        set_scale(ax.xaxis, x, values)
+    set_scale(ax.yaxis, y, rows[y])
+
+
+def set_scale(axis: XAxis | YAxis, column: str, values: pd.Series) -> None:
+    """Set the scale of the column, or a linear one if a value is not positive."""
+    logarithmic = axis_of(column).scale == "log" and bool((values > 0).all())
+    set_axis_scale = axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale
+    set_axis_scale("log" if logarithmic else "linear")
+    if logarithmic:
+        format_log_ticks(axis, values.max() / values.min())
 
 
 def format_log_ticks(axis: XAxis | YAxis, ratio: float) -> None:
-    """Plain numbers at 1, 2 and 5 of each decade, or at decades alone where the data span two or more of them."""
+    """Write plain numbers at 1, 2 and 5 of each decade, or at decades alone if the data span two or more (`ratio`)."""
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 100 else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
-def name_zero(ax: Axes, values: np.ndarray) -> None:
-    """A logarithmic x axis from the smallest positive value on, with a tick at each value, and zero left of it."""
+def _log_scale_with_zero(ax: Axes, values: np.ndarray) -> None:
+    """Set a log x axis from the smallest positive value on, with zero to its left and a tick at each value."""
     ax.set_xscale("symlog", linthresh=values[1], linscale=0.5)
     ax.set_xticks(values, [f"{value:g}" for value in values])
     ax.minorticks_off()

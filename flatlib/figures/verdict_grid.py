@@ -1,15 +1,16 @@
-"""Which predictions hold at which scale: one row per prediction, one column per scale."""
+"""Verdicts on predictions in a grid: one row per prediction, one column per scale."""
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from flatlib.figures.nothing import EmptyPlot, placeholder_if_empty
+from flatlib.figures.axes import EmptyPlot, placeholder_if_empty
 from flatlib.figures.style import GREEN, GREY, PURPLE
 
-MARKS = {
+MARKS: dict[str, dict[str, Any]] = {  # distinguished not by colour alone
     "supported": {"marker": "o", "color": GREEN},
     "contradicted": {"marker": "X", "color": PURPLE},
     "inconclusive": {"marker": "o", "color": GREY, "markerfacecolor": "none"},
@@ -18,7 +19,7 @@ MARKS = {
 
 @placeholder_if_empty
 def verdict_grid(judged: pd.DataFrame, ax: Axes, scales: Sequence[str]) -> None:
-    """Draw a mark for the verdict on each prediction at each scale; what was not tested there stays empty.
+    """Draw a mark for the verdict on each prediction at each scale; a place without a test stays empty.
 
     Args:
         judged: columns chapter (``01_lr_batch``), prediction, scale and verdict. Rows keep the order in which the
@@ -30,9 +31,9 @@ def verdict_grid(judged: pd.DataFrame, ax: Axes, scales: Sequence[str]) -> None:
     rows = list(dict.fromkeys(zip(judged["chapter"], judged["prediction"], strict=True)))
     heights = {row: len(rows) - 1 - i for i, row in enumerate(rows)}
     for verdict, mark in MARKS.items():
-        mine = judged[judged["verdict"] == verdict]
-        y = [heights[row] for row in zip(mine["chapter"], mine["prediction"], strict=True)]
-        x = [scales.index(scale) for scale in mine["scale"]]
+        found = judged[judged["verdict"] == verdict]
+        y = [heights[row] for row in zip(found["chapter"], found["prediction"], strict=True)]
+        x = [scales.index(scale) for scale in found["scale"]]
         ax.plot(x, y, linestyle="none", markersize=5, label=verdict, **mark)
     for above, below in itertools.pairwise(rows):
         if above[0] != below[0]:
@@ -40,6 +41,5 @@ def verdict_grid(judged: pd.DataFrame, ax: Axes, scales: Sequence[str]) -> None:
     ax.set_yticks(list(heights.values()), [f"{name}  {int(chapter.partition('_')[0])}" for chapter, name in rows])
     ax.set_xticks(range(len(scales)), scales, rotation=45, ha="left", rotation_mode="anchor")
     ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-    ax.set_xlim(-0.5, len(scales) - 0.5)
-    ax.set_ylim(-0.6, len(rows) - 0.4)
+    ax.set(xlim=(-0.5, len(scales) - 0.5), ylim=(-0.6, len(rows) - 0.4))
     ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.0), ncols=3, handletextpad=0.2, columnspacing=1.0)

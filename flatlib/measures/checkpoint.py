@@ -1,38 +1,38 @@
-"""A network at one moment, and what it is measured on."""
+"""A network at one moment of its training, and the examples it is measured on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from flatlib.config import RunConfig
 from flatlib.curvature import GaussNewtonOperator, HessianOperator
-from flatlib.curvature.operators.empirical_risk import Data as Examples
-from flatlib.curvature.operators.empirical_risk import Loss
-from flatlib.losses import SmoothedCrossEntropy
-from flatlib.training.data import Data
+from flatlib.curvature.operators.empirical_risk import Data, Loss
 
 Split = tuple[Tensor, Tensor]
 
 
 @dataclass(kw_only=True)
 class Checkpoint:
-    """A network at one moment of its training, and what it is measured on.
+    """A network at one moment of its training, and the examples it is measured on.
 
     Attributes:
-        model: the network, left as it is by every measure.
-        examples: what curvature is that of: (inputs, targets), or batches of such.
-        loss: a name or a callable, as for `HessianOperator`.
-        train, test: the two splits that loss and accuracy are taken on; None where they are not wanted.
-        validation: a third split, where a run keeps one to choose settings by.
-        after: makes the network after one more step of its training; None where there is no training.
-        batch_norm, engine, tolerance, seed: how the curvature is measured, see `flatlib.curvature`.
-        top_vector: the last top eigenvector found here. Along a trajectory the next search starts from it, which
-            saves products; a new checkpoint has none, so that a final value owes nothing to an earlier one.
+        model: The network. Every measure leaves it as it is.
+        examples: (inputs, targets) on which curvature is measured, or an iterable of batches.
+        loss: A name or a callable, as for `HessianOperator`.
+        train: Split on which training loss and accuracy are measured; None if they are not needed.
+        test: Split on which test loss and accuracy are measured; None if they are not needed.
+        validation: A third split, where a run keeps one to choose settings by.
+        after: Returns the network after one more training step; None without training.
+        batch_norm: Mode of batch norm, as for `HessianOperator`.
+        engine: Method of `top_eigenvalues`.
+        tolerance: Largest residual of an eigenvalue relative to it.
+        seed: Seed of probes and starting vectors.
+        top_vector: The last top eigenvector. Along a trajectory the next search starts from it, which saves products;
+            a new checkpoint has none, so that a final value does not depend on an earlier one.
     """
 
     model: nn.Module
-    examples: Examples
+    examples: Data
     loss: Loss = "cross_entropy"
     train: Split | None = None
     test: Split | None = None
@@ -45,38 +45,14 @@ class Checkpoint:
     top_vector: Tensor | None = None
 
     @property
-    def subject(self) -> tuple[nn.Module, Loss, Examples]:
-        """Model, loss and examples, which every measure of curvature or sharpness is of."""
+    def subject(self) -> tuple[nn.Module, Loss, Data]:
+        """Model, loss and examples, the first arguments of every measure of curvature or sharpness."""
         return self.model, self.loss, self.examples
 
     def hessian(self) -> HessianOperator:
-        """The Hessian of the loss over the measured examples."""
+        """Return the Hessian of the loss over the measured examples."""
         return HessianOperator(*self.subject, batch_norm=self.batch_norm)
 
     def gauss_newton(self) -> GaussNewtonOperator:
-        """The Gauss-Newton matrix of the loss over the measured examples."""
+        """Return the Gauss-Newton matrix of the loss over the measured examples."""
         return GaussNewtonOperator(*self.subject, batch_norm=self.batch_norm)
-
-
-def of_run(model: nn.Module, data: Data, config: RunConfig, after: Callable[[], nn.Module] | None = None) -> Checkpoint:
-    """The checkpoint of a training run, measured as its configuration says.
-
-    Args:
-        model: the network as it stands.
-        data: the images it trains on and is tested on, from `flatlib.training.data.load`.
-        config: its settings; `measure_size`, `batch_norm`, `engine`, `tolerance` and `seed` say how it is measured.
-        after: makes the network after one more step, for the measure `between_iterates`; None where there is none.
-    """
-    return Checkpoint(
-        model=model,
-        examples=data.measured(config.measure_size),
-        loss=SmoothedCrossEntropy(config.label_smoothing) if config.label_smoothing else "cross_entropy",
-        train=(data.x_train, data.y_train),
-        test=(data.x_test, data.y_test),
-        validation=data.validation,
-        after=after,
-        batch_norm=config.batch_norm,
-        engine=config.engine,
-        tolerance=config.tolerance,
-        seed=config.seed,
-    )

@@ -1,30 +1,33 @@
-"""Loss and accuracy of a network on the training and test images."""
+"""Evaluate loss and accuracy of a network on the training and test images."""
 
 import torch
 from torch import Tensor, nn
 
 from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.device import full_precision
 from flatlib.errors import FlatlibError
 from flatlib.losses import SmoothedCrossEntropy
 from flatlib.measures.checkpoint import Checkpoint, Split
-from flatlib.precision import full_precision
 
-Numbers = dict[str, float | None]
-"""Measures by name; None is a measure that has no value for the network."""
+Numbers = dict[str, float | None]  # measures by name; None where a measure is not defined for the network
 CHUNK = 1000  # images per forward pass when a whole split is evaluated
 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy") -> tuple[float, float]:
-    """Mean cross-entropy (nats) and accuracy over all of (x, y), in evaluation mode, summed in float64.
+    """Compute the mean cross-entropy and the accuracy over all of (x, y), in evaluation mode, summed in float64.
 
     Args:
-        model: maps (N, ...) to logits (N, C); it is left in the mode it was in.
-        x, y: inputs (N, ...) and classes (N,), on any device.
-        loss: what was trained on; where that smooths the labels (`SmoothedCrossEntropy`), the loss is of these.
+        model: Maps (N, ...) to logits (N, C); its mode is restored.
+        x: (N, ...) inputs, on any device.
+        y: (N,) classes, on any device.
+        loss: The training loss; if it smooths the labels (`SmoothedCrossEntropy`), the same smoothing applies here.
 
     Returns:
-        The loss and the accuracy, a share between 0 and 1.
+        The loss in nats, and the accuracy as a share between 0 and 1.
+
+    >>> evaluate(nn.Identity(), torch.eye(2), torch.tensor([0, 1]))[1]
+    1.0
     """
     smoothing = loss.smoothing if isinstance(loss, SmoothedCrossEntropy) else 0.0
     training = model.training
@@ -45,9 +48,9 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy
 
 
 def performance(checkpoint: Checkpoint) -> Numbers:
-    """Loss and accuracy on both splits; `generalization_gap` = train minus test accuracy (Bejan et al. 2022),
-    `loss_gap` = |train loss - test loss| (MacDonald et al. 2023, section 6). Loss and accuracy of the validation split
-    as well, where there is one."""
+    """Return loss and accuracy on both splits; `generalization_gap` = train minus test accuracy (Bejan et al. 2022),
+    `loss_gap` = |train loss - test loss| (MacDonald et al. 2023, section 6). Also loss and accuracy on the
+    validation split, where there is one."""
     train_loss, train_accuracy = evaluate(checkpoint.model, *_given(checkpoint.train, "train"), checkpoint.loss)
     test_loss, test_accuracy = evaluate(checkpoint.model, *_given(checkpoint.test, "test"), checkpoint.loss)
     numbers = {
@@ -65,12 +68,12 @@ def performance(checkpoint: Checkpoint) -> Numbers:
 
 
 def train_loss(checkpoint: Checkpoint) -> Numbers:
-    """Loss and accuracy on the training images alone: cheap enough for every point of a trajectory."""
+    """Return loss and accuracy on the training images alone: cheap enough for every point of a trajectory."""
     loss, accuracy = evaluate(checkpoint.model, *_given(checkpoint.train, "train"), checkpoint.loss)
     return {"train_loss": loss, "train_accuracy": accuracy}
 
 
 def _given(split: Split | None, name: str) -> Split:
     if split is None:
-        raise FlatlibError(f"this measure wants the {name} images: the checkpoint was made without them")
+        raise FlatlibError(f"this measure needs the {name} images; the checkpoint was made without them")
     return split

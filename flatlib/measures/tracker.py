@@ -1,4 +1,4 @@
-"""Following the curvature of a network while any loop trains it, with any optimizer."""
+"""Track the curvature of a network while any loop trains it, with any optimizer."""
 
 from collections.abc import Iterable
 
@@ -6,33 +6,43 @@ import pandas as pd
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from flatlib._validation import one_of
-from flatlib.config import MEASURES
-from flatlib.curvature import HessianOperator, adam_preconditioner, preconditioned_eigenvalue
+from flatlib.curvature import (
+    HessianOperator,
+    adam_preconditioner,
+    preconditioned_eigenvalue,
+    stability_threshold,
+)
 from flatlib.curvature.operators.empirical_risk import Data, Loss, collect_batches
-from flatlib.curvature.spectrum.preconditioned import stability_threshold
-from flatlib.measures import Checkpoint, Numbers, measure
+from flatlib.errors import require_one_of
+from flatlib.measures import REGISTRY, Checkpoint, Numbers, measure
 
 __all__ = ["Tracker"]
 
 
 class Tracker:
-    """Measures of a model at the moments when it is asked to look; training goes on as if it had not.
+    """Measure a model during training without affecting it.
 
-    Each search for the top eigenvalue starts from the last one's eigenvector plus a random part, which saves products.
+    Each search for the top eigenvalue starts from the previous eigenvector plus a random part, which saves products.
 
-    Parameters
-    ----------
-    model: the network that is being trained; it is left as it is.
-    loss, data: as for `HessianOperator`; the data are read once and kept.
-    optimizer: adds `stability_threshold`, where it is known, and for Adam and AdamW after their first step
-        `preconditioned_lambda_max` (Cohen et al. 2022).
-    measures: names in `flatlib.config.MEASURES`.
-    batch_norm, tolerance, seed: as for `HessianOperator` and `top_eigenvalues`.
+    Args:
+        model: The network that is being trained.
+        loss: A name or a callable, as for `HessianOperator`.
+        data: (inputs, targets) or an iterable of batches; read once and kept.
+        optimizer: Adds `stability_threshold`, where it is known, and for Adam and AdamW after their first step
+            `preconditioned_lambda_max` (Cohen et al. 2022).
+        measures: Names in `flatlib.measures.REGISTRY`.
+        batch_norm: Mode of batch norm, as for `HessianOperator`.
+        tolerance: Largest residual of an eigenvalue relative to it.
+        seed: Seed of probes and random parts.
 
-    Raises
-    ------
-    FlatlibError: for an unknown measure, and for whatever the measures refuse.
+    Raises:
+        FlatlibError: For an unknown measure, and for whatever the measures refuse.
+
+    >>> import torch
+    >>> model = nn.Linear(2, 2)
+    >>> tracker = Tracker(model, "cross_entropy", (torch.eye(2), torch.tensor([0, 1])))
+    >>> sorted(tracker.look(update=0))[:2]
+    ['lambda_max', 'lambda_max_converged']
     """
 
     def __init__(
@@ -49,7 +59,7 @@ class Tracker:
     ):
         self.measures = tuple(measures)
         for name in self.measures:
-            one_of("measures", name, MEASURES)
+            require_one_of("measures", name, REGISTRY)
         x, y, _ = collect_batches(data)
         self._checkpoint = Checkpoint(
             model=model,
@@ -65,7 +75,7 @@ class Tracker:
         self._points: list[Numbers] = []
 
     def look(self, update: int) -> Numbers:
-        """Measure now; `update` is the number of steps taken. The numbers are kept for `table` as well."""
+        """Measure after `update` training steps; return the numbers and keep them for `table`."""
         point: Numbers = {"update": update} | measure(self.measures, self._checkpoint)
         if self._optimizer is not None:
             point["stability_threshold"] = stability_threshold(self._optimizer)
@@ -75,7 +85,7 @@ class Tracker:
         return point
 
     def table(self) -> pd.DataFrame:
-        """One row for every look, in order; what was not measured at a look is missing there."""
+        """Return one row for each look, in order; numbers not measured at a look are missing there."""
         return pd.DataFrame(self._points)
 
     def _preconditioned(self) -> Numbers:

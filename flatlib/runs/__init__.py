@@ -1,1 +1,1 @@
-"""Run configurations and record them: from a `RunConfig` to one line of a record."""
+"""Sweeps and records: from a `RunConfig` to one line of a record."""

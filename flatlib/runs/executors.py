@@ -1,45 +1,83 @@
-"""Where the runs of a sweep happen: in this process, in several on this machine, or on a Dask cluster.
+"""Executors of a sweep: this process, worker processes on this machine, or the workers of a Dask cluster.
 
-Each yields every configuration with its outcome as it finishes, until a deadline. What is under way then is given up.
+Each yields every configuration with its outcome as it finishes, until a deadline, at which the others are cancelled.
 """
 
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from flatlib.config import RunConfig
+from tqdm import tqdm
+
+from flatlib.config import Execution, RunConfig
+from flatlib.device import keep_freed_memory
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
+from flatlib.runs.provenance import provenance
+from flatlib.runs.records import Line, finite
+from flatlib.training.train import train
 
-RunOne = Callable[[RunConfig, str, Path | None], Any]
-Outcome = tuple[RunConfig, Any | Exception]
-FOREVER = float("inf")
-CONNECT = 10.0
-"""Seconds to wait for a scheduler to answer."""
+RunOne = Callable[[RunConfig, str, Path | None], Any]  # of a configuration, a device and the data folder
+Outcome = tuple[RunConfig, Any]  # a configuration with its line, or with the exception that it ended in
+FOREVER = float("inf")  # the deadline of a sweep without a time limit
+CONNECT = 10.0  # seconds to wait for a scheduler to reply
+BROKEN = (
+    "a worker process ended before its run was done; in a script, call the sweep under "
+    '`if __name__ == "__main__":`; what has finished is recorded, run again to go on'
+)
 
 
-def outcomes(missing: list[RunConfig], execution: Execution, run_one: RunOne) -> Generator[Outcome, None, None]:
-    """Each configuration with what `run_one` returns, or with the error it raised, as they finish; closed before its
-    end, it gives up what is under way.
+def run_one(config: RunConfig, device: str, data: Path | None) -> Line:
+    """Train and measure one configuration, and return its line of the record."""
+    started = time.perf_counter()
+    trained = train(config, device=device, data=data)
+    about = provenance(trained.data.x_train.device) | {"data": trained.data.fingerprint}
+    return finite(
+        {
+            "run_id": config.run_id,
+            "config": config.to_json(),
+            "status": trained.status,
+            "measures": trained.measures,
+            "trajectory": trained.trajectory,
+            "provenance": about | {"seconds": round(time.perf_counter() - started, 2)},
+        }
+    )
 
-    run_one: (configuration, device, data folder) -> anything; it must be importable where it runs.
+
+def execute(
+    missing: list[RunConfig], execution: Execution, run_one: RunOne = run_one
+) -> Generator[Outcome, None, None]:
+    """Yield each configuration with its line, or the error that it ended in, as they finish.
+
+    Closed before its end, the generator cancels what is in progress.
+
+    Args:
+        missing: the configurations, first things first.
+        execution: where and how many at a time, and the time limit.
+        run_one: returns the line of a configuration; must be importable by the workers.
     """
     deadline = time.monotonic() + execution.time_limit if execution.time_limit else FOREVER
     if execution.scheduler is not None:
-        return on_cluster(missing, execution, run_one, deadline)
+        return on_cluster(missing, execution, execution.scheduler, run_one, deadline)
     if execution.workers > 1 or execution.time_limit:
         return in_processes(missing, execution, run_one, deadline)
     return in_this_process(missing, execution, run_one)
 
 
+def seconds_until(deadline: float) -> float | None:
+    """Return the seconds that are left, as a time-out."""
+    return None if deadline == FOREVER else max(0.0, deadline - time.monotonic())
+
+
 def in_this_process(missing: list[RunConfig], execution: Execution, run_one: RunOne) -> Generator[Outcome, None, None]:
-    """One after another."""
+    """Run one after another."""
     for config in missing:
         try:
             yield config, run_one(config, execution.device, execution.data)
@@ -48,92 +86,111 @@ def in_this_process(missing: list[RunConfig], execution: Execution, run_one: Run
 
 
 def in_processes(
-    missing: list[RunConfig], execution: Execution, run_one: RunOne, deadline: float = FOREVER
+    missing: list[RunConfig], execution: Execution, run_one: RunOne, deadline: float
 ) -> Generator[Outcome, None, None]:
-    """`execution.workers` at a time, each in a process of its own.
+    """Run `execution.workers` at a time, each in a process of its own.
 
     Processes, not threads: torch's settings are per process. Spawned, because a forked child of a process that has
     used CUDA or started threads may hang.
     """
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(execution.workers, len(missing)), context, initializer=exit_with_parent)
+    pool = ProcessPoolExecutor(min(execution.workers, len(missing)), context, initializer=prepare_worker)
     try:
         futures: dict[Future, RunConfig] = {
             pool.submit(run_one, config, execution.device, execution.data): config for config in missing
         }
-        left = None if deadline == FOREVER else max(0.0, deadline - time.monotonic())
-        for future in as_completed(futures, timeout=left):
-            yield futures[future], future.exception() or future.result()
-    except (TimeoutError, GeneratorExit):  # time is up, or nobody wants the rest
+        for future in as_completed(futures, timeout=seconds_until(deadline)):
+            error = future.exception()
+            if isinstance(error, BrokenProcessPool):
+                raise error
+            yield futures[future], error or future.result()
+    except BrokenProcessPool:
+        raise FlatlibError(BROKEN) from None
+    except (TimeoutError, GeneratorExit):  # time is up, or the sweep broke off
         terminate_workers(pool)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def prepare_worker() -> None:
+    """Set a worker process up before its first run."""
+    keep_freed_memory()
+    exit_with_parent()
+
+
 def exit_with_parent() -> None:
-    """A worker whose driver is gone, killed perhaps, would wait for work for ever."""
+    """End this process when its parent is gone, killed perhaps, instead of waiting for work for ever."""
+
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only workers call this"
 
     def watch() -> None:
-        multiprocessing.parent_process().join()
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def terminate_workers(pool: ProcessPoolExecutor) -> None:
-    """End what a pool's workers are doing: what they have finished is recorded, what is under way is lost."""
+    """End a pool's workers: what they have finished is recorded, what is in progress is lost."""
     pool.shutdown(wait=False, cancel_futures=True)
     for process in multiprocessing.active_children():
         process.terminate()
 
 
 def on_cluster(
-    missing: list[RunConfig], execution: Execution, run_one: RunOne, deadline: float = FOREVER
+    missing: list[RunConfig], execution: Execution, scheduler: str, run_one: RunOne, deadline: float
 ) -> Generator[Outcome, None, None]:
-    """On the workers of a Dask scheduler, each run again elsewhere if its worker dies.
+    """Run on the workers of a Dask scheduler, each run again elsewhere if its worker dies.
 
-    The driver alone writes: workers send their lines back. They need flatlib and the data folder.
+    Workers send their lines back and write nothing. They need flatlib and the data folder.
     """
+    client, futures = connect(scheduler), []
     try:
-        import distributed
-    except ImportError:
-        raise FlatlibError("scheduler: needs the package distributed (pip install distributed)") from None
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost scheduler is one line, not tracebacks
-    try:
-        client = distributed.Client(execution.scheduler, timeout=CONNECT, set_as_default=False)
-    except OSError as error:
-        raise FlatlibError(f"scheduler: nothing answers at {execution.scheduler} ({type(error).__name__})") from None
-    try:
-        _require_single_threads(client)
-        futures = client.map(
-            run_one,
-            missing,
-            [execution.device] * len(missing),
-            [execution.data] * len(missing),
-            key=[f"{config.run_id}-{time.time_ns()}" for config in missing],
-            pure=False,
-        )
+        check_workers(client, scheduler, deadline)
+        places = [execution.device] * len(missing), [execution.data] * len(missing)
+        keys = [f"{config.run_id}-{time.time_ns()}" for config in missing]
+        futures = client.map(run_one, missing, *places, key=keys, pure=False)
         configs = dict(zip((future.key for future in futures), missing, strict=True))
-        left = None if deadline == FOREVER else max(0.0, deadline - time.monotonic())
-        for future in distributed.as_completed(futures, loop=client.loop, timeout=left):
+        from distributed import as_completed
+
+        for future in as_completed(futures, loop=client.loop, timeout=seconds_until(deadline)):
             error = future.exception()
             yield configs[future.key], error if error is not None else future.result()
             future.release()
-    except GeneratorExit:  # nobody wants the rest
+    except GeneratorExit:  # the sweep broke off
         client.cancel(futures, force=True)
     except (CancelledError, OSError) as error:
-        if not isinstance(error, TimeoutError) or left is None:
+        if not isinstance(error, TimeoutError) or deadline == FOREVER:
             raise FlatlibError(
-                f"scheduler: the connection to {execution.scheduler} was lost; what has finished is recorded, run "
-                "again to go on"
+                f"scheduler: the connection to {scheduler} was lost; what has finished is recorded, run again to go on"
             ) from None
         client.cancel(futures, force=True)
     finally:
         client.close()
 
 
-def _require_single_threads(client: Any) -> None:
-    """Two runs in one process would share torch's settings and random state."""
+def connect(scheduler: str) -> Any:
+    """Return a client of the Dask scheduler at this address."""
+    try:
+        import distributed
+    except ImportError:
+        raise FlatlibError("scheduler: needs the package distributed (pip install distributed)") from None
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost scheduler is one line, not tracebacks
+    try:
+        return distributed.Client(scheduler, timeout=CONNECT, set_as_default=False)
+    except OSError as error:
+        raise FlatlibError(f"scheduler: no reply from {scheduler} ({type(error).__name__})") from None
+
+
+def check_workers(client: Any, scheduler: str, deadline: float) -> None:
+    """Wait for a worker, and refuse workers without flatlib or with threads: runs would train one after another."""
+    if not client.scheduler_info(n_workers=-1)["workers"]:
+        tqdm.write(f"flatlib: no worker at {scheduler} yet; waiting", file=sys.stderr)
+        client.wait_for_workers(1, timeout=seconds_until(deadline))
     for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
         if worker["nthreads"] > 1:
             raise FlatlibError(f"scheduler: the worker {address} has {worker['nthreads']} threads; start it with 1")
+    for address, about in client.get_versions(packages=["flatlib"])["workers"].items():
+        if about["packages"].get("flatlib") is None:
+            raise FlatlibError(f"scheduler: the worker {address} has no flatlib; install it there")

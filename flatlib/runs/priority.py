@@ -1,4 +1,4 @@
-"""Which missing run comes first: a figure wants every setting at a seed before it wants another seed."""
+"""Order of the missing runs: complete seeds first, because statistics pair the settings of a seed; failed runs last."""
 
 import json
 from collections import Counter
@@ -10,15 +10,16 @@ from flatlib.runs.records import failures
 
 
 def complete_seeds_first(missing: Iterable[RunConfig], last: Container[str] = ()) -> list[RunConfig]:
-    """`missing`, seed by seed, the seed that lacks the fewest runs first; otherwise in the order given.
+    """Return runs seed by seed, the seed that lacks the fewest runs first; otherwise in the order given.
 
-    Statistics pair the settings of a seed with each other, so a seed counts once it is whole. Many short slots finish
-    one seed after another this way, and what a slot began the next one ends. Results do not depend on the order.
+    Many short sweeps complete one seed after another this way. Results do not depend on the order.
 
-    put_off: run_ids that come after all others.
+    Args:
+        missing: the runs.
+        last: run_ids that come after all others.
 
     >>> from flatlib.config import grid
-    >>> [(c.learning_rate, c.seed) for c in whole_seeds_first(grid(RunConfig(), learning_rate=[1, 2], seed=[7, 8]))]
+    >>> [(c.learning_rate, c.seed) for c in complete_seeds_first(grid(RunConfig(), learning_rate=[1, 2], seed=[7, 8]))]
     [(1.0, 7), (2.0, 7), (1.0, 8), (2.0, 8)]
     """
     missing = list(missing)
@@ -28,10 +29,13 @@ def complete_seeds_first(missing: Iterable[RunConfig], last: Container[str] = ()
 
 
 def previously_failed(record: Path, time_limit: float | None) -> set[str]:
-    """The run_ids that failed before, or that were given up after at least as long as there is now, by what is written
-    down beside the record: begun first, they would take every slot from the runs that can be done.
+    """Return the run_ids that failed before, or were cancelled after at least as long as there is now.
 
-    time_limit: seconds there are now; None for no end.
+    Trained first, they would take the time of every sweep from the runs that can be done in it.
+
+    Args:
+        record: the record; failures are listed beside it.
+        time_limit: seconds there are now; None for no limit.
     """
     found = set()
     path = failures(record)
@@ -42,5 +46,5 @@ def previously_failed(record: Path, time_limit: float | None) -> set[str]:
             if seconds is None or (time_limit is not None and seconds >= time_limit):
                 found.add(line["run_id"])
         except (ValueError, KeyError, TypeError, AttributeError):
-            continue  # torn by a crash, or edited: it is no result, and only the order hangs on it
+            continue  # torn by a crash, or edited: it is no result, and only the order depends on it
     return found

@@ -1,4 +1,4 @@
-"""Where a result came from: versions, device and commit, written beside every run."""
+"""Provenance of a run: versions, device and commit, recorded with its result."""
 
 import functools
 import platform
@@ -13,7 +13,7 @@ import flatlib
 
 @functools.cache
 def commit() -> str | None:
-    """The commit of the checkout flatlib was imported from, with ``+`` when it holds changes; None outside one."""
+    """Return the commit of the checkout flatlib was imported from, with ``+`` if it has changes; None outside one."""
     git = ["git", "-C", str(Path(flatlib.__file__).parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
@@ -24,7 +24,7 @@ def commit() -> str | None:
 
 
 def provenance(device: torch.device) -> dict[str, str | None]:
-    """Versions, commit and device, as plain JSON values; nothing that names a person or a machine."""
+    """Return versions, commit and device, as plain JSON values; nothing that names a person or a machine."""
     return {
         "flatlib": flatlib.__version__,
         "commit": commit(),

@@ -1,4 +1,4 @@
-"""The record: an append-only file with one JSON line per run, durable line by line and never executed.
+"""Records: append-only files with one JSON line per run, durable line by line and never executed.
 
     {"run_id", "config": {...}, "status", "measures": {...}, "trajectory": {name: [...]}, "provenance": {...}}
 
@@ -15,34 +15,41 @@ import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import orjson
 import pandas as pd
 
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
-from flatlib.runs.recorded import recorded_run_id
 
-__all__ = ["RecordWarning", "append", "failures", "in_folder", "read", "table", "trajectories", "write"]
+__all__ = ["RecordWarning", "append", "failures", "list_records", "read", "table", "trajectories", "write"]
 
 FIELDS = ("run_id", "config", "status", "measures", "trajectory", "provenance")
-FAILURES = ".failures.jsonl"
+FAILURES = ".failures.jsonl"  # ending of the file beside a record that lists the runs which failed
 STATUSES = ("reached", "capped", "diverged")
-NUMBERS = frozenset((int, float, bool, type(None)))  # what JSON's numbers, truth values and null are read as
+NUMBERS = frozenset((int, float, bool, type(None)))  # types that JSON's numbers, truth values and null are read as
 Line = dict[str, Any]
 Lines = dict[str, Line]  # by run_id, in the order of the record
 
 
 class RecordWarning(UserWarning):
-    """Something in a record was set aside; the message says what and where."""
+    """A part of a record was ignored; the message names it and its place."""
+
+
+def decode(content: bytes) -> Any:
+    """Return the value of one line; raise a `ValueError` if it is not JSON."""
+    try:
+        return json.loads(content.decode(), parse_constant=int)  # NaN and Infinity are no integers, and no JSON
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def read(path: Path) -> Lines:
-    """All lines of the record at `path` by run_id; an absent file is an empty record.
+    """Return all lines of a record by run_id; an absent file is an empty record.
 
     Raises:
-        FlatlibError: if a line is not JSON, is not a run of this version's fields, or contradicts another one.
+        FlatlibError: if the file cannot be read, or a line is not JSON, has not this version's fields, or contradicts
+            another one.
     """
     lines: Lines = {}
     try:
@@ -51,34 +58,34 @@ def read(path: Path) -> Lines:
         raise FlatlibError(f"{path}: cannot be read ({error.strerror})") from None
     *complete, tail = text.split(b"\n")
     for number, content in enumerate(complete, start=1):
-        add(lines, parse(content, f"{path}, line {number}"), f"{path}, line {number}")
-    if torn(tail):
+        merge_line(lines, parse(content, f"{path}, line {number}"), f"{path}, line {number}")
+    if is_torn(tail):
         warnings.warn(f"{path}: the last line is torn and was dropped", RecordWarning, stacklevel=2)
     elif tail:
-        add(lines, parse(tail, f"{path}, last line"), f"{path}, last line")
+        merge_line(lines, parse(tail, f"{path}, last line"), f"{path}, last line")
     return lines
 
 
-def torn(tail: bytes) -> bool:
-    """Whether what follows the last newline is a part of a line; a whole one is worth keeping."""
+def is_torn(tail: bytes) -> bool:
+    """Return whether the text after the last newline is a part of a line; a whole line is kept."""
     try:
-        return bool(tail) and not orjson.loads(tail)
+        return bool(tail) and not decode(tail)
     except ValueError:
         return True
 
 
-def add(lines: Lines, line: Line, where: str) -> None:
+def merge_line(lines: Lines, line: Line, where: str) -> None:
     """Add one line to `lines`; the same run twice must agree, or the record cannot be trusted."""
     known = lines.setdefault(line["run_id"], line)
-    difference = known is not line and disagreement(known, line)
-    if difference:
-        raise FlatlibError(f"{where}: run {line['run_id']} is recorded twice with different results ({difference})")
+    unequal = known is not line and difference(known, line)
+    if unequal:
+        raise FlatlibError(f"{where}: run {line['run_id']} is recorded twice with different results ({unequal})")
 
 
 def parse(content: bytes, where: str) -> Line:
-    """One line of a record, validated against `RunConfig` and its own run_id."""
+    """Return one line of a record, validated against `RunConfig` and its own run_id."""
     try:
-        line = orjson.loads(content)  # three times as fast as json
+        line = decode(content)
     except ValueError:
         raise FlatlibError(f"{where}: not JSON") from None
     if not isinstance(line, dict) or set(line) != set(FIELDS):
@@ -89,7 +96,7 @@ def parse(content: bytes, where: str) -> Line:
     if not all(isinstance(line[name], dict) for name in ("config", "measures", "trajectory", "provenance")):
         raise FlatlibError(f"{where}: config, measures, trajectory and provenance must be objects")
     try:
-        run_id = recorded_run_id(line["config"])
+        run_id = RunConfig.from_json(line["config"]).run_id
     except FlatlibError as error:
         raise FlatlibError(f"{where}: {error} (written by another version of flatlib?)") from None
     if run_id != line["run_id"]:
@@ -99,7 +106,7 @@ def parse(content: bytes, where: str) -> Line:
 
 
 def check_numbers(line: Line, where: str) -> None:
-    """Measures are numbers (or null), trajectories lists of them, all as long as each other."""
+    """Check that measures are numbers or null, and trajectories lists of them, all of one length."""
     for name, value in line["measures"].items():
         if type(value) not in NUMBERS:
             raise FlatlibError(f"{where}: measure {name} is not a number")
@@ -110,8 +117,8 @@ def check_numbers(line: Line, where: str) -> None:
         raise FlatlibError(f"{where}: the trajectory holds something that is not a number")
 
 
-def disagreement(one: Line, other: Line) -> str:
-    """What two lines of one run disagree on, besides where and when they were made; empty if nothing."""
+def difference(one: Line, other: Line) -> str:
+    """Return the first difference of two lines of one run, their provenance aside; empty if there is none."""
     if one["status"] != other["status"]:
         return f"status {one['status']} and {other['status']}"
     for name in sorted(set(one["measures"]) | set(other["measures"])):
@@ -122,7 +129,7 @@ def disagreement(one: Line, other: Line) -> str:
 
 
 def check_writable(path: Path) -> None:
-    """Raise before anything is trained rather than after, if `path` cannot be appended to."""
+    """Raise a `FlatlibError`, before anything is trained rather than after, if `path` cannot be appended to."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open("ab").close()
@@ -130,20 +137,16 @@ def check_writable(path: Path) -> None:
         raise FlatlibError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def append(path: Path, line: Line) -> None:
+def append(path: Path, line: dict[str, Any]) -> None:
     """Add one finished run, flushed and synced before this returns; a torn tail left by a crash is cut off first.
 
     Args:
-        path: the record; it is made, with its folder, if it is not there.
-        line: as `flatlib.runs.sweep.run_one` makes it; what is not finite is written as null.
+        path: the record; it is created, with its folder, if it is absent.
+        line: as `flatlib.runs.executors.run_one` returns it; a number that is not finite is written as null.
 
     Raises:
         FlatlibError: if the file cannot be written.
     """
-    _append(path, line)
-
-
-def _append(path: Path, line: Line) -> None:
     content = json.dumps(finite(line), separators=(",", ":"), allow_nan=False).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,35 +160,34 @@ def _append(path: Path, line: Line) -> None:
 
 
 def failures(path: Path) -> Path:
-    """Where the runs that failed are written down, beside the record `path`: no results, and they are tried again."""
+    """Return the file beside the record `path` that lists the runs which failed; these are tried again."""
     return path.with_suffix(FAILURES)
 
 
-def in_folder(folder: Path) -> dict[str, Path]:
-    """The records of a chapter's folder by preset, without the failed runs written down beside them."""
+def list_records(folder: Path) -> dict[str, Path]:
+    """Return the records in a chapter's folder by preset, without the lists of failed runs beside them."""
     found = {path.stem: path for path in folder.glob("*.jsonl") if not path.name.endswith(FAILURES)}
     return dict(sorted(found.items()))
 
 
-def append_failure(path: Path, config: RunConfig, error: str, **more: float) -> None:
-    """Write down that a run of this record was not finished, and why; ``seconds``, after how long it was given up."""
-    line = {"run_id": config.run_id, "config": config.to_json(), "error": error} | more
-    _append(failures(path), line)
+def append_failure(path: Path, config: RunConfig, error: str, **more: float | None) -> None:
+    """List a run of this record as failed, with its error; ``seconds``, the time after which it was cancelled."""
+    append(failures(path), {"run_id": config.run_id, "config": config.to_json(), "error": error} | more)
 
 
-def repair_tail(file: Any) -> None:
+def repair_tail(file: BinaryIO) -> None:
     """End `file` (open for reading and appending) with a whole line: finish the last one, or drop it if it is torn."""
     file.seek(0)
     text = file.read()
     tail = text.rpartition(b"\n")[2]
-    if torn(tail):
+    if is_torn(tail):
         file.truncate(len(text) - len(tail))
     elif tail:
         file.write(b"\n")
 
 
 def write(path: Path, lines: Iterable[Line]) -> None:
-    """Replace the record at `path` by these `lines`: written beside it first, so that it is never half there.
+    """Replace a record: the lines are written beside it first, so that it is never half there.
 
     Raises:
         FlatlibError: if the file cannot be written.
@@ -206,7 +208,7 @@ def write(path: Path, lines: Iterable[Line]) -> None:
 
 
 def finite(value: Any) -> Any:
-    """`value` with every float that JSON has no word for (nan, inf) replaced by null."""
+    """Return `value` with every float that JSON does not have (nan, inf) replaced by null."""
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -215,9 +217,11 @@ def finite(value: Any) -> Any:
 
 
 def table(lines: Iterable[Line]) -> pd.DataFrame:
-    """One row for each of the `lines`: run_id, status, the configuration's fields, the measures, ``data`` (the
-    fingerprint of the images) and ``trajectory`` (its lists, see `trajectories`). A measure that a run does not have
-    is NaN, a field that is younger than the record has its default, a list of names is joined by ``+``."""
+    """Return one row for each line: run_id, status, settings, measures, data (fingerprint of the images), trajectory.
+
+    A measure that a run does not have is NaN, a field that is younger than the record has its default, a list of names
+    is joined by ``+``. The cells of ``trajectory`` are dictionaries of lists (see `trajectories`).
+    """
     lines, defaults = list(lines), RunConfig().to_json()
     if not lines:
         return pd.DataFrame(columns=["run_id", "status", "data", *defaults])
@@ -225,7 +229,7 @@ def table(lines: Iterable[Line]) -> pd.DataFrame:
     measures = dict.fromkeys(itertools.chain.from_iterable(line["measures"] for line in lines), math.nan)
     blank = dict.fromkeys(("run_id", "status", "data")) | settings | measures | {"trajectory": None}
     row = operator.itemgetter(*blank)
-    # A run at a time, as they lie in memory, then turned: pandas takes columns far faster than rows.
+    # Collected run by run and then transposed: pandas is far faster with columns than with rows.
     rows = [
         row(blank | line["config"] | line["measures"] | line | {"data": line["provenance"].get("data")})
         for line in lines
@@ -236,7 +240,7 @@ def table(lines: Iterable[Line]) -> pd.DataFrame:
 
 
 def trajectories(runs: pd.DataFrame) -> pd.DataFrame:
-    """The trajectories of a table of runs, one row per run and tracked update, with the run's settings beside it."""
+    """Return the trajectories of a table of runs, a row for each run and tracked update, with the run's settings."""
     long = []
     for _, run in runs.iterrows():
         points = pd.DataFrame(run["trajectory"])

@@ -1,11 +1,12 @@
-"""From configurations to records: what is recorded is skipped, the rest is trained, and every finished run is kept.
+"""Sweeps: recorded runs are skipped, missing ones are trained, and every finished one is appended to the record.
 
-Only the driver writes. A worker sends its line back when a run is done; the driver appends it before anything else
-happens, so that an interrupt costs the runs that were under way and no more.
+Only the process that calls `run` writes. It appends the line of a finished run before anything else happens, so that
+an interrupt costs the runs in progress and no more.
 """
 
 import contextlib
-import time
+import multiprocessing
+import sys
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
@@ -13,18 +14,14 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from flatlib.config import RunConfig
+from flatlib.config import Execution, RunConfig
 from flatlib.device import resolve
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
 from flatlib.runs import records
-from flatlib.runs.executors import outcomes
+from flatlib.runs.executors import RunOne, execute, run_one
 from flatlib.runs.lock import locked
 from flatlib.runs.priority import complete_seeds_first, previously_failed
-from flatlib.runs.provenance import provenance
-from flatlib.runs.records import Line
 from flatlib.training.data import load
-from flatlib.training.train import train
 
 __all__ = ["run"]
 
@@ -35,23 +32,28 @@ def run(
     execution: Execution | None = None,
     *,
     known: Sequence[Path] = (),
+    run_one: RunOne = run_one,
 ) -> pd.DataFrame:
-    """Train every configuration that is not recorded yet; the table of all of them, in the order given.
+    """Train every configuration that is not recorded yet, and return the table of all of them, in the order given.
 
-    They are trained a whole seed at a time, the one nearest to complete first, so that what is recorded when time is up
-    makes as many complete seeds as it can. What failed before, or had as much time as there is now and was not done,
-    comes last (`flatlib.runs.priority`).
+    They are trained a whole seed at a time, the one nearest to complete first, so that a time limit leaves as many
+    complete seeds as possible. A run that failed before, or was not done within as much time as there is now, comes
+    last (`flatlib.runs.priority`). A script that uses several workers or a time limit calls this under
+    ``if __name__ == "__main__":``, because worker processes import it.
 
     Args:
-        configs: what to train; a configuration that is listed twice is trained once.
-        record: the file to read and to append to. It is written only if there is something to train.
-        execution: where, how wide and for how long; by default here, one at a time.
-        known: further records to read, and only to read (the published ones).
+        configs: the runs; a configuration that is listed twice is trained once.
+        record: the file to read and to append to. It is written only if a run is missing.
+        execution: where, how many at a time and for how long; by default here, one at a time.
+        known: further records, which are only read (such as the published ones).
+        run_one: trains a configuration and returns its line; workers must be able to import it.
 
     Raises:
-        FlatlibError: bad input, a record that another process is writing to, runs that failed (each with its error in
-            `records.failures`), or a time limit that came first; whatever had finished by then is in the record.
+        FlatlibError: for bad input, a record that another process is writing to, runs that failed (their errors are
+            in `records.failures`), and a time limit that came first; every run that has finished is in the record.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports an unguarded script
+        sys.exit(1)  # quietly: `execute` reports it, once
     execution = execution or Execution()
     record = Path(record)
     wanted = {config.run_id: config for config in configs}
@@ -61,20 +63,21 @@ def run(
     if len(lines) < len(wanted):
         resolve(execution.device)
         first = next(config for run_id, config in wanted.items() if run_id not in lines)
-        load(first, resolve("cpu"), execution.data)  # an absent data set is one clear error, before any worker starts
+        load(first, resolve("cpu"), execution.data)  # a missing data set is one clear error, before any worker starts
         with locked(record):
-            lines = recorded([record], wanted) | lines  # whoever had the record until now may have added to it
+            records.check_writable(record)
+            lines = recorded([record], wanted) | lines  # another process may have added to it until now
             missing = complete_seeds_first(
                 (config for run_id, config in wanted.items() if run_id not in lines),
                 last=previously_failed(record, execution.time_limit),
             )
             if missing:
-                lines |= train_missing(missing, len(wanted), record, execution)
+                lines |= train_missing(missing, len(wanted), record, execution, run_one)
     return records.table(lines[run_id] for run_id in wanted)
 
 
 def recorded(paths: Iterable[Path], wanted: Container[str]) -> records.Lines:
-    """The lines with the wanted run_ids; where several records have one, that of the first."""
+    """Return the lines with the wanted run_ids; where several records have one, that of the first."""
     lines: records.Lines = {}
     for path in paths:
         for run_id, line in records.read(path).items():
@@ -83,18 +86,20 @@ def recorded(paths: Iterable[Path], wanted: Container[str]) -> records.Lines:
     return lines
 
 
-def train_missing(missing: list[RunConfig], total: int, record: Path, execution: Execution) -> records.Lines:
-    """Train `missing`, append each line as it comes, show progress, and report failures once all are through."""
+def train_missing(
+    missing: list[RunConfig], total: int, record: Path, execution: Execution, run_one: RunOne
+) -> records.Lines:
+    """Train `missing`, append each line as it comes, show progress, and report failures at the end."""
     done: records.Lines = {}
     failures: dict[str, str] = {}
-    stream = outcomes(missing, execution, run_one)
+    stream = execute(missing, execution, run_one)
     bar = tqdm(
         total=total,
         initial=total - len(missing),
         desc=f"{record.parent.name} {record.stem}",
         unit="run",
         disable=not execution.progress,
-        bar_format="{desc}: {n_fmt} of {total_fmt} runs done{postfix} |{bar:24}| {elapsed} spent, {remaining} to go",
+        bar_format="{desc}: {n_fmt} of {total_fmt} runs done{postfix} |{bar:24}| {elapsed} elapsed, {remaining} to go",
     )
     with contextlib.closing(stream), bar:
         bar.set_postfix_str(f"{len(missing)} left")
@@ -118,26 +123,10 @@ def train_missing(missing: list[RunConfig], total: int, record: Path, execution:
         first = ": ".join(next(iter(failures.items())))
         raise FlatlibError(f"{len(failures)} of {len(missing)} runs failed (the others are recorded); {first}")
     if len(done) < len(missing):
+        assert execution.time_limit is not None, "only a time limit ends a sweep early without an error"
         longer = f" ({len(too_long)} had all of it, and come last from now on)" if too_long else ""
         raise FlatlibError(
             f"the time limit of {round(execution.time_limit, 1):g} s is over: {total - len(missing) + len(done)} of "
             f"{total} runs are recorded{longer}; the same command goes on from there"
         )
     return done
-
-
-def run_one(config: RunConfig, device: str, data: Path | None) -> Line:
-    """Train and measure one configuration; its line of the record."""
-    started = time.perf_counter()
-    trained = train(config, device=device, data=data)
-    about = provenance(trained.data.x_train.device) | {"data": trained.data.fingerprint}
-    return records.finite(
-        {
-            "run_id": config.run_id,
-            "config": config.to_json(),
-            "status": trained.status,
-            "measures": trained.measures,
-            "trajectory": trained.trajectory,
-            "provenance": about | {"seconds": round(time.perf_counter() - started, 2)},
-        }
-    )

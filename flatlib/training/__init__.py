@@ -1,1 +1,1 @@
-"""Train a network: from a `RunConfig` to its weights."""
+"""Training: from a `RunConfig` to the weights of a network."""

@@ -1,4 +1,4 @@
-"""Images and labels changed at random, batch by batch, on the device they are on."""
+"""Random flips, shifts and mixtures of a batch of images, on their device."""
 
 import torch
 import torch.nn.functional as F
@@ -6,17 +6,20 @@ from torch import Tensor
 
 from flatlib.config import RunConfig
 
-PADDING = 4
-"""Pixels of shift at most, on 32 x 32 images the usual choice (He et al. 2016, section 4.2)."""
+PADDING = 4  # largest shift in pixels, the usual choice on 32 x 32 images (He et al. 2016, section 4.2)
 
 
 def augmented(
     x: Tensor, y: Tensor, classes: int, config: RunConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """One batch as the configuration trains on it: flipped, shifted, mixed.
+    """Return one batch with the augmentation and mixup of the configuration.
 
-    x: (N, C, H, W). y: classes (N,). generator: on the CPU, so that every device draws the same; no step waits until a
-        GPU has what was drawn.
+    Args:
+        x: Images (N, C, H, W).
+        y: Classes (N,).
+        classes: Number of classes.
+        config: Settings.
+        generator: Generator on the CPU, so that every device draws the same.
     """
     if "flip" in config.augmentation:
         x = flipped(x, generator)
@@ -28,13 +31,13 @@ def augmented(
 
 
 def flipped(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image mirrored left to right with probability one half."""
+    """Return the images, each mirrored left to right with probability one half."""
     mirrored = torch.rand(len(x), generator=generator) < 0.5
     return torch.where(mirrored.to(x.device, non_blocking=True)[:, None, None, None], x.flip(-1), x)
 
 
 def cropped(x: Tensor, generator: torch.Generator, padding: int = PADDING) -> Tensor:
-    """Each image shifted by up to `padding` pixels either way; what comes in is 0, the mean of standardised images."""
+    """Return the images, each shifted by up to `padding` pixels; the border is 0, the mean of standardized images."""
     n, _, height, width = x.shape
     down, right = torch.randint(2 * padding + 1, (2, n), generator=generator).to(x.device, non_blocking=True)
     padded = F.pad(x, (padding,) * 4)
@@ -47,8 +50,10 @@ def cropped(x: Tensor, generator: torch.Generator, padding: int = PADDING) -> Te
 
 
 def mixed(x: Tensor, y: Tensor, classes: int, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    r"""$\lambda x + (1 - \lambda) x'$ with another image of the batch, $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$
-    for the whole batch, and the same of the one-hot labels (Zhang et al. 2018)."""
+    r"""Return $\lambda x + (1 - \lambda) x'$ with another image x' of the batch, and the same of the one-hot labels.
+
+    One $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$ is drawn for the whole batch (Zhang et al. 2018).
+    """
     share = _beta(alpha, generator)
     other = torch.randperm(len(x), generator=generator).to(x.device, non_blocking=True)
     labels = F.one_hot(y, classes).to(x.dtype)
@@ -56,6 +61,6 @@ def mixed(x: Tensor, y: Tensor, classes: int, alpha: float, generator: torch.Gen
 
 
 def _beta(alpha: float, generator: torch.Generator) -> float:
-    """PyTorch's Beta distribution takes no generator; its Gamma sampler does."""
+    """Draw from Beta(alpha, alpha); PyTorch's Beta distribution takes no generator, its Gamma sampler does."""
     a, b = torch._standard_gamma(torch.full((2,), alpha, dtype=torch.float64), generator=generator)
     return float(a / (a + b))

@@ -1,7 +1,7 @@
 """Data sets by name, as tensors that stay on the device.
 
-`digits` is embedded (scikit-learn's 1797 images). The others are looked up in the data folder: ``NAME.npz`` there
-stands in for a download, otherwise torchvision downloads to it on first use. A path to any ``.npz`` works as well.
+"digits" is embedded (scikit-learn's 1797 images). The others are looked up in the data folder: ``NAME.npz`` there
+replaces a download, otherwise torchvision downloads to it on first use. A path to any ``.npz`` works as well.
 """
 
 import contextlib
@@ -28,8 +28,15 @@ Arrays = dict[str, np.ndarray]
 class Data:
     """Images (N, C, H, W) in float32 and labels (N,) in int64, on one device.
 
-    `fingerprint` hashes the pixels and labels in use before standardisation: two records that share it were
-    trained and tested on the same images. `validation`: images of the training set that are kept out of training.
+    Attributes:
+        x_train: Training images.
+        y_train: Their labels.
+        x_test: Test images.
+        y_test: Their labels.
+        classes: Number of classes.
+        fingerprint: Hash of the pixels and labels in use before standardization: two records that share it were
+            trained and tested on the same images.
+        validation: Images and labels of the training set that are excluded from training, if any.
     """
 
     x_train: Tensor
@@ -40,8 +47,14 @@ class Data:
     fingerprint: str
     validation: tuple[Tensor, Tensor] | None = None
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        _, channels, height, width = self.x_train.shape
+        return channels, height, width
+
     def measured(self, size: int) -> tuple[Tensor, Tensor]:
-        """`size` evenly strided training examples (all, if there are fewer): the set curvature is measured on."""
+        """Return `size` evenly strided training examples (all, if there are fewer), whose curvature is measured."""
         total = len(self.x_train)
         size = min(size, total)
         chosen = torch.arange(size, device=self.x_train.device) * total // size
@@ -49,13 +62,17 @@ class Data:
 
 
 def data_folder() -> Path:
-    """FLATLIB_DATA, or ``flatlib`` in the user's cache folder."""
+    """Return ``FLATLIB_DATA``, or ``flatlib`` in the user's cache folder."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return Path(os.environ.get("FLATLIB_DATA") or cache / "flatlib")
 
 
 def load(config: RunConfig, device: torch.device, folder: Path | None = None) -> Data:
-    """The data a configuration asks for. Raises a one-line `FlatlibError` that says what to do when it is not there."""
+    """Return the data of a configuration, from `folder` or the default data folder.
+
+    Raises:
+        FlatlibError: If the data set is missing or malformed, or smaller than the configuration needs.
+    """
     folder = Path(folder) if folder is not None else data_folder()
     layout = torch.contiguous_format if config.model in ("softmax_regression", "mlp") else torch.channels_last
     sizes = (config.train_size, config.test_size, config.validation_size)
@@ -99,12 +116,11 @@ def _load(
         images = {split: ((x.double() - mean) / scale).float() for split, x in images.items()}
     labels = {split: torch.from_numpy(kept[f"y_{split}"]).long().to(device) for split in splits}
     pairs = {split: (images[split].to(device, memory_format=layout), labels[split]) for split in splits}
-    fingerprint = digest.hexdigest()[:16]
-    return Data(*pairs["train"], *pairs["test"], classes, fingerprint, pairs.get("validation"))
+    return Data(*pairs["train"], *pairs["test"], classes, digest.hexdigest()[:16], pairs.get("validation"))
 
 
 def raw(name: str, folder: Path) -> Arrays:
-    """The arrays of a data set as they are stored: images (N, H, W) or (N, H, W, C), integer labels (N,)."""
+    """Return the arrays of a data set as they are stored: images (N, H, W) or (N, H, W, C), integer labels (N,)."""
     if name == "digits":
         return digits()
     own = name.endswith(".npz")
@@ -120,7 +136,7 @@ def raw(name: str, folder: Path) -> Arrays:
 
 
 def digits() -> Arrays:
-    """scikit-learn's handwritten digits, 8 x 8: 1000 to train on and 797 to test on, in a fixed shuffled order."""
+    """Return scikit-learn's handwritten digits, 8 x 8: 1000 for training and 797 for tests, in a fixed random order."""
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -131,7 +147,7 @@ def digits() -> Arrays:
 
 
 def read_npz(path: Path) -> Arrays:
-    """x_train, y_train, x_test, y_test of a NumPy archive, checked; pickled content is refused."""
+    """Return x_train, y_train, x_test, y_test of a NumPy archive, checked; pickled content is refused."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in KEYS}
@@ -155,7 +171,7 @@ def read_npz(path: Path) -> Arrays:
 
 
 def check_split(path: Path, split: str, x: np.ndarray, y: np.ndarray) -> None:
-    """Images (N, H, W[, C]) of real numbers that float32 can hold, and a whole-number label for each."""
+    """Check for images (N, H, W[, C]) of real numbers that float32 can hold, each with a whole-number label."""
     if x.ndim not in (3, 4) or y.shape != x.shape[:1] or not x.size:
         raise FlatlibError(
             f"{path}: expected x_{split} (N, H, W[, C]) and y_{split} (N,), not empty; got {x.shape}, {y.shape}"
@@ -169,7 +185,7 @@ def check_split(path: Path, split: str, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def download(name: str, folder: Path) -> Arrays:
-    """torchvision's copy of a data set, downloaded into the data folder on first use, by one process at a time."""
+    """Return torchvision's copy of a data set, downloaded on first use, by one process at a time."""
     import torchvision.datasets
 
     source = getattr(torchvision.datasets, TORCHVISION[name])
@@ -189,11 +205,11 @@ def download(name: str, folder: Path) -> Arrays:
 
 
 def balanced(labels: np.ndarray, size: int | None, classes: int, field: str) -> np.ndarray:
-    """Indices of a class-balanced subset, in the original order: the first ``size / classes`` images of each class."""
+    """Return the indices of a class-balanced subset in the original order: the first images of each class."""
     if size is None:
         return np.arange(len(labels))
     if size > len(labels):
-        raise FlatlibError(f"{field}: {size} asked for, the data set has {len(labels)}")
+        raise FlatlibError(f"{field}: {size} requested, the data set has {len(labels)}")
     rank = np.empty(len(labels), dtype=np.int64)
     for label in range(classes):
         members = np.flatnonzero(labels == label)
@@ -204,18 +220,18 @@ def balanced(labels: np.ndarray, size: int | None, classes: int, field: str) -> 
 
 
 def kept_out(labels: np.ndarray, train_size: int | None, validation_size: int, classes: int) -> np.ndarray:
-    """Indices of a class-balanced validation set: what a training set larger by so many images would have more."""
+    """Return the indices of a class-balanced validation set: those that a training set larger by its size would add."""
     if train_size is None or train_size + validation_size > len(labels):
         used = "all" if train_size is None else train_size
         raise FlatlibError(
-            f"validation_size: {validation_size} asked for, the data set has {len(labels)} to train on, {used} in use"
+            f"validation_size: {validation_size} requested, the data set has {len(labels)} to train on, {used} in use"
         )
     more = balanced(labels, train_size + validation_size, classes, "validation_size")
     return np.setdiff1d(more, balanced(labels, train_size, classes, "train_size"))
 
 
 def to_images(x: np.ndarray) -> Tensor:
-    """(N, H, W) or (N, H, W, C) to float32 (N, C, H, W); bytes are scaled to [0, 1]."""
+    """Convert (N, H, W) or (N, H, W, C) to float32 (N, C, H, W); bytes are scaled to [0, 1]."""
     images = torch.from_numpy(x).float()
     images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
     return images / 255 if x.dtype == np.uint8 else images

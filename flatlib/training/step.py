@@ -1,53 +1,61 @@
-"""One training step: a batch of images as the configuration trains on it, its gradient, the optimizer."""
+"""Batches and the training step: augmentation of a batch, its gradient, the optimizer's update."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from flatlib.config import RunConfig
+from flatlib.device import Bfloat16, step_precision
 from flatlib.losses import training_loss
-from flatlib.precision import Bfloat16, step_precision
 from flatlib.training.augmentation import augmented
 from flatlib.training.data import Data
 from flatlib.training.optim import batch_gradient, sam_gradient
-from flatlib.training.optim.gradient import Batch
 
-AUGMENT = 0xA06
-"""Flips, shifts and mixtures draw from a stream of their own."""
-
-Gradient = Callable[[Batch], None]
-"""Leaves the gradient at a batch in `.grad`."""
+# Added to the seed: each kind of randomness has a stream of its own, and the initialization uses the seed itself.
+SHUFFLE, AUGMENT = 0x5EED, 0xA06
 
 
-def gradient_of(model: nn.Module, config: RunConfig) -> Gradient:
-    """The configured gradient, plain or SAM's, in the configured precision."""
-    loss, parts = training_loss(config), config.microbatch
-    network = Bfloat16(model) if config.precision == "bfloat16" else model
+def batches(data: Data, config: RunConfig) -> Iterator[Tensor | slice]:
+    """Yield the indices of one batch after another, without end, in a new random order every epoch.
 
-    def gradient(batch: Batch) -> None:
-        with step_precision(config.precision):
-            if config.sam_rho:
-                sam_gradient(network, loss, batch, config.sam_rho, sam_batch=config.sam_batch, microbatch=parts)
-            else:
-                batch_gradient(network, loss, batch, parts)
-
-    return gradient
+    The last batch of an epoch holds the images that remain. A full batch needs no order.
+    """
+    total = len(data.x_train)
+    if config.batch_size in (0, total):
+        while True:
+            yield slice(None)
+    generator = torch.Generator().manual_seed(config.seed + SHUFFLE)
+    while True:
+        order = torch.randperm(total, generator=generator).to(data.x_train.device)
+        yield from order.split(config.batch_size)
 
 
 class TrainingStep:
-    """Takes one step after another.
+    """Training step of a network, plain or SAM's, in the configured precision.
 
-    gradient: of the network whose weights the optimizer moves.
+    Args:
+        model: Network whose parameters the optimizer updates.
+        optimizer: Optimizer of these parameters.
+        config: Settings of the loss, SAM, the precision and the augmentation.
+        data: Images that the batches index.
     """
 
-    def __init__(self, gradient: Gradient, optimizer: torch.optim.Optimizer, config: RunConfig, data: Data):
-        self._gradient, self._optimizer, self._config, self._data = gradient, optimizer, config, data
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, config: RunConfig, data: Data):
+        self._network = Bfloat16(model) if config.precision == "bfloat16" else model
+        self._optimizer, self._config, self._data = optimizer, config, data
+        self._loss = training_loss(config.loss, config.label_smoothing)
         self._generator = torch.Generator().manual_seed(config.seed + AUGMENT)
 
     def __call__(self, batch: Tensor | slice) -> None:
-        """batch: which training images."""
-        data = self._data
+        """Take one step on the training images with these indices."""
+        config, data = self._config, self._data
         images, labels = data.x_train[batch], data.y_train[batch]
-        self._gradient(augmented(images, labels, data.classes, self._config, self._generator))
+        examples = augmented(images, labels, data.classes, config, self._generator)
+        with step_precision(config.precision):
+            if config.sam_rho:
+                sizes = {"sam_batch": config.sam_batch, "microbatch": config.microbatch}
+                sam_gradient(self._network, self._loss, examples, config.sam_rho, **sizes)
+            else:
+                batch_gradient(self._network, self._loss, examples, config.microbatch)
         self._optimizer.step()

@@ -6,11 +6,10 @@ import pytest
 
 from flatlib.bench.curvature import ACCURACY, benchmark, oracle, ratios, reference, report
 from flatlib.bench.libraries import LIBRARIES, unusable
-from flatlib.bench.memory import peak_memory_of
-from flatlib.bench.problems import NAMES, Problem, chosen, problems
-from flatlib.bench.timing import alternating, median_ratio
+from flatlib.bench.problems import NAMES, Problem, problems, select_names
+from flatlib.bench.timing import alternating, median_ratio, peak_memory_of
 from flatlib.cli import main
-from flatlib.curvature import HessianOperator, top_eigenvalues
+from flatlib.curvature import top_eigenvalues
 from flatlib.errors import FlatlibError
 
 
@@ -27,7 +26,7 @@ def entries(problem):
         return benchmark([problem], repeats=2)
 
 
-def test_every_library_reaches_the_same_accuracy_or_says_why_not(entries):
+def test_every_library_reaches_the_accuracy(entries):
     (entry,) = entries
     for name in LIBRARIES:
         if "missing" not in entry[name]:
@@ -43,9 +42,9 @@ def test_products_are_counted(problem):
     assert theirs.products > ours.products > 2
 
 
-def test_the_reference_is_the_float64_eigenvalue_and_the_oracle_needs_no_more_than_a_certificate(problem):
+def test_reference_and_oracle(problem):
     exact = reference(problem)
-    operator = HessianOperator(problem.model, "cross_entropy", problem.batches)
+    operator = problem.hessian()
     found = top_eigenvalues(operator, tol=1e-4, start="random")
     assert float(found.values[0]) == pytest.approx(exact, rel=1e-4)
     needed, product = oracle(problem, exact, 2)
@@ -53,7 +52,7 @@ def test_the_reference_is_the_float64_eigenvalue_and_the_oracle_needs_no_more_th
     assert product(0).shape == (operator.shape[0],)
 
 
-def test_the_ratios_are_of_times_taken_in_turn(entries):
+def test_times_are_taken_in_turn(entries):
     order = []
     seconds = alternating({"a": lambda repeat: order.append("a"), "b": lambda repeat: order.append("b")}, 2)
     assert order == ["a", "b", "a", "b"]
@@ -65,7 +64,7 @@ def test_the_ratios_are_of_times_taken_in_turn(entries):
     assert "geometric mean" in report(entries)
 
 
-def test_what_a_library_cannot_do_is_said(problem, monkeypatch):
+def test_unusable_libraries(problem, monkeypatch):
     train_mode = Problem("n", problem.model, problem.batches, "train")
     assert unusable("PyHessian", train_mode) == "cannot: evaluation mode only"
     assert unusable("flatlib", train_mode) is None
@@ -73,13 +72,13 @@ def test_what_a_library_cannot_do_is_said(problem, monkeypatch):
     assert unusable("PyHessian", problem) == "not installed"
 
 
-def test_cases_are_chosen_by_pattern():
-    assert chosen("mlp *, vgg11_bn*train-mode") == [*NAMES[1:5], NAMES[-1]]
+def test_cases_match_patterns():
+    assert select_names("mlp *, vgg11_bn*train-mode") == [*NAMES[1:5], NAMES[-1]]
     with pytest.raises(FlatlibError, match="matches none of"):
-        chosen("resnet*")
+        select_names("resnet*")
 
 
-def test_the_command_prints_a_table_and_writes_json(tmp_path, capsys, monkeypatch):
+def test_command_prints_and_writes(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("flatlib.bench.curvature.peak_memory_of", lambda *arguments: 2**20)
     output = tmp_path / "new" / "bench.json"
     arguments = ["--cases", "mlp init 1000", "--dataset", "digits", "--repeats", "1", "--device", "cpu"]
@@ -89,11 +88,11 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path, capsys, monkeypatc
     assert main(["bench", "curvature", "--repeats", "0"]) == 2
 
 
-def test_memory_is_that_of_a_process_of_its_own(problem):
+def test_peak_memory_of_a_process(problem):
     assert 2**20 < peak_memory_of("flatlib", problem, 1e-2) < 2**28
 
 
-def test_exact_quantities_are_timed_against_torch_func(tmp_path, capsys):
+def test_exact_quantities(tmp_path, capsys):
     output = tmp_path / "exact.json"
     arguments = ["--cases", "mlp init 1000", "--dataset", "digits", "--repeats", "1", "--device", "cpu"]
     assert main(["bench", "exact", *arguments, "--output", str(output)]) == 0
@@ -103,7 +102,7 @@ def test_exact_quantities_are_timed_against_torch_func(tmp_path, capsys):
     assert "trace / gradient" in capsys.readouterr().out
 
 
-def test_a_benchmark_goes_on_where_it_stopped(tmp_path, capsys, monkeypatch):
+def test_benchmark_resumes(tmp_path, capsys, monkeypatch):
     output, other = tmp_path / "exact.json", tmp_path / "list.json"
     other.write_text("[]")
     timed = []

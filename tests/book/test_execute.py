@@ -1,49 +1,125 @@
-"""Kernels on a busy machine: they are waited for, and one that does not answer is not taken for a bad file."""
+"""Chapters executed: side by side, interrupted, on a busy machine, and published in place."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import nbformat
 import pytest
+from processes import processes_with
 
 from flatlib.book import execute
-from flatlib.book.paths import find_root
 from flatlib.errors import FlatlibError
 
-NAME = "03_sam"
+PYTHON = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
+MEET = """\
+import pathlib, time
+pathlib.Path({folder!r}, preset).touch()
+while not pathlib.Path({folder!r}, other).exists():
+    time.sleep(0.05)
+"""
+GLUE = """\
+from myst_nb import glue
+glue("verdict", "supported", display=False)
+glue("verdict_sentence", f"{preset} met {other}", display=False)
+"""
 
 
-def test_a_kernel_that_does_not_answer_is_one_clear_line(monkeypatch, tmp_path):
+@pytest.fixture
+def root(tmp_path):
+    """A book of two chapters that wait for each other, and one that fails."""
+    claims = tmp_path / "book" / "claims"
+    claims.mkdir(parents=True)
+    meeting = [MEET.format(folder=str(tmp_path)), GLUE]
+    for name, cells in {"01_a": meeting, "02_b": meeting, "03_c": ["1 / 0"]}.items():
+        parameters = nbformat.v4.new_code_cell("preset = other = ''", metadata={"tags": ["parameters"]})
+        page = nbformat.v4.new_notebook(cells=[parameters, *map(nbformat.v4.new_code_cell, cells)], metadata=PYTHON)
+        nbformat.write(page, claims / f"{name}.ipynb")
+    return tmp_path
+
+
+def test_chapters_run_side_by_side(root):
+    meeting = {"01_a": {"preset": "a", "other": "b"}, "02_b": {"preset": "b", "other": "a"}}
+    found = dict(execute.run_chapters(root, {"03_c": {"preset": "c"}} | meeting, root / "out", at_once=2))
+    failed = found.pop("03_c")
+    assert isinstance(failed, FlatlibError)
+    assert str(failed).startswith("03_c: a cell failed with ZeroDivisionError")
+    assert found == {"01_a": "supported: a met b", "02_b": "supported: b met a"}
+    assert sorted(page.name for page in (root / "out").iterdir()) == ["01_a.ipynb", "02_b.ipynb", "03_c.ipynb"]
+
+
+def test_one_at_a_time_goes_on_after_a_failure(root):
+    chapters = {"03_c": {"preset": "c"}, "01_a": {"preset": "a", "other": "a"}}
+    failed, met = [outcome for _, outcome in execute.run_chapters(root, chapters, root / "out", at_once=1)]
+    assert isinstance(failed, FlatlibError)
+    assert met == "supported: a met a"
+
+
+DRIVER = """\
+import signal, sys
+from pathlib import Path
+from flatlib.book.execute import run_chapters
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's child ignores it
+root = Path(sys.argv[1])
+chapters = {"01_a": {"preset": "a", "other": "nobody"}, "02_b": {"preset": "b", "other": "nobody"}}
+try:
+    list(run_chapters(root, chapters, root / "out", at_once=2))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_ends_all_of_them_quietly(root):
+    command = [sys.executable, "-W", "ignore", "-c", DRIVER, root]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    driver = subprocess.Popen(command, env=os.environ | {"SEVERAL": str(root)}, start_new_session=True, **pipes)
+    try:
+        deadline = time.monotonic() + 120
+        while not ((root / "a").exists() and (root / "b").exists()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(driver.pid, signal.SIGINT)
+        out, err = driver.communicate(timeout=60)
+        left = processes_with(f"SEVERAL={root}", patience=30)
+    finally:
+        for process in processes_with(f"SEVERAL={root}", patience=0):
+            os.kill(int(process), signal.SIGKILL)
+    assert (out, left) == ("interrupted\n", [])
+    assert "Traceback" not in err
+
+
+def test_bars_of_several_chapters_clear_the_line():
+    terminal = io.StringIO()
+    execute.OverwritingStream(terminal).write("\r12 of 20\r3 of 4")
+    assert terminal.getvalue() == "\r\x1b[K12 of 20\r\x1b[K3 of 4"
+
+
+def test_a_silent_kernel_is_one_clear_line(root, monkeypatch):
     def silent(*arguments, **options):
         raise TimeoutError("Timeout waiting for IOPub output\nof a cell")
 
     monkeypatch.setattr("papermill.execute_notebook", silent)
-    with pytest.raises(FlatlibError, match=r"^03_sam: the notebook's kernel did not answer in time \(Timeout .*put\)$"):
-        execute.run(find_root(), NAME, {}, tmp_path / "page.ipynb")
+    with pytest.raises(FlatlibError, match=r"^03_c: the notebook's kernel .* \(Timeout .*put\)$"):
+        execute.run(root, "03_c", {}, root / "out" / "page.ipynb")
 
 
-def test_a_page_that_cannot_be_written_is_one_clear_line(tmp_path):
-    (tmp_path / "file").touch()
+def test_a_page_that_cannot_be_written_is_one_clear_line(root):
+    (root / "file").touch()
     with pytest.raises(FlatlibError, match="cannot be written"):
-        execute.run(find_root(), NAME, {}, tmp_path / "file" / "page.ipynb")
+        execute.run(root, "03_c", {}, root / "file" / "page.ipynb")
 
 
-class Stop(Exception):
-    """The kernel would start now."""
-
-
-def test_kernels_are_waited_for(monkeypatch, tmp_path):
-    waits = []
-
-    def started(*arguments, iopub_timeout, **options):
-        waits.append(iopub_timeout)
-        raise Stop
-
-    monkeypatch.setattr("papermill.execute_notebook", started)
-    monkeypatch.setattr(execute, "NotebookClient", started)
-    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "page.ipynb")
-    for executed in (
-        lambda: execute.run(find_root(), NAME, {}, tmp_path / "other.ipynb"),
-        lambda: execute.publish(tmp_path / "page.ipynb"),
-    ):
-        with pytest.raises(Stop):
-            executed()
-    assert min(waits) >= 60
-    assert len(waits) == 2
+def test_publishing_keeps_nothing_of_the_run(tmp_path):
+    path = tmp_path / "page.ipynb"
+    cells = [
+        nbformat.v4.new_markdown_cell("# Page"),
+        nbformat.v4.new_code_cell("import sys\nsys.stderr.write('x')\n6 * 7"),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"papermill": {}}), path)
+    written = execute.publish(path)
+    assert nbformat.read(path, 4) == written
+    assert set(written.metadata) == {"kernelspec", "language_info"}
+    (output,) = written.cells[1].outputs
+    assert output["data"]["text/plain"] == "42"

@@ -1,14 +1,11 @@
 """The Explorer's data: every committed run once, as it is recorded; its axes; its files."""
 
 import json
-from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from flatlib.book import overview
-from flatlib.book.explorer import columns, files
-from flatlib.book.explorer.axes import SETTINGS, label
-from flatlib.book.explorer.runs import named
+from flatlib.book import explorer, overview
+from flatlib.book.explorer import SETTINGS, columns, label
 from flatlib.book.paths import find_root, notebooks
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
@@ -20,15 +17,15 @@ ROOT = find_root()
 LINES = {
     (path.parent.name, path.stem): records.read(path)
     for chapter in notebooks(ROOT)
-    for path in records.in_folder(ROOT / "book" / "records" / chapter).values()
+    for path in records.list_records(ROOT / "book" / "records" / chapter).values()
 }
 
 
 @pytest.fixture(scope="module")
 def data():
     """What the page reads, after its way through JSON."""
-    titles = {chapter: files.title(path) for chapter, path in notebooks(ROOT).items()}
-    return json.loads(json.dumps(columns(overview.published(ROOT), titles), allow_nan=False))
+    titles = {chapter: explorer.chapter_title(path) for chapter, path in notebooks(ROOT).items()}
+    return json.loads(json.dumps(columns(overview.read_records(ROOT), titles), allow_nan=False))
 
 
 def test_every_committed_run_is_there_once(data):
@@ -37,7 +34,7 @@ def test_every_committed_run_is_there_once(data):
     assert [tuple(place) for place in data["places"]] == sorted(LINES)
 
 
-def test_every_run_is_in_the_places_that_record_it(data):
+def test_runs_are_in_their_places(data):
     for position, place in enumerate(map(tuple, data["places"])):
         here = [run_id for run_id, places in zip(data["run_id"], data["in"], strict=True) if position in places]
         assert set(here) == set(LINES[place])
@@ -62,7 +59,7 @@ def test_every_number_is_that_of_the_record(data):
     assert seen == set(data["measures"]), "a measure that no run has"
 
 
-def test_every_measure_of_the_record_that_has_an_axis_is_offered(data):
+def test_every_recorded_measure_is_offered(data):
     recorded = {name for lines in LINES.values() for line in lines.values() for name in line["measures"]}
     wanted = {name for name in recorded if name.removesuffix(AT_LOSS) in COLUMNS}
     offered = [axis["name"] for axis in data["axes"]]
@@ -92,7 +89,7 @@ def tables(line):
     }
 
 
-def test_a_run_of_two_chapters_is_one_run_in_two_places(tables):
+def test_a_shared_run_is_listed_once(tables):
     found = columns(tables, {"01_one": "1. One", "02_two": "2. Two"})
     assert len(found["run_id"]) == 6
     assert found["in"] == [[0, 1], [0], [0], [0], [1], [1]]
@@ -106,45 +103,24 @@ def test_a_run_of_two_chapters_is_one_run_in_two_places(tables):
     }
 
 
-def test_the_largest_value_along_training_is_a_measure_of_its_own(tables):
+def test_the_peak_is_a_measure(tables):
     found = columns(tables, {"01_one": "1. One", "02_two": "2. Two"})
     assert found["measures"]["peak_lambda_max"] == [None] * 5 + [7.0]
     assert found["measures"]["lambda_max"] == [1.0] * 5 + [None]
     assert "peak_update" not in found["measures"]
 
 
-def test_a_value_without_a_number_has_a_word():
-    assert [named("train_size", None), named("max_updates", None), named("augmentation", "")] == ["all", "none", "none"]
-    assert [named("batch_size", 0), named("sam_rho", 0.0)] == ["all images", "0"]
-
-
-def test_a_chapter_is_named_by_its_number_and_its_heading():
-    assert files.title(notebooks(ROOT)["01_lr_batch"]) == "1. Learning rate and batch size"
-
-
-def test_the_files_are_written_beside_the_scripts(tmp_path, monkeypatch):
-    folder = tmp_path / "_static" / "explorer"
-    folder.mkdir(parents=True)
-    monkeypatch.setattr(files, "draw", lambda runs, path: path.write_text(", ".join(runs["chapter"].unique())))
-    files.write(ROOT, tmp_path)
-    script = (folder / "runs.js").read_text(encoding="utf-8")
+def test_the_files_are_written(tmp_path):
+    explorer.write(ROOT, tmp_path / "explorer")
+    script = (tmp_path / "explorer" / "runs.js").read_text(encoding="utf-8")
     assert script.startswith("window.flatlibRuns = {")
     assert len(json.loads(script.partition(" = ")[2].rstrip(";\n"))["run_id"]) == len(set().union(*LINES.values()))
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 2.5e6
-    assert (folder / "runs.svg").read_text().startswith("1. Learning rate and batch size, 2. Linear scaling")
+    assert sum(path.stat().st_size for path in (tmp_path / "explorer").glob("*.js")) < 2.5e6
+    picture = (tmp_path / "explorer" / "runs.svg").read_text(encoding="utf-8")
+    assert "1. Learning rate and" in picture
 
 
-@pytest.mark.parametrize("found", [None, "elsewhere"])
-def test_without_bokeh_it_says_so(monkeypatch, tmp_path, found):
-    class Installed:
-        def locate_file(self, name):
-            return tmp_path / name
-
-    def distribution(name):
-        if found is None:
-            raise PackageNotFoundError(name)
-        return Installed()
-
-    monkeypatch.setattr(files, "distribution", distribution)
+def test_missing_bokeh_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setattr(explorer, "find_spec", lambda name: None)
     with pytest.raises(FlatlibError, match="install bokeh"):
-        files.bokeh_script("bokeh.min.js")
+        explorer.write(ROOT, tmp_path)

@@ -5,19 +5,18 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-from browser import PAGES, THEMES, WIDTHS, open_page, requested, set_theme
+from browser import CHAPTER_PAGES, THEMES, WIDTHS, open_page, requested, set_theme
 from scipy.stats import kendalltau
 
 from flatlib.book import overview
 from flatlib.book.parameters import defaults
 from flatlib.book.paths import find_root, notebooks
-from flatlib.claims.concordance import concordance
+from flatlib.claims.concordance import stratified_kendall_tau
 
 keys = pytest.importorskip("selenium.webdriver.common.keys", reason="selenium is not installed").Keys
 waits = pytest.importorskip("selenium.webdriver.support.ui")
 
 ROOT = find_root()
-CHAPTERS = [page for page in PAGES if re.search(r"/claims/\d", page)]
 SELECTIONS = {  # in the address, and the same of the table of all runs
     "": "chapter == chapter",
     "x=lambda_max&y=generalization_gap": "chapter == chapter",
@@ -35,7 +34,7 @@ SELECTIONS = {  # in the address, and the same of the table of all runs
 
 @pytest.fixture(scope="module")
 def runs():
-    return overview.all_runs(overview.published(ROOT))
+    return overview.all_runs(overview.read_records(ROOT))
 
 
 @pytest.fixture
@@ -78,7 +77,7 @@ def test_tau_is_that_of_scipy_and_of_the_books_own_tables(explore, runs, query):
     found = levels(page)
     assert found["any two runs"][:2] == (pytest.approx(tau, abs=1e-12), len(once))
     for level, held in overview.HELD.items():
-        wanted = concordance(reached if held else once, x, y, held, resamples=2)
+        wanted = stratified_kendall_tau(reached if held else once, x, y, held, resamples=2)
         counts = (wanted.runs, wanted.groups, wanted.pairs)
         assert found[level] == (pytest.approx(wanted.tau.estimate, abs=1e-12, nan_ok=True), *counts)
     assert said(page).startswith(f"Kendall's τ = {tau:.3f}".rstrip("0").replace("-", "−"))
@@ -104,7 +103,7 @@ def test_diverged_runs_are_crosses_counted_and_off_tau(explore, runs):
     assert levels(page)["any two runs"] != before
 
 
-@pytest.mark.parametrize("page", CHAPTERS)
+@pytest.mark.parametrize("page", CHAPTER_PAGES)
 def test_every_chapter_links_to_its_own_runs(pages, runs, page):
     chapter = page.rpartition("/")[2].removesuffix(".html")
     links = set(re.findall(r'href="([^"]*explorer\.html\?[^"]*)"', (pages / page).read_text(encoding="utf-8")))
@@ -242,15 +241,3 @@ def test_it_works_from_disk(browser, pages, runs):
     assert f"over {n} of the {n} runs kept" in said(browser)
     browser.find_element("id", "explorer-y").send_keys("Generalization")
     assert "y=generalization_gap" in browser.current_url
-
-
-def test_without_scripts_it_is_a_picture(browser, address, pages):
-    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    try:
-        browser.get(f"{address}/book/explorer.html")
-        picture = browser.find_element("css selector", "noscript figure img")
-        assert picture.size["width"] > 300
-        assert "2. Linear scaling" in (pages / "_images" / "runs.svg").read_text(encoding="utf-8")
-        assert not browser.find_element("css selector", ".explorer").is_displayed()
-    finally:
-        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

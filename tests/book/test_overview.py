@@ -1,16 +1,17 @@
-"""The book as a whole, on invented chapters and on those there are."""
+"""The whole book, on invented chapters and on those there are."""
 
 from dataclasses import replace
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 
 from flatlib.book import overview
 from flatlib.book.execute import glued
 from flatlib.book.parameters import defaults
 from flatlib.book.paths import find_root, notebooks
-from flatlib.claims import Claim, Prediction, Rule, claim_verdict, sentence
+from flatlib.claims import Claim, Prediction, Rule, Statistic, Study, above, below, between, claim_verdict, summarize
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
@@ -18,19 +19,19 @@ from flatlib.runs import records
 ROOT = find_root()
 
 
+SHARPNESS = Statistic(Study(), lambda runs: runs.groupby("seed")["lambda_max"].mean(), "")
+
+
 def claim_of(chapter: str, *rules: Rule) -> Claim:
     """One prediction for each rule, all about the mean sharpness of a seed."""
-    predictions = tuple(
-        Prediction(f"p{i}", "", lambda runs: runs.groupby("seed")["lambda_max"].mean(), "", rule, "as said")
-        for i, rule in enumerate(rules)
-    )
+    predictions = tuple(Prediction(f"p{i}", "", SHARPNESS, rule, "as said") for i, rule in enumerate(rules))
     return Claim(chapter, f"Claim of {chapter} on λ_max.", "Somebody 2020, section 1", predictions)
 
 
 @pytest.fixture
 def book(tmp_path, line, monkeypatch):
     """Two chapters; the gap falls with the sharpness within each, and rises from the first to the second."""
-    claims = [claim_of("02_two", Rule(low=0)), claim_of("11_eleven", Rule(low=0), Rule(high=0), Rule(low=0, high=1e9))]
+    claims = [claim_of("02_two", above(0)), claim_of("11_eleven", above(0), below(0), between(0, 1e9))]
     monkeypatch.setattr(overview, "CLAIMS", {claim.chapter: claim for claim in claims})
 
     def write(chapter, scale, model, base):
@@ -48,10 +49,10 @@ def book(tmp_path, line, monkeypatch):
     write("11_eleven", "paper", "mlp", 100)  # the runs of the other chapter
     records.write(tmp_path / "book" / "records" / "99_no_claim" / "small.jsonl", [])
     records.append_failure(tmp_path / "book" / "records" / "02_two" / "small.jsonl", RunConfig(), "out of memory")
-    return overview.published(tmp_path)
+    return overview.read_records(tmp_path)
 
 
-def test_every_chapter_with_a_claim_is_read_at_every_scale(book):
+def test_every_scale_of_a_claim_is_read(book):
     assert list(book) == [("02_two", "small"), ("11_eleven", "paper"), ("11_eleven", "small")]
     runs = overview.all_runs(book)
     assert len(runs) == 36
@@ -68,7 +69,7 @@ def test_verdicts_are_counted_by_claim_and_scale(book):
     assert tally["predictions"].tolist() == [1, 3, 3]
 
 
-def test_a_card_has_the_claim_its_source_and_a_verdict_for_each_scale(book):
+def test_a_card_shows_claim_source_and_verdicts(book):
     one, two = overview.cards(overview.verdicts(book)).split(":::{grid-item-card} ")[1:]
     assert one.startswith("Claim of 02_two on $\\lambda_{\\max}$\n")
     assert "[supported]{.verdict} [small: 1 of 1 predictions]{.scale}" in one
@@ -76,7 +77,7 @@ def test_a_card_has_the_claim_its_source_and_a_verdict_for_each_scale(book):
     assert [two.count(f"[{scale}: 2 of 3 predictions]") for scale in ("paper", "small")] == [1, 1]
 
 
-def test_a_pooled_tau_may_have_the_other_sign_than_every_experiment(book):
+def test_pooled_tau_differs_from_stratified_tau(book):
     found = overview.concordances(overview.all_runs(book), "generalization_gap").set_index("series")
     assert set(found["row"]) == {"Sharpness"}, "one margin is nothing to compare"
     assert found.index.tolist() == list(overview.HELD)
@@ -85,14 +86,14 @@ def test_a_pooled_tau_may_have_the_other_sign_than_every_experiment(book):
     assert (found["above_zero"] == "contradicted").tolist() == [False, True, True]
 
 
-def test_capped_and_diverged_runs_have_no_say_and_shared_runs_one(book):
+def test_runs_are_counted_by_status_and_place(book):
     found = overview.concordances(overview.all_runs(book), "generalization_gap").set_index("series")
     assert found["runs"].tolist() == [20, 30, 30]
     assert found["groups"].tolist() == [1, 3, 6]
     assert found["pairs"].tolist() == [190, 3 * 45, 6 * 10]
 
 
-def test_measures_are_sorted_by_what_they_say_within_experiments(book):
+def test_measures_are_sorted_by_stratified_tau(book):
     runs = overview.all_runs(book).assign(weight_norm=lambda t: t["generalization_gap"] + 0.0)
     found = overview.concordances(runs, "generalization_gap")
     assert found["row"].tolist() == ["Weight norm"] * 3 + ["Sharpness"] * 3
@@ -101,17 +102,17 @@ def test_measures_are_sorted_by_what_they_say_within_experiments(book):
     assert shown["τ of single groups"].tolist()[:2] == ["", "1.00 to 1.00"]
 
 
-def test_what_every_chapter_announces_is_what_the_overview_says():
-    judged = overview.verdicts(overview.published(ROOT))
+def test_chapters_and_overview_agree():
+    judged = overview.verdicts(overview.read_records(ROOT))
     for name in judged["chapter"].unique():
         path = notebooks(ROOT)[name]
         here = judged[(judged["chapter"] == name) & (judged["scale"] == defaults(path)["preset"])]
         page = nbformat.read(path, 4)
-        assert (glued(page, "verdict"), glued(page, "verdict_sentence")) == (claim_verdict(here), sentence(here))
+        assert (glued(page, "verdict"), glued(page, "verdict_sentence")) == (claim_verdict(here), summarize(here))
 
 
 def test_every_published_run_is_in_the_overview():
-    tables = overview.published(ROOT)
+    tables = overview.read_records(ROOT)
     files = set((ROOT / "book" / "records").glob("*/*.jsonl")) - set((ROOT / "book" / "records" / "ledger").iterdir())
     lines = [line for path in files for line in path.read_text().splitlines()]
     runs = overview.all_runs(tables)
@@ -123,4 +124,20 @@ def test_every_published_run_is_in_the_overview():
 
 def test_a_book_without_records_is_an_error(tmp_path):
     with pytest.raises(FlatlibError, match="no record of a chapter"):
-        overview.published(tmp_path)
+        overview.read_records(tmp_path)
+
+
+def test_changed_verdicts_are_counted():
+    pairs = {
+        "a": ("supported", "supported"),
+        "b": ("inconclusive", "contradicted"),
+        "c": ("supported", "inconclusive"),
+        "d": ("contradicted", "supported"),
+        "e": ("inconclusive", "inconclusive"),
+        "only small": (None, "supported"),
+    }
+    scales = ("digits", "small")
+    rows = [("01_x", name, *one) for name, both in pairs.items() for one in zip(scales, both, strict=True) if one[1]]
+    judged = pd.DataFrame(rows, columns=["chapter", "prediction", "scale", "verdict"])
+    assert overview.verdict_change(judged, "digits", "small") == (5, 2, 1, 1, 1)
+    assert overview.verdict_change(judged, "digits", "paper") == (0, 0, 0, 0, 0)

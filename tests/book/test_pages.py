@@ -1,117 +1,217 @@
-"""Chapters as pages: the same sections, little code, numbers that come from outputs, nothing left of a run."""
+"""Every page of the built book in a real browser: on a desktop and on a phone, by day and by night."""
 
-import re
-import statistics
+import io
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
 
-import nbformat
+import numpy as np
 import pytest
-from notebook_text import code, lines_of, prose
+from browser import CHAPTER_PAGES, PAGES, THEMES, WIDTHS, open_page, requested, set_theme
+from PIL import Image
 
-from flatlib.book.paths import find_root, notebooks
-from flatlib.claims import CLAIMS, label_smoothing
-from flatlib.claims import progressive_sharpening as ps
-
-CHAPTERS = notebooks(find_root())
-SECTIONS = [
-    *(r"What the papers? predicts?", r"The experiment", r"What we see", r"The verdict"),
-    *(r"What else could explain it", r"Where we differ from the papers?", r"Rerun it yourself"),
-]
-RESULTS = {"What we see", "The verdict", "What else could explain it"}  # where every number must be glued
-MARKUP = [
-    r"```.*?```",  # commands
-    r"\{[\w:]+\}`[^`]*`",  # roles: glue, cite, numref
-    r"`[^`]*`",
-    r"\]\([^)]*\)",  # addresses
-    r"\$[^$]*\$",
-    r"^:+[^\n]*$",
-]
-
-
-@pytest.fixture(params=CHAPTERS)
-def page(request):
-    """Every committed chapter."""
-    return nbformat.read(CHAPTERS[request.param], 4)
-
-
-def plain(text: str) -> str:
-    for pattern in MARKUP:
-        text = re.sub(pattern, " ", text, flags=re.DOTALL | re.MULTILINE)
-    return text
+BROKEN = """return [...document.querySelectorAll('img')]
+    .filter(img => !img.complete || !img.naturalWidth || !img.alt.trim()
+        || (img.closest('article') && !img.getBoundingClientRect().width))
+    .map(img => img.src)"""
+WIDE = "return Math.max(document.documentElement.scrollWidth, document.body.scrollWidth)"
+SHIFTED = """const [done] = arguments;
+    new PerformanceObserver(list => done(list.getEntries().map(shift =>
+        [shift.value, ...shift.sources.map(source => source.node?.outerHTML?.slice(0, 120))])))
+        .observe({type: 'layout-shift', buffered: true});
+    setTimeout(() => done([]), 100)"""
+WEIGHT = """return [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
+    .map(entry => [entry.decodedBodySize, entry.name])"""
+LIMIT = 1_500_000  # bytes of a page with all it loads, not compressed
+LIMITS = {"book/explorer.html": 3_500_000}  # loads a plotting library and every run
+STEADY = 0.1  # largest layout shift that is called good (web.dev); on an idle machine the pages stay below 0.01
+STANDARD = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+CONTRAST = "color-contrast"
+CHECKS = {  # what axe-core looks for: names and roles are the same in both themes, contrasts at both widths
+    (WIDTHS[0], "light"): {"runOnly": STANDARD},
+    (WIDTHS[0], "dark"): {"runOnly": [CONTRAST]},
+    (WIDTHS[1], "light"): {"runOnly": STANDARD, "rules": {CONTRAST: {"enabled": False}}},
+}
+VIOLATIONS = """const [options, done] = arguments;
+    axe.run({exclude: ['math']}, {...options, resultTypes: ['violations'], preload: false}).then(result => done(
+        result.violations.filter(rule => ['serious', 'critical'].includes(rule.impact)).map(rule =>
+            [rule.id, ...rule.nodes.map(node => `${node.target} ${node.html.slice(0, 120)}`).slice(0, 5)].join('\\n  '))
+    ))"""
 
 
-def test_the_sections_are_those_of_every_chapter(page):
-    headings = re.findall(r"^(#+) (.*)$", re.sub(r"```.*?```", "", prose(page), flags=re.DOTALL), flags=re.MULTILINE)
-    assert [level for level, _ in headings] == ["#", *["##"] * len(SECTIONS)]
-    for (_, title), section in zip(headings[1:], SECTIONS, strict=True):
-        assert re.fullmatch(section, title)
+@pytest.fixture(scope="session")
+def axe():
+    """axe-core, the accessibility checker, as a script."""
+    package = find_spec("axe_playwright_python")
+    if package is None:
+        pytest.skip("axe-playwright-python is not installed")
+    return (Path(package.origin).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
-def test_the_claim_on_the_card_is_the_claim_that_is_judged(request, page):
-    spoken = page.cells[0].source.replace(r"$\lambda_{\max}$", "λ_max").replace(r"$2/\eta$", "2/η")
-    spoken = spoken.replace(r"$\lambda_{\max} = 2/\eta$", "").replace("\n", " ")
-    assert any(claim.sentence in spoken for claim in CLAIMS.values())
+@pytest.fixture(scope="module", params=PAGES)
+def visit(request, browser, address, axe):
+    """All findings of one visit of a page, at both widths and in both themes."""
+    browser.get_log("browser"), browser.get_log("performance")  # a log is emptied by reading it
+    found = SimpleNamespace(page=request.param, wide={}, violations={}, broken=[], shifts={}, weights={})
+    for width in WIDTHS:
+        open_page(browser, f"{address}/{found.page}", width)
+        found.shifts[width] = browser.execute_async_script(SHIFTED)
+        found.weights[width] = sorted(browser.execute_script(WEIGHT))
+        browser.execute_script(axe)
+        for theme in THEMES:
+            set_theme(browser, theme)
+            found.wide[width, theme] = browser.execute_script(WIDE)
+            if (width, theme) in CHECKS:
+                check = CHECKS[width, theme]
+                found.violations[width, theme] = browser.execute_async_script(VIOLATIONS, check)
+        found.broken += browser.execute_script(BROKEN)
+    found.title = browser.find_element("css selector", "article h1").text
+    found.away = [url for url in requested(browser) if not url.startswith(f"{address}/")]
+    found.errors = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    return found
 
 
-def test_code_is_short_and_defines_nothing(page):
-    counts = [lines_of(cell) for cell in code(page)]
-    assert statistics.median(counts) <= 6
-    assert max(counts) <= 20
-    assert not re.search(r"^\s*(def|class) |\blambda [a-z_]+: .*\bif\b", "\n".join(c.source for c in code(page)), re.M)
+def test_a_page_loads_without_faults(visit):
+    """It has a title, every image with its text, no error on the console, and asks the network for nothing."""
+    assert visit.title
+    assert (visit.broken, visit.errors, visit.away) == ([], [], [])
 
 
-def test_there_are_six_words_of_prose_for_every_line_of_code(page):
-    words = len(re.findall(r"[A-Za-z]{2,}", plain(prose(page))))
-    assert words >= 6 * sum(map(lines_of, code(page)))
+def test_a_page_fits_and_is_steady_and_light(visit):
+    assert {where: wide for where, wide in visit.wide.items() if wide > where[0]} == {}
+    for width in WIDTHS:
+        assert sum(shift[0] for shift in visit.shifts[width]) <= STEADY, visit.shifts[width]
+        assert sum(size for size, _ in visit.weights[width]) <= LIMITS.get(visit.page, LIMIT), visit.weights[width][-8:]
 
 
-def test_every_number_in_prose_about_results_is_glued(page):
-    """Constants of the protocol (they stand in the code) and the level of the intervals may be written out."""
-    allowed = set(re.findall(r"\d+(?:\.\d+)?", "\n".join(cell.source for cell in code(page))))
-    allowed |= {"95", "99", f"{ps.FITTED:g}", f"{100 * label_smoothing.ACCURATE:g}"}
-    for section in re.split(r"^## ", prose(page), flags=re.MULTILINE)[1:]:
-        title, text = section.split("\n", 1)
-        if title in RESULTS:
-            said = re.sub(r"(?i)\b(figures?|sections?|theorem|tables?) \d[\d.]*( (and|to) \d+)?", " ", plain(text))
-            numbers = re.findall(r"(?<![\w-])\d+(?:\.\d+)?", said)
-            assert set(numbers) <= allowed, f"{title}: {set(numbers) - allowed}"
+def test_a_page_is_accessible(visit):
+    assert {where: found for where, found in visit.violations.items() if found} == {}
 
 
-def test_every_figure_has_a_name_a_caption_and_an_alternative_text(page):
-    drawn = [cell for cell in code(page) if "plt.show()" in cell.source]
-    assert drawn
-    names = []
-    for cell in drawn:
-        about = cell.metadata["mystnb"]
-        names.append(about["figure"]["name"])
-        assert names[-1].startswith("fig-")
-        assert len(about["figure"]["caption"].split()) >= 8
-        assert len(about["image"]["alt"].split()) >= 6
-        assert f"{{numref}}`{names[-1]}`" in prose(page), "a figure that no sentence leads to"
-    assert len(set(names)) == len(names)
+def test_equations_are_drawn_in_the_books_font(browser, address):
+    open_page(browser, f"{address}/book/method/curvature.html", WIDTHS[0])
+    drawn = """const all = [...document.querySelectorAll('article math')]; return [
+        all.length, all.filter(e => e.getAttribute('display') === 'block').length,
+        all.filter(e => !e.getBoundingClientRect().width).length, document.fonts.check("16px 'STIX Two Math'")]"""
+    equations, displayed, empty, font = browser.execute_script(drawn)
+    assert equations > 10
+    assert displayed > 4
+    assert (empty, font) == (0, True)
 
 
-def test_every_glued_name_comes_from_the_page_itself(page):
-    source = "\n".join(cell.source for cell in code(page))
-    announced = {"verdict", "verdict_sentence", "scale"} if "chapter.glue_verdicts(" in source else set()
-    if "chapter.report_exclusions(" in source:
-        announced |= {"n_runs", "n_reached", "n_capped", "n_diverged", "n_unconverged", "worst_residual"}
-    for name in re.findall(r"\{glue:text\}`([^`]+)`", prose(page)):
-        family = name.rpartition("_")[0]
-        assert name in announced or re.search(rf"\b{name}=|{family}_\{{", source), name
+@pytest.mark.parametrize("page", CHAPTER_PAGES)
+def test_a_chapter_shows_a_verdict_and_a_figure(browser, address, page):
+    open_page(browser, f"{address}/{page}", WIDTHS[0])
+    badge = browser.find_element("css selector", ".claim-card .verdict")
+    assert badge.get_attribute("data-verdict") == badge.text, "the badge has no colour"
+    assert browser.find_elements("css selector", "figure img")
 
 
-def test_nothing_of_a_run_is_left_in_a_committed_page(page):
-    assert set(page.metadata) == {"kernelspec", "language_info"}
-    for cell in page.cells:
-        assert "papermill" not in cell.metadata
-        assert "execution" not in cell.metadata
-        assert "injected-parameters" not in cell.metadata.get("tags", [])
-    assert [cell.metadata.get("tags", []) for cell in page.cells].count(["parameters", "hide-input"]) == 1
+@pytest.mark.parametrize(("theme", "paper"), [("light", 255), ("dark", 18)])
+def test_a_figure_lies_on_the_paper_of_its_page(browser, address, theme, paper):
+    open_page(browser, f"{address}/book/claims/01_lr_batch.html", WIDTHS[0])
+    set_theme(browser, theme)
+    png = browser.find_element("css selector", "figure img").screenshot_as_png
+    grey = np.asarray(Image.open(io.BytesIO(png)).convert("L"), dtype=float)
+    assert grey[2, 2] == pytest.approx(paper, abs=3)
+    assert np.abs(grey - paper).max() > 150, "nothing to be seen on it"
 
 
-def test_a_committed_page_is_executed_from_top_to_bottom(page):
-    assert [cell.execution_count for cell in code(page)] == list(range(1, len(code(page)) + 1))
-    for output in (output for cell in code(page) for output in cell.outputs):
-        assert output.output_type != "error"
-        assert output.get("name") != "stderr"
-        assert str(find_root()) not in str(output)
+def test_injected_parameters_are_hidden(browser, address):
+    open_page(browser, f"{address}/book/claims/01_lr_batch.html", WIDTHS[0])
+    cell = "document.body.insertAdjacentHTML('beforeend', '<div class=\"cell tag_injected-parameters\">x</div>');"
+    assert browser.execute_script(f"{cell} return document.body.lastElementChild.offsetHeight") == 0
+
+
+SLIDER = "book/method/primer.html"
+SHOWN = """return [...new Set([...document.querySelectorAll('.frames [data-now]')]
+    .filter(group => getComputedStyle(group).display !== 'none').map(group => Number(group.dataset.now)))]"""
+LAST, EVERY = 40, 12  # frames, and updates between two
+
+
+@pytest.fixture
+def motion(browser):
+    """Set what the reader's system prefers about motion, and take it back."""
+
+    def prefer(value):
+        features = [{"name": "prefers-reduced-motion", "value": value}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    yield prefer
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def wait(condition, words):
+    """Wait until the condition holds; a page hears of its reader's preferences at its next picture only."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, words
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_keyboard_moves_the_slider(browser, address, motion, width):
+    keys = pytest.importorskip("selenium.webdriver").Keys
+    motion("no-preference")
+    open_page(browser, f"{address}/{SLIDER}", width)
+    slider = browser.find_element("css selector", ".frames input")
+    assert browser.execute_script(SHOWN) == [LAST]
+    for key, frame in ((keys.ARROW_LEFT, LAST - 1), (keys.HOME, 0), (keys.ARROW_RIGHT, 1), (keys.END, LAST)):
+        slider.send_keys(key)
+        assert browser.execute_script(SHOWN) == [frame]
+        said = browser.find_element("css selector", ".frames output").text
+        assert said.startswith(f"update {EVERY * frame}: sharpness ")
+        assert slider.get_attribute("aria-valuetext") == said
+    assert slider.accessible_name == "Training"
+
+
+def test_the_button_plays_and_pauses(browser, address, motion):
+    motion("no-preference")
+    open_page(browser, f"{address}/{SLIDER}", WIDTHS[0])
+    button = browser.find_element("css selector", ".frames button")
+    button.click()
+    assert button.text == "Pause"
+    wait(lambda: 3 <= browser.execute_script(SHOWN)[0] < LAST, "nothing moves")
+    button.click()
+    assert button.text == "Play"
+    paused = browser.execute_script(SHOWN)
+    time.sleep(0.3)
+    assert browser.execute_script(SHOWN) == paused
+
+
+def test_with_less_motion_there_is_only_the_slider(browser, address, motion):
+    motion("reduce")
+    open_page(browser, f"{address}/{SLIDER}", WIDTHS[0])
+    button = browser.find_element("css selector", ".frames button")
+    assert not button.is_displayed()
+    assert browser.find_element("css selector", ".frames input").is_displayed()
+    motion("no-preference")
+    wait(button.is_displayed, "the button does not come back")
+    button.click()
+    motion("reduce")
+    wait(lambda: not button.is_displayed(), "the button stays")
+    paused = browser.execute_script(SHOWN)
+    time.sleep(0.3)
+    assert browser.execute_script(SHOWN) == paused
+
+
+@pytest.fixture
+def scriptless(browser):
+    """A browser that runs no scripts."""
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    yield browser
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_without_scripts_the_last_frame_stands_alone(scriptless, address):
+    scriptless.get(f"{address}/{SLIDER}")
+    left = scriptless.find_elements("css selector", ".frames [data-now]:not([style*=none])")
+    assert {group.get_attribute("data-now") for group in left} == {str(LAST)}
+    assert not scriptless.find_element("css selector", ".frames .frames-controls").is_displayed()
+
+
+def test_without_scripts_the_explorer_is_a_picture(scriptless, address):
+    scriptless.get(f"{address}/book/explorer.html")
+    assert scriptless.find_element("css selector", "noscript figure img").size["width"] > 300
+    assert not scriptless.find_element("css selector", ".explorer").is_displayed()

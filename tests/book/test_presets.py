@@ -1,65 +1,62 @@
-"""Every preset of every chapter as far as it goes without its training: valid settings, networks that fit the images,
-one step of each kind of run on stand-in images."""
+"""Every preset of every chapter, without its training: valid settings, networks that fit the images, one step."""
 
 import functools
 from collections.abc import Iterable
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from chapter_pages import CHAPTERS, PRESETS, ROOT
+from chapter_pages import CHAPTERS, PRESETS
 
-from flatlib.book.dry_run import Asked
-from flatlib.book.dry_run import asked as what_is_asked
-from flatlib.book.execute import settings
+from flatlib.book.chapter import Chapter
+from flatlib.book.parameters import preset
 from flatlib.config import RunConfig
-from flatlib.runs.plan.memory import network_of
-from flatlib.runs.plan.stand_ins import KNOWN, stand_in
+from flatlib.runs.estimate import IMAGES
 from flatlib.training.models import build
 from flatlib.training.train import last_update, train, updates_per_epoch
 
 FILES = {f"{path.stem} {path.parent.name}": path for path in sorted(PRESETS.glob("*/*.yaml"))}
-STAND_IN = 120  # images; more than there are classes
+UNTRACKED = {"measures": ("performance",), "track": (), "track_every": None, "track_time": None, "seed": 0}
 
 
 @functools.cache
-def asked(name: str) -> Asked:
-    """What the page asks for at a preset, and its parameters."""
-    chapter, scale = FILES[name].stem, FILES[name].parent.name
-    return what_is_asked(ROOT, chapter, settings(ROOT, chapter, scale, {}))
+def runs_of(name: str) -> list[RunConfig]:
+    """Return the runs of a preset; where a chapter tunes, with those that its tuning runs may choose."""
+    chapter = Chapter.at_preset(FILES[name].stem, FILES[name].parent.name)
+    return chapter.requests() + chapter.chosen_later()
 
 
 def kinds(configs: Iterable[RunConfig], **same) -> list[RunConfig]:
-    """One configuration of each kind, once these settings are made the same."""
+    """Return one configuration of each kind, once these settings are made the same."""
     return list(dict.fromkeys(replace(config, **same) for config in configs))
 
 
-def test_every_preset_is_of_a_chapter_and_every_chapter_has_the_three_that_are_everywhere():
-    found = {
-        path.stem: {other.parent.name for other in FILES.values() if other.stem == path.stem} for path in FILES.values()
-    }
-    assert set(found) == set(CHAPTERS)
-    for chapter, scales in found.items():
-        assert scales >= {"smoke", "small", "paper"}, chapter
+def test_every_chapter_has_the_common_presets():
+    scales = {chapter: {path.parent.name for path in FILES.values() if path.stem == chapter} for chapter in CHAPTERS}
+    assert {path.stem for path in FILES.values()} == set(CHAPTERS)
+    for chapter, found in scales.items():
+        assert found >= {"smoke", "small", "paper"}, chapter
+
+
+@pytest.mark.parametrize("path", FILES.values(), ids=FILES)
+def test_a_preset_is_named_by_its_folder(path):
+    assert preset(path)["preset"] == path.parent.name, "its records would be written under another name"
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_run_of_every_preset_is_a_valid_configuration(name):
-    found, scale = asked(name), FILES[name].parent.name
-    assert found.parameters.preset == scale, "its records would be written under another name"
-    for call in found.calls:
-        assert len({config.run_id for config in call.configs}) == len(call.configs)
-    configs = found.configs.values()
-    assert len(configs) > 10
+def test_a_presets_runs_differ_and_can_be_judged(name):
+    configs = runs_of(name)
+    assert len({config.run_id for config in configs}) == len(configs) > 10
     assert len({config.seed for config in configs}) >= 5
-    assert ({config.dataset for config in configs} == {"digits"}) == (scale == "smoke"), "smoke is offline"
+    assert ({config.dataset for config in configs} == {"digits"}) == name.endswith(" smoke"), "smoke is offline"
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_run_of_every_preset_has_the_images_it_asks_for_and_can_end(name):
-    for config in kinds(asked(name).configs.values(), seed=0, learning_rate=0.1):
-        images = KNOWN[config.dataset].train
+def test_a_presets_runs_have_their_images_and_an_end(name):
+    for config in kinds(runs_of(name), seed=0, learning_rate=0.1):
+        images = IMAGES[config.dataset][0]
         used = config.train_size or images
         assert max(used + (config.validation_size or 0), config.measure_size) <= images
         assert config.batch_size <= used
@@ -67,37 +64,39 @@ def test_every_run_of_every_preset_has_the_images_it_asks_for_and_can_end(name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_network_of_every_preset_fits_its_images(name):
-    measured = {"measures": ("performance",), "track": (), "track_every": None, "track_time": None}
-    for config in kinds(map(network_of, asked(name).configs.values()), **measured):
-        images = KNOWN[config.dataset]
+def test_a_presets_networks_fit_its_images(name):
+    for config in kinds(runs_of(name), **UNTRACKED, learning_rate=0.1):
+        _, shape, classes = IMAGES[config.dataset]
         with torch.device("meta"):
-            outputs = build(config, images.shape, images.classes)(torch.empty(2, *images.shape))
-        assert outputs.shape == (2, images.classes)
+            outputs = build(config, shape, classes)(torch.empty(2, *shape))
+        assert outputs.shape == (2, classes)
 
 
 @pytest.fixture(scope="module")
-def stand_ins(tmp_path_factory):
-    """A data folder with a few random images of every data set's shape."""
-    folder = tmp_path_factory.mktemp("data")
-    for name, images in KNOWN.items():
-        stand_in(folder, images, STAND_IN).rename(folder / f"{name}.npz")
+def random_images(tmp_path_factory):
+    """Return a data folder with a few random images of every data set's shape."""
+    folder, generator = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    for name, (_, (channels, height, width), classes) in IMAGES.items():
+        arrays = {}
+        for part, count in (("train", 120), ("test", 120)):  # more than there are classes
+            arrays[f"x_{part}"] = generator.integers(0, 256, (count, height, width, channels), dtype=np.uint8)
+            arrays[f"y_{part}"] = (classes - 1 - np.arange(count)) % classes
+        np.savez(folder / f"{name}.npz", **arrays)
     return folder
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_one_step_of_every_kind_of_run_of_every_preset(stand_ins, name):
-    for config in kinds(cut_down(config) for config in asked(name).configs.values()):
-        done = train(config, device="cpu", data=stand_ins)
+def test_every_kind_of_run_makes_a_step(random_images, name):
+    for config in kinds(cut_down(config) for config in runs_of(name)):
+        done = train(config, device="cpu", data=random_images)
         assert done.status != "diverged"
         assert done.updates == 1
 
 
 def cut_down(config: RunConfig) -> RunConfig:
-    """The same kind of run on few images in one batch, a narrow network, one step, no curvature."""
-    little = {"train_size": 16, "test_size": 8, "batch_size": 0, "width": min(config.width, 0.03), "seed": 0}
+    """Return the same kind of run on few images in one batch, a narrow network, one step, no curvature."""
+    little = {"train_size": 16, "test_size": 8, "batch_size": 0, "width": min(config.width, 0.03)}
     little |= {"validation_size": config.validation_size and 8, "microbatch": config.microbatch and 8}
     little |= {"learning_rate": 1e-3, "averaging_learning_rate": config.averaging_learning_rate and 1e-3}
     little |= {"max_epochs": 1, "max_updates": config.max_updates and 1, "check_every": None}
-    untracked = {"track": (), "track_every": None, "track_time": None}
-    return replace(config, **little, **untracked, measures=("performance",), matched_loss=None)
+    return replace(config, **little, **UNTRACKED, matched_loss=None)

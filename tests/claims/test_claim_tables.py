@@ -6,9 +6,9 @@ from math import sqrt
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import SEEDS, line_of, noise, runs_of, without
-from made_up_others import ADAMW, AVERAGED, SGD, adam_runs, decay_runs, minimum_runs, regulariser_runs
 from scipy.stats import ks_2samp
+from synthetic_runs import SEEDS, line_of, noise, runs_of, without
+from synthetic_runs_others import ADAMW, AVERAGED, SGD, adam_runs, decay_runs, minimum_runs, regulariser_runs
 
 from flatlib.claims import CLAIMS, adam_vs_sgd, minimum_sharpness, regularisers, weight_decay
 from flatlib.config import RunConfig, grid
@@ -110,9 +110,9 @@ def mnist_runs() -> pd.DataFrame:
     return runs_of(configs + density, measures)
 
 
-def test_our_numbers_stand_beside_the_papers():
+def test_our_numbers_stand_compare_with_papers():
     runs = mnist_runs()
-    table = weight_decay.beside_the_paper({"small": decay_runs(True), "paper": runs})
+    table = weight_decay.compare_with_paper({"small": decay_runs(True), "paper": runs})
     assert len(table) == 2  # the paper has no decay of 0.01, and small is not of MNIST
     settings = ["scale", "network", "epochs", "inputs", "γ", "n"]
     assert table[settings].to_numpy().tolist() == [
@@ -129,9 +129,9 @@ def test_our_numbers_stand_beside_the_papers():
 
 
 def test_without_the_papers_networks_the_table_says_so():
-    table = weight_decay.beside_the_paper({"small": decay_runs(True)})
+    table = weight_decay.compare_with_paper({"small": decay_runs(True)})
     assert table["scale"].tolist() == ["no scale here has the paper's networks on MNIST"]
-    lost = weight_decay.beside_the_paper({"paper": mnist_runs().drop(columns="lambda_max").assign(lambda_max=None)})
+    lost = weight_decay.compare_with_paper({"paper": mnist_runs().drop(columns="lambda_max").assign(lambda_max=None)})
     assert lost["λ_max"].tolist() == ["", ""]
 
 
@@ -166,7 +166,7 @@ def test_every_measure_is_ranked_against_both_gaps():
     assert loss["lambda max"] == f"{tau} [{tau}, {tau}], n = 5"
     assert loss["softmax jacobian norm mean"] == "-1 [-1, -1], n = 5"
     assert loss["gradient norm"] == "1 [1, 1], n = 3"
-    assert {loss[name] for name in ("jacobian norm", "softmax jacobian norm")} == {"no seed has an answer"}
+    assert {loss[name] for name in ("jacobian norm", "softmax jacobian norm")} == {"undefined for every seed"}
     with pytest.raises(FlatlibError, match="no setting counts"):
         regularisers.trackers(runs.assign(status="capped"))
 

@@ -5,10 +5,21 @@ from math import inf, nan
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import SEEDS, line_of, noise
+from synthetic_runs import SEEDS, line_of, noise
 
 from flatlib.book.paths import find_root, notebooks
-from flatlib.claims import CLAIMS, Rule, claim_verdict, complete_cells, exclusions, format_verdicts, lr_batch, sentence
+from flatlib.claims import (
+    CLAIMS,
+    above,
+    below,
+    between,
+    claim_verdict,
+    complete_cells,
+    exclusions,
+    format_verdicts,
+    lr_batch,
+    summarize,
+)
 from flatlib.claims import progressive_sharpening as ps
 from flatlib.config import RunConfig, grid
 from flatlib.runs import records
@@ -21,19 +32,19 @@ RATES = [0.02, 0.05, 0.1]
 @pytest.mark.parametrize(
     ("rule", "low", "high", "verdict"),
     [
-        (Rule(low=0), 0.1, 1, "supported"),
-        (Rule(low=0), -1, -0.1, "contradicted"),
-        (Rule(low=0), -1, 0, "contradicted"),
-        (Rule(low=0), 0, 1, "inconclusive"),
-        (Rule(low=0), -0.1, 1, "inconclusive"),
-        (Rule(high=0.5), 0, 0.4, "supported"),
-        (Rule(high=0.5), 0.5, 0.7, "contradicted"),
-        (Rule(low=0.7, high=1.5), 0.8, 1.4, "supported"),
-        (Rule(low=0.7, high=1.5), 0.2, 0.6, "contradicted"),
-        (Rule(low=0.7, high=1.5), 1.5, 2.0, "contradicted"),
-        (Rule(low=0.7, high=1.5), 0.5, 2.0, "inconclusive"),
-        (Rule(low=0), -inf, inf, "inconclusive"),
-        (Rule(low=0), nan, nan, "inconclusive"),
+        (above(0), 0.1, 1, "supported"),
+        (above(0), -1, -0.1, "contradicted"),
+        (above(0), -1, 0, "contradicted"),
+        (above(0), 0, 1, "inconclusive"),
+        (above(0), -0.1, 1, "inconclusive"),
+        (below(0.5), 0, 0.4, "supported"),
+        (below(0.5), 0.5, 0.7, "contradicted"),
+        (between(0.7, 1.5), 0.8, 1.4, "supported"),
+        (between(0.7, 1.5), 0.2, 0.6, "contradicted"),
+        (between(0.7, 1.5), 1.5, 2.0, "contradicted"),
+        (between(0.7, 1.5), 0.5, 2.0, "inconclusive"),
+        (above(0), -inf, inf, "inconclusive"),
+        (above(0), nan, nan, "inconclusive"),
     ],
 )
 def test_a_rule_decides_by_the_whole_interval(rule, low, high, verdict):
@@ -42,13 +53,13 @@ def test_a_rule_decides_by_the_whole_interval(rule, low, high, verdict):
 
 @pytest.mark.parametrize("n", [0, 1, 4])
 def test_fewer_than_five_seeds_decide_nothing(n):
-    assert Rule(low=0).decide(Interval(1.0, 0.9, 1.1, n=n, level=0.95)) == "inconclusive"
+    assert above(0).decide(Interval(1.0, 0.9, 1.1, n=n, level=0.95)) == "inconclusive"
     verdicts = LR_BATCH.verdicts(lr_runs(True, seeds=range(n))) if n else pd.DataFrame()
     assert not len(verdicts) or set(verdicts["verdict"]) == {"inconclusive"}
 
 
 @pytest.mark.parametrize(
-    ("rule", "text"), [(Rule(low=0), "> 0"), (Rule(high=-0.2), "< -0.2"), (Rule(low=0.7, high=1.5), "in 0.7 .. 1.5")]
+    ("rule", "text"), [(above(0), "> 0"), (below(-0.2), "< -0.2"), (between(0.7, 1.5), "in 0.7 .. 1.5")]
 )
 def test_a_rule_reads_as_text(rule, text):
     assert str(rule) == text
@@ -104,6 +115,7 @@ def sharpening_runs(holds: bool) -> pd.DataFrame:
     return records.table(line_of(config, {}, path) for config, path in paths.items())
 
 
+SETTING = ["batch_size", "learning_rate"]
 CASES = [(LR_BATCH, lr_runs), (SHARPENING, sharpening_runs)]
 
 
@@ -124,14 +136,20 @@ def test_verdicts_do_not_depend_on_the_order_of_the_runs(claim, make):
 
 
 def test_numbers_of_the_synthetic_claims_are_exact():
-    slopes = lr_batch.sharpness_slope(lr_runs(True), "large")
+    slopes = lr_batch.LARGE.slope("learning_rate", "lambda_max", logy=True)(lr_runs(True))
     assert slopes.tolist() == pytest.approx([-1] * 5)
-    assert lr_batch.accuracy_slope(lr_runs(True), "small").tolist() == pytest.approx([5 * noise(s) for s in SEEDS])
-    assert lr_batch.distance_to_edge(lr_runs(True)).tolist() == pytest.approx([noise(s) for s in SEEDS])
+    assert lr_batch.SMALL.slope("learning_rate", "test_accuracy")(lr_runs(True)).tolist() == pytest.approx(
+        [5 * noise(s) for s in SEEDS]
+    )
+    assert lr_batch.distance_to_edge(lr_batch.LARGE.select(lr_runs(True))).tolist() == pytest.approx(
+        [noise(s) for s in SEEDS]
+    )
     main = ps.main_runs(sharpening_runs(True))
     assert len(main) == len(RATES) * len(SEEDS)
-    assert ps.per_seed(main, ps.rise).tolist() == pytest.approx([np.log2(16 * 1.05)] * 5)
-    assert ps.per_seed(main, ps.hover).tolist() == pytest.approx([1.05 * noise(s) for s in SEEDS])
+    assert main.apply(ps.rise, axis=1).groupby(main["seed"]).mean().tolist() == pytest.approx([np.log2(16 * 1.05)] * 5)
+    assert main.apply(ps.hover, axis=1).groupby(main["seed"]).mean().tolist() == pytest.approx(
+        [1.05 * noise(s) for s in SEEDS]
+    )
 
 
 def test_windows_end_where_the_data_are_fitted():
@@ -162,7 +180,7 @@ def test_runs_that_lack_what_is_compared_leave_the_claim_open(claim, make, silen
     mute = told.str.contains("" if silent == "all" else silent)
     assert mute.sum() >= 3
     shown = format_verdicts(verdicts)
-    assert shown.loc[mute, "measured"].str.contains("no seed has an answer").all()
+    assert shown.loc[mute, "measured"].str.contains("undefined for every seed").all()
     assert set(shown.loc[mute, "verdict"]) == {"inconclusive"}
     assert claim_verdict(verdicts) == "inconclusive"
 
@@ -171,10 +189,10 @@ def test_a_setting_that_one_seed_missed_is_left_out_as_a_whole_and_counted():
     runs = lr_runs(True)
     missed = (runs["batch_size"] == 50) & (runs["learning_rate"] == 0.1) & (runs["seed"] == 2)
     runs.loc[missed, "status"] = "capped"
-    kept = complete_cells(runs, lr_batch.CELL)
+    kept = complete_cells(runs, SETTING)
     assert len(runs) - len(kept) == len(SEEDS)
     assert kept.query("batch_size == 50")["learning_rate"].unique().tolist() == RATES[:2]
-    counted = exclusions(runs, lr_batch.CELL).set_index(lr_batch.CELL)
+    counted = exclusions(runs, SETTING).set_index(SETTING)
     assert counted.loc[(50, 0.1)].to_dict() == {"reached": 4, "capped": 1, "diverged": 0, "counts": "no"}
     assert (counted["counts"] == "no").sum() == 1
     assert counted[["reached", "capped", "diverged"]].to_numpy().sum() == len(runs)
@@ -183,11 +201,11 @@ def test_a_setting_that_one_seed_missed_is_left_out_as_a_whole_and_counted():
 def test_the_sentence_says_what_held_and_names_what_did_not():
     verdicts = LR_BATCH.verdicts(lr_runs(True))
     assert claim_verdict(verdicts) == "supported"
-    assert "7 of 7 predictions supported" in sentence(verdicts)
+    assert "7 of 7 predictions supported" in summarize(verdicts)
     names = verdicts["prediction"].tolist()
     verdicts.loc[0, "verdict"], verdicts.loc[1, "verdict"] = "contradicted", "inconclusive"
     assert (claim_verdict(verdicts), claim_verdict(verdicts[1:])) == ("contradicted", "inconclusive")
-    text = sentence(verdicts)
+    text = summarize(verdicts)
     assert "5 of 7" in text
     assert text.index("contradicted") < text.index(names[0]) < text.index(names[1])
     assert "\n" not in text
@@ -205,7 +223,7 @@ def test_a_silent_seed_is_counted():
     low = runs["trajectory"].map(lambda path: path | {"lambda_max": [1.0, 1.5, 1.2] + [1.1] * 7})
     runs["trajectory"] = runs["trajectory"].where(runs["seed"] != 3, low)
     row = SHARPENING.verdicts(runs).set_index("prediction").query("unit == 'λ_max η / 2'").iloc[0]
-    assert (row["n"], row["silent"], row["verdict"]) == (4, 1, "inconclusive")
+    assert (row["n"], row["n_missing"], row["verdict"]) == (4, 1, "inconclusive")
 
 
 def test_every_chapter_has_a_claim_and_every_prediction_its_own_name():

@@ -4,8 +4,8 @@ from math import log2
 
 import pandas as pd
 import pytest
-from made_up import MEAN_NOISE, SEEDS, check_both_ways, check_left_out, check_open, numbers, without, words
-from made_up_kaur import RATES, batch_norm_runs, dropout_runs, sam_runs, scaling_runs
+from synthetic_runs import MEAN_NOISE, SEEDS, check_both_ways, check_left_out, check_open, numbers, without, words
+from synthetic_runs_kaur import RATES, batch_norm_runs, dropout_runs, sam_runs, scaling_runs
 
 from flatlib.claims import CLAIMS, batch_norm, linear_scaling
 from flatlib.errors import FlatlibError
@@ -144,7 +144,7 @@ def test_the_share_is_of_the_epochs_at_which_both_were_under_way():
     falls = [1.0, *[999.0] * 2, *[0.1] * 6]  # flatter at 6 of 8 epochs after the start
     path = {"update": [14 * k for k in range(9)], "lambda_max": falls}
     runs["trajectory"] = [path if cut else whole for cut, whole in zip(largest, runs["trajectory"], strict=True)]
-    assert linear_scaling.share_ordered(runs).tolist() == [0.75] * 5
+    assert linear_scaling.share_ordered(linear_scaling.tracked(runs)).tolist() == [0.75] * 5
     assert words(SCALING, runs)["along training"] == "contradicted"
 
 

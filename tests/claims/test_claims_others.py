@@ -6,8 +6,8 @@ from math import sqrt
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import MEAN_NOISE, check_both_ways, check_left_out, check_open, numbers, without
-from made_up_others import (
+from synthetic_runs import MEAN_NOISE, check_both_ways, check_left_out, check_open, numbers, without
+from synthetic_runs_others import (
     adam_runs,
     decay_runs,
     minimum_runs,

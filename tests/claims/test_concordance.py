@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import kendalltau
 
-from flatlib.claims.concordance import _pair_weights, concordance
+from flatlib.claims.concordance import pair_weights, stratified_kendall_tau
 from flatlib.errors import FlatlibError
 from flatlib.stats import seed_resamples
 
@@ -35,7 +35,9 @@ def with_ties():
 
 def test_one_group_is_scipys_tau():
     runs = with_ties()
-    assert concordance(runs, "x", "y").tau.estimate == pytest.approx(kendalltau(runs["x"], runs["y"]).statistic)
+    assert stratified_kendall_tau(runs, "x", "y").tau.estimate == pytest.approx(
+        kendalltau(runs["x"], runs["y"]).statistic
+    )
 
 
 def test_groups_are_averaged_by_their_untied_pairs():
@@ -47,7 +49,7 @@ def test_groups_are_averaged_by_their_untied_pairs():
         taus.append(kendalltau(group["x"], group["y"]).statistic)
         weights.append(np.sqrt(np.prod(untied.sum(axis=0))))
         ordered += untied.all(axis=1).sum()
-    found = concordance(runs, "x", "y", ["a", "b"])
+    found = stratified_kendall_tau(runs, "x", "y", ["a", "b"])
     assert found.tau.estimate == pytest.approx(np.average(taus, weights=weights))
     assert (found.lowest, found.highest) == pytest.approx((min(taus), max(taus)))
     assert (found.runs, found.groups, found.pairs) == (60, 6, ordered)
@@ -56,8 +58,8 @@ def test_groups_are_averaged_by_their_untied_pairs():
 def test_the_order_between_groups_has_no_say():
     runs = runs_of(within=0.9, between=0.9)
     shifted = runs.assign(y=runs["y"] - 100 * runs["setting"], x=runs["x"] + 100 * runs["setting"])
-    assert concordance(shifted, "x", "y").tau.estimate < -0.5
-    assert concordance(shifted, "x", "y", ["setting"]) == concordance(runs, "x", "y", ["setting"])
+    assert stratified_kendall_tau(shifted, "x", "y").tau.estimate < -0.5
+    assert stratified_kendall_tau(shifted, "x", "y", ["setting"]) == stratified_kendall_tau(runs, "x", "y", ["setting"])
 
 
 def test_groups_with_nothing_to_compare_give_nothing():
@@ -66,34 +68,34 @@ def test_groups_with_nothing_to_compare_give_nothing():
     constant = pd.DataFrame({"seed": [0, 1], "setting": 91, "x": [1.0, 1.0], "y": [1.0, 2.0]})
     unknown = pd.DataFrame({"seed": [0, 1], "setting": 92, "x": [1.0, np.nan], "y": [np.inf, 2.0]})
     more = pd.concat([runs, alone, constant, unknown])
-    assert concordance(more, "x", "y", ["setting"]) == concordance(runs, "x", "y", ["setting"])
-    nothing = concordance(constant, "x", "y", ["setting"])
+    assert stratified_kendall_tau(more, "x", "y", ["setting"]) == stratified_kendall_tau(runs, "x", "y", ["setting"])
+    nothing = stratified_kendall_tau(constant, "x", "y", ["setting"])
     assert isnan(nothing.tau.estimate)
     assert (nothing.runs, nothing.groups, nothing.pairs) == (0, 0, 0)
 
 
 def test_a_missing_setting_is_a_group_of_its_own():
     runs = pd.DataFrame({"seed": range(6), "size": [None] * 3 + [10.0] * 3, "x": range(6), "y": [2, 1, 0, 5, 4, 3]})
-    assert concordance(runs, "x", "y", ["size"]).groups == 2
-    assert concordance(runs, "x", "y", ["size"]).tau.estimate == -1
+    assert stratified_kendall_tau(runs, "x", "y", ["size"]).groups == 2
+    assert stratified_kendall_tau(runs, "x", "y", ["size"]).tau.estimate == -1
 
 
 def test_every_pair_counts_once_in_expectation():
     drawn, likelihood = seed_resamples(4, 0, 0)
-    np.testing.assert_allclose(np.average(_pair_weights(drawn), axis=0, weights=likelihood), 1)
+    np.testing.assert_allclose(np.average(pair_weights(drawn), axis=0, weights=likelihood), 1)
 
 
 def test_runs_are_resampled_by_seed():
     """Ten copies of each run are no new seeds: the interval must not get narrower."""
     runs = runs_of(settings=1, share=0.0)
     copies = pd.concat([runs] * 10)
-    one, ten = concordance(runs, "x", "y").tau, concordance(copies, "x", "y").tau
+    one, ten = stratified_kendall_tau(runs, "x", "y").tau, stratified_kendall_tau(copies, "x", "y").tau
     assert ten.n == 5
     assert (ten.low, ten.high) == pytest.approx((one.low, one.high))
 
 
 def test_one_seed_knows_nothing_of_its_spread():
-    found = concordance(runs_of(seeds=1), "x", "y").tau
+    found = stratified_kendall_tau(runs_of(seeds=1), "x", "y").tau
     assert (found.low, found.high, found.n) == (-inf, inf, 1)
 
 
@@ -118,17 +120,17 @@ def test_coverage_at_five_seeds(within, between, grouped, at_least, at_most):
     law = {"seeds": 5, "settings": 12, "within": within, "between": between, "share": 0.3}
     truth = true_tau(**law, grouped=grouped)
     held = ["setting"] if grouped else []
-    found = [concordance(runs_of(**law, generator=i), "x", "y", held).tau for i in range(200)]
+    found = [stratified_kendall_tau(runs_of(**law, generator=i), "x", "y", held).tau for i in range(200)]
     assert at_least <= np.mean([tau.low <= truth <= tau.high for tau in found]) <= at_most
     assert np.mean([tau.estimate for tau in found]) == pytest.approx(truth, abs=0.04)
 
 
 def test_coverage_of_the_monte_carlo_branch():
     law = {"seeds": 8, "settings": 6, "within": 0.5, "between": 0.5, "share": 0.3}
-    found = [concordance(runs_of(**law, generator=i), "x", "y", resamples=1000).tau for i in range(200)]
+    found = [stratified_kendall_tau(runs_of(**law, generator=i), "x", "y", resamples=1000).tau for i in range(200)]
     assert np.mean([tau.low <= true_tau(**law, grouped=False) <= tau.high for tau in found]) >= 0.93
 
 
 def test_a_missing_column_is_named():
     with pytest.raises(FlatlibError, match="no column batch_size"):
-        concordance(runs_of(), "x", "y", ["batch_size"])
+        stratified_kendall_tau(runs_of(), "x", "y", ["batch_size"])

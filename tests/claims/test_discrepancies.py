@@ -7,7 +7,16 @@ import pandas as pd
 import pytest
 
 from flatlib.book.paths import find_root
-from flatlib.claims.discrepancies import READINGS, SCALE, SEEDS, both, factor, pairs, points, wanted
+from flatlib.claims.discrepancies import (
+    SCALE,
+    SEEDS,
+    VARIANTS,
+    accuracy_difference,
+    paired_configs,
+    paired_runs,
+    sharpness_ratio,
+    variant_configs,
+)
 from flatlib.config import RunConfig
 from flatlib.runs import records
 
@@ -19,10 +28,10 @@ CHANGED = {
 }
 
 
-@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("reading", VARIANTS)
 def test_one_setting_is_changed(reading):
     name, ratio = CHANGED[reading]
-    found = pairs(ROOT, reading)
+    found = paired_configs(ROOT, reading)
     assert {one.seed for one, _ in found} == set(SEEDS)
     for one, other in found:
         assert {f.name for f in fields(RunConfig) if getattr(one, f.name) != getattr(other, f.name)} == {name}
@@ -31,13 +40,13 @@ def test_one_setting_is_changed(reading):
 
 def test_every_run_is_recorded_and_no_other():
     lines = records.read(ROOT / "book" / "records" / "ledger" / f"{SCALE}.jsonl")
-    assert set(lines) == {run.run_id for run in wanted(ROOT)}
+    assert set(lines) == {run.run_id for run in variant_configs(ROOT)}
 
 
-@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("reading", VARIANTS)
 def test_both_readings_stand_side_by_side(reading):
-    runs = both(ROOT, reading)
-    assert len(runs) == len(pairs(ROOT, reading))
+    runs = paired_runs(ROOT, reading)
+    assert len(runs) == len(paired_configs(ROOT, reading))
     assert (runs["seed"] == runs["seed_other"]).all()
     assert (runs["status"] != "diverged").all()
 
@@ -45,9 +54,11 @@ def test_both_readings_stand_side_by_side(reading):
 def test_what_a_reading_changes():
     accuracy, gains = np.array([[0.5, 0.6, 0.7, 0.8, 0.9], [0.01, 0.02, 0.03, 0.04, 0.05]])
     runs = pd.DataFrame({"test_accuracy": accuracy, "test_accuracy_other": accuracy + gains})
-    assert points(runs).estimate == pytest.approx(3)
+    assert accuracy_difference(runs).estimate == pytest.approx(3)
     runs = runs.assign(lambda_max=2.0, lambda_max_other=[4.0, 1.0, 8.0, 2.0, 4.0])
-    found = factor(runs, "lambda_max")
+    found = sharpness_ratio(runs, "lambda_max")
     assert found.estimate == pytest.approx(2 ** (3 / 5))
     assert 0.5 <= found.low < found.estimate < found.high <= 4
-    assert factor(runs.assign(lambda_max_other=2.0), "lambda_max") == replace(found, estimate=1.0, low=1.0, high=1.0)
+    assert sharpness_ratio(runs.assign(lambda_max_other=2.0), "lambda_max") == replace(
+        found, estimate=1.0, low=1.0, high=1.0
+    )

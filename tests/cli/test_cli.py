@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from flatlib.book import execute, several
+from flatlib.book import execute
 from flatlib.book.paths import find_root, notebooks
 from flatlib.cli import main
 from flatlib.config import RunConfig, grid
@@ -26,7 +27,7 @@ def nothing_executes(monkeypatch):
     def refuse(*arguments):
         raise AssertionError("a notebook was executed")
 
-    monkeypatch.setattr(several, "run", refuse)
+    monkeypatch.setattr(execute, "run", refuse)
     monkeypatch.setattr(execute, "refresh", refuse)
 
 
@@ -53,7 +54,7 @@ BAD_RUNS = {
     "one chapter of two": (["01_lr_batch", "nothing"], "unknown chapter 'nothing'"),
     "preset": (["all", "--preset", "huge"], "preset huge: .*presets: medium, .*small, smoke"),
     "device": (["all", "--device", "gpu"], "device: unknown name 'gpu'; allowed: auto, cpu, cuda"),
-    "absent device": (["all", "--device", "cuda:99"], "'cuda:99' was asked for, but torch sees"),
+    "absent device": (["all", "--device", "cuda:99"], "'cuda:99' was requested, but torch sees"),
     "malformed device": (["all", "--device", "cuda:x"], "device: .*'cuda:x'"),
     "workers": (["all", "--workers", "0"], "workers: expected a whole number of at least 1"),
     "parameter": (["01_lr_batch", "-p", "seads", "[1]"], "unknown parameter 'seads'; allowed: .*seeds"),
@@ -78,10 +79,18 @@ def test_refresh_refuses(capsys, arguments):
     assert complaint(capsys, ["refresh", *arguments])
 
 
-def test_outside_a_checkout(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("flatlib.book.paths.__file__", str(tmp_path / "flatlib" / "checkout.py"))
-    assert "no book here" in complaint(capsys, ["run", "all"])
+@pytest.mark.parametrize("command", [["run", "all"], ["refresh", "all"], ["new", "12_x"], ["book"]], ids=" ".join)
+def test_a_package_without_the_book_says_so_at_once(tmp_path, command):
+    """An installed package is a copy without book/; nothing heavy is imported before it says where the book is."""
+    shutil.copytree(ROOT / "flatlib", tmp_path / "flatlib", ignore=shutil.ignore_patterns("__pycache__"))
+    heavy = ("torch", "pandas", "papermill", "matplotlib", "sphinx")
+    script = f"import sys; sys.modules.update(dict.fromkeys({heavy})); from flatlib.cli import main; sys.exit(main())"
+    there = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command], cwd=tmp_path, env=there, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "clone the book's repository" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -173,7 +182,7 @@ def test_an_interrupt_says_how_to_go_on(capsys, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(several, "run", interrupt)
+    monkeypatch.setattr(execute, "run", interrupt)
     assert main(["run", "01_lr_batch", "--device", "cpu"]) == 130
     assert "every finished run is in the record" in capsys.readouterr().err
 
@@ -184,15 +193,16 @@ def test_a_chapter_that_fails_does_not_stop_the_next(capsys, monkeypatch, tmp_pa
             raise FlatlibError("01_lr_batch: all 4 runs diverged")
         return "supported"
 
-    monkeypatch.setattr(several, "run", fail_first)
+    monkeypatch.setattr(execute, "run", fail_first)
     assert main(["run", "all", "--device", "cpu", "--workers", "1", "--output", str(tmp_path)]) == 2
     out, err = capsys.readouterr()
     assert out.splitlines() == [f"{name}: supported" for name in notebooks(ROOT) if not name.startswith("01")]
     assert "flatlib: 01_lr_batch: all 4 runs diverged\n" in err
 
 
-def test_a_real_process_exits_with_2_and_one_line():
-    command = [sys.executable, "-m", "flatlib.cli", "run", "02_nothing"]
+@pytest.mark.parametrize("module", ["flatlib", "flatlib.cli"])
+def test_a_real_process_exits_with_2(module):
+    command = [sys.executable, "-m", module, "run", "02_nothing"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("flatlib: unknown chapter '02_nothing'")

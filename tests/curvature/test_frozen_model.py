@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from flatlib.curvature import HessianOperator
+from flatlib.device import PRECISION_SWITCHES
 from flatlib.errors import FlatlibError
-from flatlib.precision import PRECISION_SWITCHES
 
 
 def snapshot(model):

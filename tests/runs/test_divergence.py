@@ -1,4 +1,4 @@
-"""Runs that end badly: a result that says so, or one clear line before the first step."""
+"""Runs that diverge, stall or can never end: a status, or one clear line before the first step."""
 
 import json
 from dataclasses import replace
@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from flatlib.config import RunConfig
+from flatlib.config import Execution, RunConfig
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
 from flatlib.runs import records, sweep
 from flatlib.training.train import train
 
@@ -37,7 +36,7 @@ def recorded(tmp_path, config: RunConfig) -> dict:
 
 @pytest.mark.parametrize("track", [(), ("train_loss", "lambda_max")])
 @pytest.mark.parametrize("how", ["a rate that is far too large", "a loss that is nan from the start"])
-def test_a_loss_that_is_nan_at_the_first_step_is_recorded_as_diverged(tmp_path, huge, how, track):
+def test_loss_of_nan_is_recorded_as_diverged(tmp_path, huge, how, track):
     settings = {
         "a rate that is far too large": {"learning_rate": 1e38},
         "a loss that is nan from the start": {"dataset": huge, "standardize": False, "batch_size": 5, "train_size": 20},
@@ -48,7 +47,7 @@ def test_a_loss_that_is_nan_at_the_first_step_is_recorded_as_diverged(tmp_path, 
 
 
 @pytest.mark.parametrize("rho", [100.0, 1e6])
-def test_a_sam_radius_at_which_training_stalls_is_recorded_as_capped(tmp_path, rho):
+def test_stalled_sam_is_recorded_as_capped(tmp_path, rho):
     """The gradient far away says nothing about the loss here; without SAM a fifth of these steps learns more."""
     line = recorded(tmp_path, replace(TINY, sam_rho=rho, max_epochs=15, measures=("performance",)))
     assert (line["status"], line["measures"]["updates"]) == ("capped", 60)
@@ -57,7 +56,7 @@ def test_a_sam_radius_at_which_training_stalls_is_recorded_as_capped(tmp_path, r
     assert train(TINY, device="cpu").measures["train_accuracy"] > 0.2
 
 
-def test_a_sam_radius_that_overflows_is_recorded_as_diverged(tmp_path):
+def test_overflowing_sam_is_recorded_as_diverged(tmp_path):
     line = recorded(tmp_path, replace(TINY, sam_rho=1e30))
     assert (line["status"], line["measures"]) == ("diverged", {"updates": 4})
 
@@ -70,7 +69,7 @@ def test_a_sam_radius_that_overflows_is_recorded_as_diverged(tmp_path):
         ({"stop": "updates", "max_updates": 4, "batch_size": 0}, "of 3 are 3 updates, and max_updates is 4"),
     ],
 )
-def test_a_stop_rule_that_never_fires(tmp_path, settings, message):
+def test_unreachable_stop_rule_is_one_line(tmp_path, settings, message):
     with pytest.raises(FlatlibError, match=message) as error:
         train(replace(TINY, **settings), device="cpu")
     assert "\n" not in str(error.value)
@@ -79,12 +78,12 @@ def test_a_stop_rule_that_never_fires(tmp_path, settings, message):
 
 
 @pytest.mark.parametrize("settings", [{"stop": "updates"}, {"stop": "epochs"}])
-def test_a_stop_rule_that_fires_at_the_very_end(settings):
+def test_stop_rule_at_the_limit(settings):
     trained = train(replace(TINY, **settings, max_updates=12), device="cpu")
     assert (trained.status, trained.updates) == ("reached", 12)
 
 
-def test_a_training_loss_no_smoothed_label_can_forbid():
+def test_smoothed_loss_reaches_zero():
     """The entropy of the targets is taken off, so that the smallest loss is zero with label smoothing as without."""
     smoothed = {"label_smoothing": 0.2, "stop": "train_loss", "stop_value": 0.1}
     trained = train(replace(TINY, **smoothed, learning_rate=0.3, max_epochs=300), device="cpu")
@@ -93,7 +92,7 @@ def test_a_training_loss_no_smoothed_label_can_forbid():
     assert trained.measures["train_loss"] <= 0.1 < entropy
 
 
-def test_a_batch_of_more_than_all_images_is_said_before_anything_trains(tmp_path):
+def test_batch_larger_than_the_data(tmp_path):
     with pytest.raises(FlatlibError, match=r"^batch_size: 1001 is more than the 1000 training images of digits"):
         sweep.run([replace(TINY, train_size=None, batch_size=1001)], tmp_path / "r.jsonl", QUIET)
     assert not (tmp_path / "r.jsonl").exists()

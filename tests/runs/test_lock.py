@@ -1,35 +1,29 @@
-"""Two drivers and one record: the second is sent away in one line, and a driver that is gone keeps nobody out."""
+"""Two writers of one record: the second is refused in one line, and a writer that is gone keeps nobody out."""
 
-import errno
-import multiprocessing
+import functools
 import os
 import signal
 from contextlib import contextmanager
 
 import pytest
+from processes import fork, running
 
 from flatlib.cli import main
-from flatlib.config import RunConfig, grid
+from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
-from flatlib.runs import lock, records, sweep
+from flatlib.runs import records, sweep
 from flatlib.runs.lock import locked
 
 BASE = RunConfig(width=0.05, train_size=100, test_size=50, max_epochs=2, measures=("performance",))
 CONFIGS = grid(BASE, seed=range(3))
 QUIET = Execution(device="cpu", progress=False)
 BUSY = "another process is writing to this record"
-
-context = multiprocessing.get_context("fork")  # a driver need not import torch again
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 
-def drive(record, answer, ready=None, pause=None):
-    """A driver; it says what came of it. With `pause` it stops before its first run, for ever."""
-    if ready is not None:
-        ready.wait()
-    if pause is not None:
-        sweep.run_one = lambda *_: pause.set() or signal.pause()
+def drive(record, answer, ready):
+    """Sweep once `ready`, and put the outcome into a queue."""
+    ready.wait()
     try:
         sweep.run(CONFIGS, record, QUIET)
         answer.put("done")
@@ -38,36 +32,35 @@ def drive(record, answer, ready=None, pause=None):
 
 
 @contextmanager
-def driving(record):
-    """A driver in the middle of a run, in a process of its own; killed at the end."""
-    running = context.Event()
-    driver = context.Process(target=drive, args=(record, context.Queue(), None, running))
-    driver.start()
-    try:
-        assert running.wait(60)
-        yield driver
-    finally:
-        os.kill(driver.pid, signal.SIGKILL)
-        driver.join()
+def sweeping(record):
+    """Keep a process in its first run for ever; it is killed at the end."""
+    begun = fork.Event()
+    forever = functools.partial(sweep.run, run_one=lambda *_: begun.set() or signal.pause())
+    with running(forever, CONFIGS, record, QUIET):
+        assert begun.wait(60)
+        yield
 
 
-def test_the_second_driver_is_sent_away_until_the_first_is_gone(tmp_path, line):
-    record = tmp_path / "r.jsonl"
-    records.append(record, line(CONFIGS[0]))
+@pytest.fixture
+def record(tmp_path, line):
+    """A record of the first run."""
+    records.append(tmp_path / "r.jsonl", line(CONFIGS[0]))
+    return tmp_path / "r.jsonl"
+
+
+def test_second_sweep_is_refused(record):
     before = record.read_bytes()
-    with driving(record):
+    with sweeping(record):
         with pytest.raises(FlatlibError, match=f"^{record}: {BUSY}") as error:
             sweep.run(CONFIGS, record, QUIET)
         assert "\n" not in str(error.value)
         assert record.read_bytes() == before
-        assert os.listdir(tmp_path) == ["r.jsonl"]
-    assert len(sweep.run(CONFIGS, record, QUIET)) == 3
+    assert len(sweep.run(CONFIGS, record, QUIET)) == 3, "a killed process keeps nobody out"
+    assert os.listdir(record.parent) == [record.name], "nothing is left beside the record"
 
 
-def test_reading_asks_for_no_lock(tmp_path, line, capsys):
-    record = tmp_path / "r.jsonl"
-    records.append(record, line(CONFIGS[0]))
-    with driving(record):
+def test_reading_needs_no_lock(record, tmp_path, capsys):
+    with sweeping(record):
         assert len(sweep.run(CONFIGS[:1], record, QUIET)) == 1
         assert len(sweep.run(CONFIGS[:1], tmp_path / "other.jsonl", QUIET, known=[record])) == 1
         assert main(["records", "check", str(record)]) == 0
@@ -77,63 +70,46 @@ def test_reading_asks_for_no_lock(tmp_path, line, capsys):
         assert capsys.readouterr().err.startswith(f"flatlib: {record}: {BUSY}")
 
 
-def test_of_many_drivers_at_once_one_trains(tmp_path):
-    """Every run is recorded once, whoever was first; who comes after the end finds everything done."""
-    record, ready, answer = tmp_path / "r.jsonl", context.Event(), context.Queue()
-    drivers = [context.Process(target=drive, args=(record, answer, ready)) for _ in range(4)]
+def test_one_of_many_sweeps_trains(tmp_path):
+    record, ready, answer = tmp_path / "r.jsonl", fork.Event(), fork.Queue()
+    drivers = [fork.Process(target=drive, args=(record, answer, ready)) for _ in range(4)]
     for driver in drivers:
         driver.start()
-    ready.set()
-    answers = [answer.get(timeout=100) for _ in drivers]
-    for driver in drivers:
-        driver.join()
+    try:
+        ready.set()
+        answers = [answer.get(timeout=100) for _ in drivers]
+    finally:
+        for driver in drivers:
+            driver.kill()
+            driver.join()
     assert "done" in answers
     assert {text for text in answers if BUSY not in text} == {"done"}
     assert record.read_bytes().count(b"\n") == len(CONFIGS) == len(records.read(record))
 
 
-def test_what_was_added_before_the_lock_was_had_is_not_trained_again(tmp_path, line, monkeypatch):
-    """Another driver ends between our look at the record and our turn."""
+def test_runs_added_before_the_lock_are_skipped(tmp_path, line, monkeypatch):
+    """Another process finishes between the first look at the record and the lock."""
     record = tmp_path / "r.jsonl"
     monkeypatch.setattr(sweep, "load", lambda *_: records.write(record, [line(config) for config in CONFIGS]))
-    monkeypatch.setattr(sweep, "run_one", lambda *_: pytest.fail("trained again"))
-    assert len(sweep.run(CONFIGS, record, QUIET)) == 3
+    assert len(sweep.run(CONFIGS, record, QUIET, run_one=lambda *_: pytest.fail("trained again"))) == 3
 
 
-def test_the_lock_is_on_the_record_that_is_there(tmp_path, line, monkeypatch):
-    """One that was replaced between opening and locking keeps nobody out."""
-    record, flock = tmp_path / "r.jsonl", lock.fcntl.flock
-    records.append(record, line(CONFIGS[0]))
-    replaced = []
-
-    def slow(file, how):
-        if not replaced:
-            replaced.append(records.write(record, [line(config) for config in CONFIGS]))
-        flock(file, how)
-
-    monkeypatch.setattr(lock.fcntl, "flock", slow)
-    with locked(record), pytest.raises(FlatlibError, match=BUSY), locked(record):
-        pass
+def test_lock_outlasts_a_replaced_record(record, line):
     with locked(record):
-        assert len(records.read(record)) == 3
+        records.write(record, [line(config) for config in CONFIGS])
+        with pytest.raises(FlatlibError, match=BUSY), locked(record):
+            pass
 
 
-@pytest.mark.parametrize("without", ["flock", "a file system with locks"])
-def test_where_there_are_no_locks_sweeps_go_on(tmp_path, monkeypatch, without):
-    def refuse(*_):
-        raise OSError(errno.ENOTSUP, "Operation not supported")
+def test_no_locks_on_the_file_system(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise NotImplementedError
 
-    if without == "flock":
-        monkeypatch.setattr(lock, "fcntl", None)
-    else:
-        monkeypatch.setattr(lock.fcntl, "flock", refuse)
-    with locked(tmp_path / "r.jsonl"):
-        assert len(sweep.run(CONFIGS, tmp_path / "r.jsonl", QUIET)) == 3
+    monkeypatch.setattr("flatlib.runs.lock.FileLock.acquire", refuse)
+    assert len(sweep.run(CONFIGS, tmp_path / "r.jsonl", QUIET)) == 3
 
 
-def test_a_failed_sweep_lets_go(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(sweep, "run_one", lambda *_: 1 / 0)
-        with pytest.raises(FlatlibError, match="3 of 3 runs failed"):
-            sweep.run(CONFIGS, tmp_path / "r.jsonl", QUIET)
+def test_failed_sweep_releases_the_lock(tmp_path):
+    with pytest.raises(FlatlibError, match="3 of 3 runs failed"):
+        sweep.run(CONFIGS, tmp_path / "r.jsonl", QUIET, run_one=lambda *_: 1 / 0)
     assert len(sweep.run(CONFIGS, tmp_path / "r.jsonl", QUIET)) == 3

@@ -1,4 +1,4 @@
-"""The record: what went in comes out, a torn end costs one line at most, other damage is never silent."""
+"""Records: reading returns exactly what was written, a torn end costs one line at most, other damage is an error."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flatlib.cli import main
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
@@ -53,7 +54,7 @@ def test_round_trip_is_exact(tmp_path, lines, how):
     assert path.read_bytes().count(b"\n") == 3
 
 
-def test_numbers_json_has_no_word_for_become_null(tmp_path, lines):
+def test_infinite_numbers_become_null(tmp_path, lines):
     odd = lines[0] | {"measures": {"x": float("nan"), "y": float("inf")}, "trajectory": {"z": [1.0, float("-inf")]}}
     append(tmp_path / "r.jsonl", odd)
     (line,) = read(tmp_path / "r.jsonl").values()
@@ -62,11 +63,11 @@ def test_numbers_json_has_no_word_for_become_null(tmp_path, lines):
     assert table([line])["x"].isna().all()
 
 
-def test_an_absent_record_is_empty(tmp_path):
+def test_absent_record_is_empty(tmp_path):
     assert read(tmp_path / "none.jsonl") == {}
 
 
-def test_a_torn_last_line_is_dropped_with_a_warning_and_mended_by_the_next_run(path, lines):
+def test_torn_last_line_is_dropped_and_repaired(path, lines):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.warns(RecordWarning, match="the last line is torn and was dropped"):
         assert read(path) == by_id(lines[:2])
@@ -74,7 +75,7 @@ def test_a_torn_last_line_is_dropped_with_a_warning_and_mended_by_the_next_run(p
     assert read(path) == by_id(lines)
 
 
-def test_a_whole_last_line_without_its_newline_is_kept(path, lines):
+def test_last_line_needs_no_newline(path, lines):
     path.write_bytes(path.read_bytes()[:-1])
     assert read(path) == by_id(lines)
     other = lines[0] | {"config": RunConfig(seed=9).to_json(), "run_id": RunConfig(seed=9).run_id}
@@ -83,7 +84,7 @@ def test_a_whole_last_line_without_its_newline_is_kept(path, lines):
 
 
 @pytest.mark.parametrize("damage", ["unknown field", "contradiction"])
-def test_a_whole_last_line_is_never_called_torn(path, lines, damage):
+def test_bad_whole_last_line_is_an_error(path, lines, damage):
     bad = {
         "unknown field": changed(lines[0], config=lines[0]["config"] | {"patience": 0.9}),
         "contradiction": changed(lines[0], measures={"lambda_max": 9.0}),
@@ -97,7 +98,7 @@ def test_a_whole_last_line_is_never_called_torn(path, lines, damage):
 
 @settings(max_examples=80, deadline=None)
 @given(st.data())
-def test_cut_anywhere_every_whole_line_is_read(tmp_path_factory, line, data):
+def test_whole_lines_survive_any_cut(tmp_path_factory, line, data):
     lines = [line(config, lambda_max=0.1) for config in CONFIGS]
     path = tmp_path_factory.mktemp("cut") / "r.jsonl"
     write(path, lines)
@@ -116,6 +117,8 @@ def test_cut_anywhere_every_whole_line_is_read(tmp_path_factory, line, data):
 DAMAGE = {
     "not JSON": (lambda line: b"{oops}\n", "line 2: not JSON"),
     "not text": (lambda line: b"\xff\xfe\0\n", "line 2: not JSON"),
+    "NaN": (lambda line: changed(line, measures={"x": float("nan")}), "line 2: not JSON"),
+    "infinity": (lambda line: changed(line, measures={"x": float("-inf")}), "line 2: not JSON"),
     "empty": (lambda line: b"\n", "line 2: not JSON"),
     "nested without end": (lambda line: b"[" * 100_000 + b"\n", "line 2: not JSON"),
     "a list": (lambda line: b"[1]\n", "line 2: expected the fields run_id"),
@@ -135,6 +138,11 @@ DAMAGE = {
         lambda line: changed(line, config=line["config"] | {"model": "vgg19"}),
         "line 2: model: unknown name 'vgg19'.*another version",
     ),
+    "seed true": (
+        lambda line: changed(line, config=line["config"] | {"seed": True}),
+        "line 2: seed: .*another version",
+    ),
+    "seed a float": (lambda line: changed(line, config=line["config"] | {"seed": 1.0}), "line 2: seed: .*"),
     "run_id of other settings": (lambda line: changed(line, run_id="0" * 16), "line 2: .*does not hash to run_id"),
     "run_id a list": (lambda line: changed(line, run_id=[]), "line 2: .*does not hash to run_id"),
     "twice, differently": (
@@ -147,7 +155,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
-def test_damage_in_the_middle_is_an_error_that_names_the_line(path, lines, damage, message):
+def test_damage_names_its_line(path, lines, damage, message):
     first, *rest = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(first + damage(lines[0]) + b"".join(rest))
     before = path.read_bytes()
@@ -158,7 +166,7 @@ def test_damage_in_the_middle_is_an_error_that_names_the_line(path, lines, damag
     assert path.read_bytes() == before
 
 
-def test_the_same_run_twice_is_fine_if_it_agrees(path, lines):
+def test_same_run_twice_may_agree(path, lines):
     path.write_bytes(path.read_bytes() + changed(lines[0], provenance={"device": "cuda"}))
     assert list(read(path)) == [line["run_id"] for line in lines]
 
@@ -181,7 +189,7 @@ def test_write_replaces_as_a_whole(path, lines, monkeypatch):
 
 @pytest.mark.parametrize("how", ["append", "write", "check_writable"])
 @pytest.mark.parametrize("place", ["a file's child", "a folder"])
-def test_a_place_that_cannot_be_written(tmp_path, lines, how, place):
+def test_unwritable_place_is_one_line(tmp_path, lines, how, place):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     path = tmp_path / {"a file's child": "file/r.jsonl", "a folder": "folder"}[place]
@@ -192,7 +200,7 @@ def test_a_place_that_cannot_be_written(tmp_path, lines, how, place):
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
-def test_a_folder_cannot_be_read(tmp_path):
+def test_folder_is_no_record(tmp_path):
     with pytest.raises(FlatlibError, match="cannot be read"):
         read(tmp_path)
 
@@ -215,3 +223,22 @@ def test_trajectories_have_a_row_per_point(lines):
     assert (long["seed"] == 1).all()
     assert trajectories(table([])).empty
     assert isinstance(trajectories(table(lines[:1])), pd.DataFrame)
+
+
+def test_merged_folders_keep_what_is_there(tmp_path, lines, capsys):
+    folders = [tmp_path / name for name in ("one", "two", "book")]
+    for folder, line in zip(folders, lines, strict=True):
+        append(folder / "01_a" / "paper.jsonl", line)
+    records.append_failure(folders[0] / "01_a" / "paper.jsonl", CONFIGS[0], "no")
+    (folders[0] / "03_c").mkdir()
+    (folders[0] / "03_c" / "paper.jsonl").touch()
+    append(folders[1] / "02_b" / "paper.jsonl", lines[0])
+    assert main(["records", "merge", *map(str, folders[:2]), "--output", str(folders[2])]) == 0
+    merged = read(folders[2] / "01_a" / "paper.jsonl").values()
+    assert [line["config"]["seed"] for line in merged] == [2, 0, 1], "the runs that were there come first"
+    assert sorted(path.name for path in folders[2].rglob("*.*")) == ["paper.jsonl"] * 2
+    append(folders[0] / "02_b" / "paper.jsonl", lines[0] | {"measures": {"lambda_max": 1.0}})
+    before = [path.read_bytes() for path in folders[2].rglob("*.jsonl")]
+    assert main(["records", "merge", str(folders[0]), "--output", str(folders[2])]) == 2
+    assert "recorded twice with different results" in capsys.readouterr().err
+    assert [path.read_bytes() for path in folders[2].rglob("*.jsonl")] == before

@@ -1,17 +1,18 @@
-"""Sweeps: only what is missing is trained, nothing finished is lost, workers change nothing but the time."""
+"""Sweeps: only missing runs are trained, no finished one is lost, workers change nothing but the time."""
 
-import time
+import functools
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import sleepers
 import torch
 
-from flatlib.config import RunConfig, grid
+from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
-from flatlib.execution import Execution
 from flatlib.runs import records, sweep
-from flatlib.runs.executors import outcomes
+from flatlib.runs.executors import execute, run_one
 
 BASE = RunConfig(width=0.05, train_size=100, test_size=50, max_epochs=2, track=("lambda_max",), track_every=2)
 CONFIGS = grid(BASE, learning_rate=[0.1, 0.5], seed=[0, 1])
@@ -20,47 +21,55 @@ QUIET = Execution(device="cpu", progress=False)
 
 
 @pytest.fixture
-def trained(monkeypatch):
+def seeds():
     """The seeds of the runs that are really trained."""
-    seeds = []
-    run_one = sweep.run_one
-    monkeypatch.setattr(sweep, "run_one", lambda config, *rest: seeds.append(config.seed) or run_one(config, *rest))
-    return seeds
+    return []
+
+
+@pytest.fixture
+def run(seeds):
+    """Sweep in this process without a progress bar, and note what is trained in `seeds`."""
+
+    def noted(config, *rest):
+        seeds.append(config.seed)
+        return run_one(config, *rest)
+
+    return functools.partial(sweep.run, execution=QUIET, run_one=noted)
 
 
 def results(path):
     return {run_id: line | {"provenance": None} for run_id, line in records.read(path).items()}
 
 
-def test_recorded_runs_are_skipped_and_a_complete_record_is_untouched(tmp_path, trained):
+def test_recorded_runs_are_skipped(tmp_path, run, seeds):
     record = tmp_path / "r.jsonl"
-    sweep.run(CONFIGS[:2], record, QUIET)
+    run(CONFIGS[:2], record)
     first = record.read_bytes()
-    runs = sweep.run(CONFIGS[::-1], record, QUIET)
-    assert trained == [0, 1, 1, 0]
+    runs = run(CONFIGS[::-1], record)
+    assert seeds == [0, 1, 1, 0]
     assert runs["run_id"].tolist() == [config.run_id for config in CONFIGS[::-1]]
     content, changed = record.read_bytes(), record.stat().st_mtime_ns
     assert content.startswith(first)
-    again = sweep.run(CONFIGS, record, QUIET)
-    assert len(trained) == 4
-    assert (record.read_bytes(), record.stat().st_mtime_ns) == (content, changed)
+    again = run(CONFIGS, record)
+    assert len(seeds) == 4
+    assert (record.read_bytes(), record.stat().st_mtime_ns) == (content, changed), "a complete record is untouched"
     assert sorted(again["lambda_max"]) == sorted(runs["lambda_max"])
 
 
-def test_a_torn_record_goes_on_where_it_stopped(tmp_path, trained):
+def test_torn_record_is_completed(tmp_path, run, seeds):
     record = tmp_path / "r.jsonl"
-    sweep.run(CONFIGS[:2], record, QUIET)
+    run(CONFIGS[:2], record)
     whole = results(record)
     record.write_bytes(record.read_bytes()[:-40])
     with pytest.warns(records.RecordWarning, match="torn"):
-        sweep.run(CONFIGS[:2], record, QUIET)
-    assert trained == [0, 1, 1]
+        run(CONFIGS[:2], record)
+    assert seeds == [0, 1, 1]
     assert results(record) == whole
 
 
-def test_a_gpu_that_fails_fails_no_other_run(tmp_path, monkeypatch):
+def test_failed_gpu_fails_no_other_run(tmp_path):
     """After an illegal access every later call of the process is an error; the runs after it are not begun."""
-    record, begun, run_one = tmp_path / "r.jsonl", [], sweep.run_one
+    record, begun = tmp_path / "r.jsonl", []
 
     def fail_at_the_second(config, *rest):
         begun.append(config)
@@ -68,48 +77,66 @@ def test_a_gpu_that_fails_fails_no_other_run(tmp_path, monkeypatch):
             raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nmore")
         return run_one(config, *rest)
 
-    monkeypatch.setattr(sweep, "run_one", fail_at_the_second)
     with pytest.raises(FlatlibError, match=r"a GPU failed \(CUDA error: .* encountered\); what has finished"):
-        sweep.run(CONFIGS, record, QUIET)
+        sweep.run(CONFIGS, record, QUIET, run_one=fail_at_the_second)
     assert (len(begun), len(records.read(record))) == (2, 1)
     assert begun[1].run_id in records.failures(record).read_text()
 
 
-def test_workers_of_a_sweep_that_breaks_off_are_ended():
-    stream = outcomes([0.0, 1000.0, 2000.0], Execution(workers=2), sleepers.sleep)
-    assert next(stream) == (0.0, 0.0)
-    began = time.monotonic()
-    stream.close()
-    assert time.monotonic() - began < 20
-
-
-def test_known_records_are_only_read(tmp_path, trained):
+def test_known_records_are_only_read(tmp_path, run, seeds):
     known, record = tmp_path / "known.jsonl", tmp_path / "new" / "r.jsonl"
-    sweep.run(CONFIGS[:2], known, QUIET)
+    run(CONFIGS[:2], known)
     before = known.read_bytes()
-    sweep.run(CONFIGS[:2], record, QUIET, known=[known, tmp_path / "absent.jsonl"])
+    run(CONFIGS[:2], record, known=[known, tmp_path / "absent.jsonl"])
     assert not record.parent.exists(), "nothing was missing"
-    assert len(sweep.run(CONFIGS[1:3], record, QUIET, known=[known])) == 2
-    assert len(trained) == 3
+    assert len(run(CONFIGS[1:3], record, known=[known])) == 2
+    assert len(seeds) == 3
     assert known.read_bytes() == before
     assert list(records.read(record)) == [CONFIGS[2].run_id]
 
 
-def test_two_workers_give_the_lines_of_one_and_report_what_failed(tmp_path):
+def test_workers_give_the_same_lines(tmp_path, run):
     with pytest.raises(FlatlibError, match=r"1 of 3 runs failed.*vgg11: needs images"):
         sweep.run([IMPOSSIBLE, *CONFIGS[:2]], tmp_path / "two.jsonl", replace(QUIET, workers=2))
-    sweep.run(CONFIGS[:2], tmp_path / "one.jsonl", QUIET)
+    run(CONFIGS[:2], tmp_path / "one.jsonl")
     assert results(tmp_path / "one.jsonl") == results(tmp_path / "two.jsonl")
 
 
-def test_the_same_settings_twice_are_one_run(tmp_path, trained):
-    assert len(sweep.run([BASE, replace(BASE)], tmp_path / "r.jsonl", QUIET)) == 1
-    assert trained == [0]
+def test_workers_of_a_closed_sweep_end():
+    """The runs would take half an hour."""
+    stream = execute([0.0, 1000.0, 2000.0], Execution(workers=2), sleepers.sleep)
+    assert next(stream) == (0.0, 0.0)
+    stream.close()
 
 
-def test_a_run_that_fails_is_reported_and_the_others_are_recorded(tmp_path):
+def test_killed_worker_ends_the_sweep_in_one_line(tmp_path):
+    record = tmp_path / "r.jsonl"
+    with pytest.raises(FlatlibError, match="worker process ended before its run was done") as error:
+        sweep.run(CONFIGS, record, replace(QUIET, workers=2), run_one=sleepers.end)
+    assert "\n" not in str(error.value)
+    assert not records.failures(record).exists(), "these runs did not fail"
+
+
+def test_script_without_main_guard_is_told_once(tmp_path):
+    (tmp_path / "script.py").write_text(
+        "from flatlib.config import Execution, RunConfig\nfrom flatlib.runs import sweep\n"
+        "sweep.run([RunConfig()], 'r.jsonl', Execution(device='cpu', workers=2, progress=False))\n"
+    )
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == done.stderr.count("__main__") == 1, done.stderr
+    assert 'under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.glob("*.failures.jsonl"))
+
+
+def test_same_settings_twice_are_one_run(tmp_path, run, seeds):
+    assert len(run([BASE, replace(BASE)], tmp_path / "r.jsonl")) == 1
+    assert seeds == [0]
+
+
+def test_failed_run_is_reported_and_others_recorded(tmp_path, run):
     with pytest.raises(FlatlibError, match=r"1 of 3 runs failed.*vgg11: needs images of at least 32 x 32") as error:
-        sweep.run([IMPOSSIBLE, *CONFIGS[:2]], tmp_path / "r.jsonl", QUIET)
+        run([IMPOSSIBLE, *CONFIGS[:2]], tmp_path / "r.jsonl")
     assert "\n" not in str(error.value)
     assert set(records.read(tmp_path / "r.jsonl")) == {config.run_id for config in CONFIGS[:2]}
 
@@ -117,43 +144,27 @@ def test_a_run_that_fails_is_reported_and_the_others_are_recorded(tmp_path):
 @pytest.mark.parametrize(
     ("error", "shown"), [(RuntimeError("two\nlines"), "two"), (ValueError(), "ValueError"), (MemoryError("big"), "big")]
 )
-def test_any_failure_is_one_line(tmp_path, monkeypatch, error, shown):
+def test_any_failure_is_one_line(tmp_path, error, shown):
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(sweep, "run_one", fail)
     with pytest.raises(FlatlibError, match=f"1 of 1 runs failed .*{BASE.run_id}: {shown}$"):
-        sweep.run([BASE], tmp_path / "r.jsonl", QUIET)
+        sweep.run([BASE], tmp_path / "r.jsonl", QUIET, run_one=fail)
 
 
-def test_an_interrupt_keeps_what_had_finished(tmp_path, monkeypatch):
-    run_one = sweep.run_one
-
+def test_interrupt_keeps_finished_runs(tmp_path):
     def interrupted(config, *rest):
         if config.seed == 1:
             raise KeyboardInterrupt
         return run_one(config, *rest)
 
-    monkeypatch.setattr(sweep, "run_one", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        sweep.run(CONFIGS[:2], tmp_path / "r.jsonl", QUIET)
+        sweep.run(CONFIGS[:2], tmp_path / "r.jsonl", QUIET, run_one=interrupted)
     assert list(records.read(tmp_path / "r.jsonl")) == [CONFIGS[0].run_id]
 
 
-def test_the_sweep_costs_less_than_a_fiftieth_of_runs_of_ten_seconds(tmp_path, monkeypatch):
-    """Everything that is not a run: skipping, ordering, locking, writing, syncing, the bar and the table."""
-    line = sweep.run_one(CONFIGS[0], "cpu", None)
-    monkeypatch.setattr(
-        sweep, "run_one", lambda config, *rest: line | {"run_id": config.run_id, "config": config.to_json()}
-    )
-    configs = grid(BASE, seed=range(200))
-    began = time.perf_counter()
-    sweep.run(configs, tmp_path / "r.jsonl", QUIET)
-    assert (time.perf_counter() - began) / len(configs) < 0.02 * 10
-
-
-def test_divergence_is_recorded(tmp_path):
-    runs = sweep.run(grid(BASE, learning_rate=[0.1, 1e20]), tmp_path / "r.jsonl", QUIET)
+def test_divergence_is_recorded(tmp_path, run):
+    runs = run(grid(BASE, learning_rate=[0.1, 1e20]), tmp_path / "r.jsonl")
     assert runs["status"].tolist() == ["capped", "diverged"]
     assert runs["lambda_max"].isna().tolist() == [False, True]
 
@@ -161,39 +172,31 @@ def test_divergence_is_recorded(tmp_path):
 BAD = {
     "nothing to run": ([], {}, "nothing to run: the list of configurations is empty"),
     "absent data": ([replace(BASE, dataset="absent.npz")], {}, "dataset absent.npz: no file"),
-    "absent device": ([BASE], {"device": "cuda:99"}, "device: 'cuda:99' was asked for"),
+    "absent device": ([BASE], {"device": "cuda:99"}, "device: 'cuda:99'"),
 }
 
 
 @pytest.mark.parametrize(("configs", "where", "message"), BAD.values(), ids=BAD)
-def test_bad_input_is_one_line_before_anything_trains(tmp_path, trained, configs, where, message):
+def test_bad_input_stops_before_training(tmp_path, run, seeds, configs, where, message):
     with pytest.raises(FlatlibError, match=message):
-        sweep.run(configs, tmp_path / "new" / "r.jsonl", replace(QUIET, **where))
-    assert trained == []
+        run(configs, tmp_path / "new" / "r.jsonl", execution=replace(QUIET, **where))
+    assert seeds == []
     assert not list(tmp_path.rglob("*.jsonl"))
 
 
-def test_a_folder_that_cannot_be_written_stops_before_anything_trains(tmp_path, trained):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(FlatlibError, match="cannot be written"):
-        sweep.run([BASE], tmp_path / "file" / "r.jsonl", QUIET)
-    assert trained == []
+@pytest.mark.parametrize(("place", "message"), [("file/r.jsonl", "cannot be written"), ("file", "line 1: not JSON")])
+def test_bad_record_stops_before_training(tmp_path, run, seeds, place, message):
+    (tmp_path / "file").write_text("garbage\n")
+    with pytest.raises(FlatlibError, match=message):
+        run([BASE], tmp_path / place)
+    assert seeds == []
+    assert (tmp_path / "file").read_text() == "garbage\n"
 
 
-def test_a_damaged_record_stops_before_anything_trains(tmp_path, trained):
-    (tmp_path / "r.jsonl").write_text("garbage\n")
-    with pytest.raises(FlatlibError, match="line 1: not JSON"):
-        sweep.run([BASE], tmp_path / "r.jsonl", QUIET)
-    assert trained == []
-    assert (tmp_path / "r.jsonl").read_text() == "garbage\n"
-
-
-def test_progress_says_how_many_are_done_and_left(tmp_path, capsys):
-    sweep.run(CONFIGS[:1], tmp_path / "r.jsonl", QUIET)
+def test_progress_counts_runs(tmp_path, run, capsys):
+    run(CONFIGS[:1], tmp_path / "r.jsonl")
     assert capsys.readouterr().err == ""
-    sweep.run(CONFIGS[:3], tmp_path / "r.jsonl", replace(QUIET, progress=True))
+    run(CONFIGS[:3], tmp_path / "r.jsonl", execution=replace(QUIET, progress=True))
     shown = capsys.readouterr().err
-    assert "r: 1 of 3 runs done, 2 left" in shown
-    assert "r: 3 of 3 runs done, 0 left" in shown
-    assert "spent" in shown
-    assert "to go" in shown
+    for text in ("r: 1 of 3 runs done, 2 left", "r: 3 of 3 runs done, 0 left", "elapsed", "to go"):
+        assert text in shown

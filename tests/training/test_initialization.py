@@ -1,12 +1,14 @@
-"""How the networks start, layer by layer, and what they are made of."""
+"""Initialization and structure of the networks, layer by layer."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from flatlib.config import RunConfig
+from flatlib.device import seeded
 from flatlib.training.models import build
 
 MNIST, CIFAR, GREY = (1, 28, 28), (3, 32, 32), (1, 32, 32)
@@ -29,7 +31,7 @@ def assert_spread(weight: torch.Tensor, expected: float) -> None:
         *[(model, GREY) for model in ("vgg11", "vgg11_bn", "resnet18")],
     ],
 )
-def test_convolutions_start_as_in_the_authors_code(model, shape):
+def test_he_normal(model, shape):
     """N(0, 2 / (kernel area x output channels))."""
     for layer in layers(nn.Conv2d, model, shape):
         assert_spread(layer.weight.detach(), math.sqrt(2 / (math.prod(layer.kernel_size) * layer.out_channels)))
@@ -37,7 +39,7 @@ def test_convolutions_start_as_in_the_authors_code(model, shape):
 
 
 @pytest.mark.parametrize("seed", [0, 5])
-def test_batch_norm_leaves_the_start_of_the_small_network_as_it_is(seed):
+def test_batch_norm_keeps_initialization(seed):
     """One draw of the layers that both have; batch norm starts with scale 1 and shift 0, after each convolution."""
     settings = {"width": 0.5, "seed": seed}
     for kind in (nn.Conv2d, nn.Linear):
@@ -62,7 +64,7 @@ def test_allcnn_starts_as_in_deepobs():
 
 
 @pytest.mark.parametrize("model", ["wideresnet28x10", "bejan_simple", "bejan_middle", "bejan_complex", "mlp"])
-def test_the_others_start_from_pytorchs_defaults(model):
+def test_pytorch_defaults(model):
     """Weights and biases uniform in +- 1 / sqrt(fan in)."""
     for layer in layers((nn.Conv2d, nn.Linear), model):
         bound = 1 / math.sqrt(layer.weight[0].numel())
@@ -77,21 +79,8 @@ def test_activation_and_depth(activation, kind):
     assert len(layers(nn.Linear, "mlp", MNIST, **settings)) == 4
 
 
-@pytest.mark.parametrize(
-    ("model", "convolutions", "shortcuts"),
-    [
-        *(("vgg11", 8, 0), ("vgg16", 13, 0), ("allcnn", 9, 0)),
-        *(("resnet18", 17, 3), ("preresnet164", 163, 3), ("wideresnet28x10", 25, 3)),
-        *(("bejan_simple", 4, 0), ("bejan_middle", 6, 0), ("bejan_complex", 9, 0)),
-    ],
-)
-def test_number_of_convolutions(model, convolutions, shortcuts):
-    """The depth in a name counts the linear layers as well, but not the shortcuts."""
-    assert len(layers(nn.Conv2d, model, width=0.1)) == convolutions + shortcuts
-
-
 @pytest.mark.parametrize("model", ["bejan_simple", "bejan_middle", "bejan_complex"])
-def test_bejans_networks_normalise_after_the_activation(model):
+def test_bejan_networks_normalize_after_activation(model):
     kinds = [type(layer) for layer in build(RunConfig(model=model, width=0.1), MNIST, 10)]
     for i, kind in enumerate(kinds):
         if kind is nn.Conv2d:
@@ -99,7 +88,7 @@ def test_bejans_networks_normalise_after_the_activation(model):
     assert kinds[-4:] == [nn.Flatten, nn.Linear, nn.ReLU, nn.Linear]
 
 
-def test_the_logits_of_allcnn_are_averages_of_a_relu():
+def test_allcnn_logits():
     x = torch.randn(4, *CIFAR, generator=torch.Generator().manual_seed(0))
     network = build(RunConfig(model="allcnn", width=0.2), CIFAR, 10)
     maps = network[:-2](x)
@@ -109,7 +98,7 @@ def test_the_logits_of_allcnn_are_averages_of_a_relu():
 
 
 @pytest.mark.parametrize("model", ["preresnet164", "wideresnet28x10"])
-def test_a_preactivated_block_adds_its_branch_to_its_input(model):
+def test_preactivation_blocks(model):
     network = build(RunConfig(model=model, width=0.2), CIFAR, 10).eval()
     first, second = network[1], network[2]
     x = network[0](torch.randn(2, *CIFAR, generator=torch.Generator().manual_seed(0)))
@@ -120,3 +109,25 @@ def test_a_preactivated_block_adds_its_branch_to_its_input(model):
     sizes = [block(torch.zeros(1, block.branch[0].num_features, 8, 8)).shape[-1] for block in network[1:-5]]
     assert sizes.count(4) == 2
     assert set(sizes) == {4, 8}
+
+
+@pytest.mark.parametrize("model", ["mlp", "vgg11", "vgg11_bn", "vgg16", "vgg16_bn"])
+def test_hidden_layers_have_dropout(model):
+    network = build(RunConfig(model=model, width=0.1, dropout=0.3), CIFAR, 10)
+    kinds = [type(layer) for layer in network if not isinstance(layer, nn.Sequential)]
+    hidden = [nn.Linear, nn.ReLU, nn.Dropout]
+    assert kinds == [nn.Flatten, *hidden, *hidden, nn.Linear]
+    assert {layer.p for layer in network if isinstance(layer, nn.Dropout)} == {0.3}
+
+
+@pytest.mark.parametrize("model", ["mlp", "vgg11"])
+def test_dropout_keeps_initialization(model):
+    config = RunConfig(model=model, width=0.1)
+    plain, dropping = build(config, CIFAR, 10), build(replace(config, dropout=0.5), CIFAR, 10)
+    assert not any(isinstance(layer, nn.Dropout) for layer in plain.modules())
+    for p, q in zip(plain.parameters(), dropping.parameters(), strict=True):
+        assert torch.equal(p, q)
+    x = torch.randn(2, *CIFAR, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(plain.eval()(x), dropping.eval()(x))
+    with seeded(0, torch.device("cpu")):
+        assert not torch.equal(plain.train()(x), dropping.train()(x))

@@ -1,19 +1,23 @@
 """One run: the same bits every time, the stop rules, divergence, the trajectory."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
+from conftest import dense_hessian
 from torch import nn
 
 from flatlib.config import RunConfig
+from flatlib.device import seeded
 from flatlib.measures import evaluate
 from flatlib.training.data import load
 from flatlib.training.models import build
 from flatlib.training.optim import SCHEDULES, build_optimizer
-from flatlib.training.train import TrainedRun, batches, next_iterate, train
+from flatlib.training.train import DROPOUT, TrainedRun, next_iterate, train
 
+CPU = torch.device("cpu")
 TINY = RunConfig(width=0.1, train_size=200, test_size=100, max_epochs=3)
 TRACKED = replace(TINY, track=("train_loss", "lambda_max", "softmax_jacobian_norm"), track_every=4)
 NEVER = {"stop": "train_loss", "stop_value": 1e-9}
@@ -35,7 +39,7 @@ def same(one: TrainedRun, other: TrainedRun) -> bool:
 @pytest.mark.parametrize(
     "settings", [{}, {"model": "small_cnn", "width": 0.25, "max_epochs": 1}, {"model": "softmax_regression"}], ids=str
 )
-def test_the_same_bits_every_time_whatever_the_threads_outside(settings):
+def test_runs_ignore_thread_count(settings):
     threads = torch.get_num_threads()
     try:
         results = []
@@ -50,37 +54,56 @@ def test_the_same_bits_every_time_whatever_the_threads_outside(settings):
     assert same(results[1], results[2])
 
 
-def test_another_seed_is_another_run():
+def test_seed_changes_the_run():
     assert not torch.equal(weights(run()), weights(run(seed=1)))
 
 
-def test_a_batch_of_all_images_is_full_batch_descent():
+def test_full_batch():
     assert same(run(TRACKED, batch_size=0), run(TRACKED, batch_size=200))
 
 
-@pytest.mark.parametrize("batch_size", [50, 64, 0])
-def test_a_plain_loop_gives_the_same_weights(batch_size):
-    """Shuffled epochs whose last batch holds what is left; weights minus rate times mean gradient; nothing else."""
-    trained = run(batch_size=batch_size, **NEVER)
-    config, data = trained.config, trained.data
-    model = build(config, (1, 8, 8), 10)
-    generator = torch.Generator().manual_seed(config.seed + 0x5EED)
-    for _ in range(config.max_epochs):
-        order = torch.randperm(200, generator=generator)
-        for batch in order.split(batch_size) if batch_size else [torch.arange(200)]:
-            loss = nn.functional.cross_entropy(model(data.x_train[batch]), data.y_train[batch])
-            gradients = torch.autograd.grad(loss, list(model.parameters()))
-            with torch.no_grad():
-                for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-                    parameter -= config.learning_rate * gradient
-    torch.testing.assert_close(weights(trained), nn.utils.parameters_to_vector(model.parameters()).detach())
-    assert trained.updates == 3 * math.ceil(200 / (batch_size or 200))
+def by_hand(config: RunConfig) -> torch.Tensor:
+    """Plain PyTorch: SAM around SGD in shuffled epochs, whose last batch holds the images that remain."""
+    data = load(config, CPU)
+    model = build(config, data.image_shape, data.classes).train()
+    order, size = torch.Generator().manual_seed(config.seed + 0x5EED), config.batch_size or 200
+    optimizer = torch.optim.SGD(model.parameters(), 1, config.momentum, weight_decay=config.weight_decay)
+    loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    with seeded(config.seed + DROPOUT, CPU):
+        for epoch in range(config.max_epochs):
+            factor = SCHEDULES[config.schedule](epoch / config.max_epochs)
+            optimizer.param_groups[0]["lr"] = config.learning_rate * factor
+            for batch in torch.randperm(200, generator=order).split(size):
+                x, y = data.x_train[batch], data.y_train[batch]
+                gradients = torch.autograd.grad(loss(model(x), y), list(model.parameters()))
+                length = torch.cat([g.flatten() for g in gradients]).norm()
+                before = [p.detach().clone() for p in model.parameters()]
+                if config.sam_rho:
+                    with torch.no_grad():
+                        for p, g in zip(model.parameters(), gradients, strict=True):
+                            p += config.sam_rho * g / length
+                    gradients = torch.autograd.grad(loss(model(x), y), list(model.parameters()))
+                for p, g, old in zip(model.parameters(), gradients, before, strict=True):
+                    p.data, p.grad = old, g
+                optimizer.step()
+    return nn.utils.parameters_to_vector(model.parameters()).detach()
+
+
+EVERYTHING = {"optimizer": "heavy_ball", "momentum": 0.9, "weight_decay": 1e-3, "sam_rho": 0.1, "max_epochs": 6}
+EVERYTHING |= {"label_smoothing": 0.1, "schedule": "granziol"}
+
+
+@pytest.mark.parametrize("settings", [{}, {"batch_size": 64}, {"batch_size": 0}, {"dropout": 0.3}, EVERYTHING], ids=str)
+def test_plain_loop(settings):
+    trained = run(stop="epochs", **settings)
+    torch.testing.assert_close(weights(trained), by_hand(trained.config), rtol=1e-4, atol=1e-5)
+    assert trained.updates == trained.config.max_epochs * math.ceil(200 / (trained.config.batch_size or 200))
 
 
 @pytest.mark.parametrize(
     ("stop", "value", "measure"), [("train_accuracy", 0.9, "train_accuracy"), ("train_loss", 0.5, "train_loss")]
 )
-def test_a_stop_rule_fires_at_the_first_check_where_it_holds(stop, value, measure):
+def test_stop_rules(stop, value, measure):
     settings = {"stop": stop, "stop_value": value, "max_epochs": 100, "check_every": 3}
     trained = run(**settings, track=("train_loss",), track_every=3, measures=("performance",))
     holds = [x >= value if stop == "train_accuracy" else x <= value for x in trained.trajectory[measure]]
@@ -89,11 +112,13 @@ def test_a_stop_rule_fires_at_the_first_check_where_it_holds(stop, value, measur
     assert trained.measures[measure] == trained.trajectory[measure][-1]
 
 
-def test_epochs_is_a_stop_rule_and_the_cap_is_not():
-    assert [(r.status, r.updates) for r in (run(stop="epochs"), run(**NEVER))] == [("reached", 12), ("capped", 12)]
+def test_limits():
+    """Epochs and updates are stop rules as well as caps."""
+    runs = run(stop="epochs"), run(**NEVER), run(stop="updates", max_updates=5), run(**NEVER, max_updates=3)
+    assert [(r.status, r.updates) for r in runs] == [("reached", 12), ("capped", 12), ("reached", 5), ("capped", 3)]
 
 
-def test_a_capped_run_is_measured_and_checked_at_its_last_update():
+def test_last_update_is_checked():
     trained = run(check_every=5, stop="train_loss", stop_value=2.3, max_epochs=1, batch_size=60)
     assert (trained.status, trained.updates) == ("reached", 4)
     assert trained.measures["lambda_max"] > 0
@@ -103,14 +128,14 @@ def test_a_capped_run_is_measured_and_checked_at_its_last_update():
 @pytest.mark.parametrize("rate", [1e8, 1e20, 1e38])
 @pytest.mark.parametrize("tracked", [(), ("train_loss",), ("lambda_max", "softmax_jacobian_norm", "gradient_norm")])
 @pytest.mark.parametrize("every", [1, 3])
-def test_divergence_is_a_result(rate, tracked, every):
+def test_divergence(rate, tracked, every):
     track = {"track": tracked, "track_every": every} if tracked else {}
     trained = run(learning_rate=rate, check_every=7, **track, measures=("performance", "lambda_max", "jacobian_norm"))
     assert (trained.status, trained.measures) == ("diverged", {"updates": 7})
     assert len({len(column) for column in trained.trajectory.values()}) <= 1
 
 
-def test_measures_at_matched_loss():
+def test_matched_loss():
     trained = run(max_epochs=100, matched_loss=0.8, check_every=1, track=("train_loss",), track_every=1)
     losses, found = trained.trajectory["train_loss"], trained.measures
     first = next(i for i, loss in enumerate(losses) if loss <= 0.8)
@@ -124,14 +149,14 @@ def test_measures_at_matched_loss():
     assert plain.measures == {k: v for k, v in found.items() if not k.endswith("_at_loss")}
 
 
-def test_a_loss_that_is_never_matched_has_no_numbers():
+def test_unmatched_loss():
     """Null and not absent: a table of such runs has the columns that a figure asks for."""
     found = run(matched_loss=1e-6).measures
     assert {name for name, value in found.items() if value is None} == {n for n in found if n.endswith("_at_loss")}
     assert {"lambda_max_at_loss", "update_at_loss"} < set(found)
 
 
-def test_the_trajectory_starts_at_initialisation_and_does_not_disturb_the_run():
+def test_trajectory():
     trained = run(TRACKED)
     assert trained.trajectory["update"] == [0, 4, 8, 12]
     assert {len(column) for column in trained.trajectory.values()} == {4}
@@ -144,96 +169,36 @@ def test_the_trajectory_starts_at_initialisation_and_does_not_disturb_the_run():
 
 
 @pytest.mark.parametrize(("rate", "time", "every"), [(0.1, 0.5, 5), (0.25, 0.5, 2), (0.5, 0.1, 1), (0.3, 1.0, 3)])
-def test_track_time_counts_learning_rate_times_updates(rate, time, every):
+def test_track_time(rate, time, every):
     trained = run(learning_rate=rate, track=("weight_norm",), track_time=time, stop="epochs")
     assert trained.trajectory["update"] == list(range(0, 13, every))
 
 
-def test_tracked_sharpness_is_the_dense_hessians():
+def test_tracked_sharpness():
     tracked = {"track": ("lambda_max",), "track_every": 6, "measure_size": 150, "tolerance": 1e-5}
     trained = run(width=0.02, depth=1, train_size=150, stop="epochs", max_epochs=2, **tracked)
-    names, tensors = zip(*trained.model.named_parameters(), strict=True)
-    data = trained.data
-
-    def loss(flat: torch.Tensor) -> torch.Tensor:
-        pieces = flat.split([t.numel() for t in tensors])
-        state = {n: piece.view_as(t) for n, piece, t in zip(names, pieces, tensors, strict=True)}
-        return nn.functional.cross_entropy(torch.func.functional_call(trained.model, state, data.x_train), data.y_train)
-
-    dense = torch.autograd.functional.hessian(loss, weights(trained))
+    dense = dense_hessian(trained.model, "cross_entropy", (trained.data.x_train, trained.data.y_train))
     top = torch.linalg.eigvalsh(dense.double())[-1].item()
     assert trained.trajectory["update"][-1] == trained.updates == 6
     assert trained.trajectory["lambda_max"][-1] == pytest.approx(top, rel=1e-3)
     assert trained.measures["lambda_max"] == pytest.approx(top, rel=1e-3)
 
 
-PINNED = {
-    "train_loss": 0.0978711,
-    "train_accuracy": 0.99,
-    "test_loss": 0.251873,
-    "test_accuracy": 0.88,
-    "lambda_max": 7.8519,
-    "gradient_norm": 0.20633,
-    "weight_norm": 7.41974,
-    "updates": 190,
-}
+PINNED = {"train_loss": 0.0978711, "train_accuracy": 0.99, "test_loss": 0.251873, "test_accuracy": 0.88}
+PINNED |= {"lambda_max": 7.8519, "gradient_norm": 0.20633, "weight_norm": 7.41974, "updates": 190}
 
 
-def test_results_are_those_of_this_version():
-    """Records made by another version of the code must not be mixed with today's without anyone noticing."""
-    config = replace(
-        TINY, batch_size=20, max_epochs=20, measures=("performance", "lambda_max", "gradient_norm", "weight_norm")
-    )
-    found = run(config).measures
-    changed = {
-        name: (found[name], value) for name, value in PINNED.items() if found[name] != pytest.approx(value, rel=1e-3)
-    }
-    assert not changed, (
-        f"results changed: {changed}. If that was on purpose, raise RunConfig.version and pin the new ones"
-    )
-
-
-def by_hand(config: RunConfig, steps: int) -> torch.Tensor:
-    """Plain PyTorch: the same initialisation and batches, SAM around heavy ball, weight decay, the schedule."""
-    place = torch.device("cpu")
-    images = load(config, place)
-    model = build(config, tuple(images.x_train.shape[1:]), images.classes)
-    optimizer = torch.optim.SGD(
-        model.parameters(), config.learning_rate, config.momentum, weight_decay=config.weight_decay
-    )
-    loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-    for update, batch in zip(range(steps), batches(images, config), strict=False):
-        epoch = update // 4
-        optimizer.param_groups[0]["lr"] = config.learning_rate * SCHEDULES[config.schedule](epoch / config.max_epochs)
-        x, y = images.x_train[batch], images.y_train[batch]
-        optimizer.zero_grad()
-        loss(model(x), y).backward()
-        length = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
-        moves = [config.sam_rho * p.grad / length for p in model.parameters()]
-        with torch.no_grad():
-            for p, move in zip(model.parameters(), moves, strict=True):
-                p += move
-        optimizer.zero_grad()
-        loss(model(x), y).backward()
-        with torch.no_grad():
-            for p, move in zip(model.parameters(), moves, strict=True):
-                p -= move
-        optimizer.step()
-    return nn.utils.parameters_to_vector(model.parameters()).detach()
-
-
-def test_everything_at_once_is_the_plain_loop():
-    settings = {"optimizer": "heavy_ball", "momentum": 0.9, "weight_decay": 1e-3, "sam_rho": 0.1}
-    config = replace(TINY, **settings, label_smoothing=0.1, schedule="granziol", stop="epochs", max_epochs=6)
-    found = weights(train(config, device="cpu"))
-    torch.testing.assert_close(found, by_hand(config, 24), rtol=1e-4, atol=1e-5)
-    assert (found - by_hand(replace(config, sam_rho=1e-9), 24)).abs().max() > 1e-2
+def test_pinned_results():
+    """Where these change on purpose, raise `RunConfig.version` and pin the new ones: records must not be mixed."""
+    measures = ("performance", "lambda_max", "gradient_norm", "weight_norm")
+    found = run(batch_size=20, max_epochs=20, measures=measures).measures
+    assert {name: found[name] for name in PINNED} == pytest.approx(PINNED, rel=1e-3)
 
 
 RANDOM = {"dropout": 0.3, "augmentation": ("crop",), "mixup": 0.2, "dataset": "digits"}
 
 
-def test_what_is_random_in_training_comes_from_the_seed_and_stays_inside():
+def test_randomness_comes_from_the_seed():
     torch.manual_seed(5)
     state = torch.get_rng_state()
     first = run(**RANDOM)
@@ -247,7 +212,7 @@ def test_what_is_random_in_training_comes_from_the_seed_and_stays_inside():
 
 
 @pytest.mark.parametrize("optimizer", ["heavy_ball", "adam", "adagrad", "adashift"])
-def test_the_next_iterate_is_where_the_optimizer_goes_next(optimizer):
+def test_next_iterate(optimizer):
     """Measured with the optimizer's state, and without moving the run."""
     momentum = 0.9 if optimizer == "heavy_ball" else 0.0
     trained = run(optimizer=optimizer, momentum=momentum, stop="epochs", max_epochs=4, dropout=0.2)
@@ -261,7 +226,7 @@ def test_the_next_iterate_is_where_the_optimizer_goes_next(optimizer):
     assert not torch.equal(after, without_state)
 
 
-def test_averaging_measures_the_mean_of_the_last_iterates():
+def test_averaging():
     settings = {"stop": "epochs", "model": "mlp", "learning_rate": 0.05}
     ends = [weights(run(**settings, max_epochs=epochs)) for epochs in (3, 4)]
     averaged = run(**settings, max_epochs=4, averaging_start=0.5)
@@ -271,12 +236,23 @@ def test_averaging_measures_the_mean_of_the_last_iterates():
     torch.testing.assert_close(weights(slow), weights(run(**settings, max_epochs=2)), rtol=1e-4, atol=1e-6)
 
 
-def test_a_number_of_updates_ends_a_run():
-    assert (run(stop="updates", max_updates=5).updates, run(stop="updates", max_updates=5).status) == (5, "reached")
-    capped = run(**NEVER, max_updates=3)
-    assert (capped.updates, capped.status) == (3, "capped")
-
-
-def test_images_in_parts_are_the_same_descent():
+def test_microbatches():
     whole, parts = run(batch_size=0), run(batch_size=0, microbatch=64)
     torch.testing.assert_close(weights(parts), weights(whole), rtol=1e-4, atol=1e-6)
+
+
+def test_threads_train_in_turn():
+    """A process has one global random state, from which dropout draws."""
+    configs = [replace(TINY, dropout=0.3, seed=seed) for seed in (0, 1)]
+    alone = [train(config, device="cpu") for config in configs]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda config: train(config, device="cpu"), configs))
+    assert all(map(same, alone, together))
+
+
+def test_tracking_keeps_dropout():
+    """Even tracking the measure that takes a training step of its own, which is the same every time."""
+    tracked = {"track": ("train_loss", "lambda_max", "between_iterates"), "track_every": 5, "measure_size": 20}
+    first, second, plain = (run(dropout=0.3, **settings) for settings in (tracked, tracked, {}))
+    assert torch.equal(weights(first), weights(plain))
+    assert first.trajectory == second.trajectory

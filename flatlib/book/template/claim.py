@@ -3,19 +3,29 @@
 The source: authors, year, section. Say here what the predictions below compare with what, and which runs count.
 """
 
-import pandas as pd
+from types import SimpleNamespace
 
-from flatlib.claims.contrasts import seed_taus
-from flatlib.claims.prediction import Claim, Prediction, Rule
-from flatlib.claims.selection import complete_cells
+from flatlib.claims.prediction import Claim, Prediction, below
+from flatlib.claims.study import Study
+from flatlib.config import RunConfig, grid
+
+RATES = Study(settings=("learning_rate",))
 
 
-def sharpness_order(runs: pd.DataFrame) -> pd.Series:
-    """Per seed: Kendall's tau of the learning rate and lambda_max."""
-    return seed_taus(complete_cells(runs, ["learning_rate"]), "learning_rate", "lambda_max")
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return the runs: learning rate x seed."""
+    base = RunConfig(
+        dataset=p.dataset,
+        train_size=p.train_size or None,
+        model=p.model,
+        width=p.width,
+        measures=("performance", "lambda_max", "gradient_norm", "weight_norm"),
+    )
+    return grid(base, learning_rate=p.learning_rates, seed=p.seeds)
 
 
 CLAIM = Claim(
+    experiment=experiment,
     chapter="00_skeleton",
     sentence="Larger learning rates find smaller λ_max.",
     source="Authors, year, section, Figures",
@@ -23,10 +33,9 @@ CLAIM = Claim(
         Prediction(
             "sharpness",
             "λ_max falls with the learning rate.",
-            sharpness_order,
-            "Kendall's τ of η and λ_max",
-            Rule(high=-0.3),
-            "what the source reports (Figure 1)",
+            RATES.kendall("learning_rate", "lambda_max").measured_in("Kendall's τ of η and λ_max"),
+            below(-0.3),
+            reported="what the source reports (Figure 1)",
         ),
     ),
 )

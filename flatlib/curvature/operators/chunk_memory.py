@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from flatlib.curvature.operators.frozen_model import forward
-from flatlib.memory import free_memory
+from flatlib.device import free_memory
 
 GRAPH_SHARE = 0.25  # part of the free memory for one chunk's graph; tuned, since several workers share a machine
 GRAPH_MEMORY_CPU = 4 * 2**30  # most bytes of it on a CPU: the same chunks, and sums, on machines of different size

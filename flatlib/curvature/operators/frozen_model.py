@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedParameter
 
-from flatlib.device import current, global_generators
+from flatlib.device import current, full_precision, global_generators
 from flatlib.errors import FlatlibError, NotFinite, explained
-from flatlib.precision import full_precision
 
 BATCH_NORM = ("eval", "train", "recalibrated")
 

@@ -1,34 +1,42 @@
 """Networks by name, with a width multiplier. Every one maps images (N, C, H, W) to logits (N, classes)."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import nn
 
 from flatlib.config import RunConfig
 from flatlib.device import seeded
 from flatlib.training.models.allcnn import allcnn
-from flatlib.training.models.bejan2022 import bejan_complex, bejan_middle, bejan_simple
+from flatlib.training.models.bejan2022 import bejan
 from flatlib.training.models.mlp import mlp, softmax_regression
 from flatlib.training.models.preresnet import preresnet164, wideresnet28x10
 from flatlib.training.models.resnet import resnet18
 from flatlib.training.models.shapes import Shape
-from flatlib.training.models.small_cnn import small_cnn, small_cnn_bn
-from flatlib.training.models.vgg import vgg11, vgg11_bn, vgg16, vgg16_bn
+from flatlib.training.models.small_cnn import small_cnn
+from flatlib.training.models.vgg import vgg
 
-BUILDERS = {
-    builder.__name__: builder
-    for builder in (
-        *(softmax_regression, mlp, small_cnn, small_cnn_bn),
-        *(vgg11, vgg11_bn, vgg16, vgg16_bn),
-        *(resnet18, preresnet164, wideresnet28x10),
-        *(allcnn, bejan_simple, bejan_middle, bejan_complex),
-    )
+BUILDERS: dict[str, Callable[[RunConfig, Shape, int], nn.Module]] = {
+    **{"softmax_regression": softmax_regression, "mlp": mlp},
+    **{"small_cnn": small_cnn, "small_cnn_bn": partial(small_cnn, batch_norm=True)},
+    **{"vgg11": partial(vgg, letter="A"), "vgg11_bn": partial(vgg, letter="A", batch_norm=True)},
+    **{"vgg16": partial(vgg, letter="D"), "vgg16_bn": partial(vgg, letter="D", batch_norm=True)},
+    **{"resnet18": resnet18, "preresnet164": preresnet164, "wideresnet28x10": wideresnet28x10, "allcnn": allcnn},
+    **{f"bejan_{size}": partial(bejan, size=size) for size in ("simple", "middle", "complex")},
 }
 
 
 def build(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """The network of a configuration, initialised from its seed without touching the global random state.
+    """Build the network of a configuration, initialized from its seed; the global random state stays as it was.
 
-    Raises `FlatlibError` if images of this shape are too small for it.
+    Args:
+        config: Settings of the network and its seed.
+        shape: Channels, height and width of an image.
+        classes: Number of classes.
+
+    Raises:
+        FlatlibError: If images of this shape are too small for the network.
 
     >>> sum(p.numel() for p in build(RunConfig(model="softmax_regression"), (1, 28, 28), 10).parameters())
     7850

@@ -5,36 +5,22 @@ their code: batch norm after the ReLU, 3 x 3 kernels, max pooling, the size of t
 initialisation. The code ends in a log-softmax over the batch dimension, an error that is not part of these networks.
 """
 
-from collections.abc import Sequence
-
 from torch import nn
 
 from flatlib.config import RunConfig
-from flatlib.training.models.shapes import Shape, require_image_size, scaled
+from flatlib.training.models.shapes import Shape, require_image_size, scale_width
 
-Groups = Sequence[Sequence[int]]  # output channels of the convolutions before each max pooling
-
-
-def bejan_simple(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """SimpleBatch: four convolutions, not padded, and a hidden layer of 128 units."""
-    return convolutional(config, shape, classes, groups=((16, 32), (64, 128)), hidden=128, padding=0)
-
-
-def bejan_middle(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """MiddleBatch: six padded convolutions and a hidden layer of 512 units."""
-    return convolutional(config, shape, classes, groups=((16, 32), (64, 128), (256, 512)), hidden=512, padding=1)
+# Output channels of the convolutions before each max pooling, units of the hidden layer, and padding
+NETWORKS: dict[str, tuple[tuple[tuple[int, ...], ...], int, int]] = {
+    "simple": (((16, 32), (64, 128)), 128, 0),
+    "middle": (((16, 32), (64, 128), (256, 512)), 512, 1),
+    "complex": (((16, 32, 32), (64, 128, 128), (256, 512, 512)), 512, 1),
+}
 
 
-def bejan_complex(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """ComplexBatch: nine padded convolutions and a hidden layer of 512 units."""
-    groups = ((16, 32, 32), (64, 128, 128), (256, 512, 512))
-    return convolutional(config, shape, classes, groups=groups, hidden=512, padding=1)
-
-
-def convolutional(
-    config: RunConfig, shape: Shape, classes: int, *, groups: Groups, hidden: int, padding: int
-) -> nn.Module:
-    """Groups of convolution, ReLU and batch norm, each group with a max pooling at its end, and two linear layers."""
+def bejan(config: RunConfig, shape: Shape, classes: int, *, size: str) -> nn.Module:
+    """Build SimpleBatch, MiddleBatch or ComplexBatch: groups of convolution, ReLU and batch norm, two linear layers."""
+    groups, hidden, padding = NETWORKS[size]
     inputs, height, width = shape
     shrinks = 2 - 2 * padding  # pixels that a 3 x 3 kernel takes from each side's length
     least = 1
@@ -44,11 +30,11 @@ def convolutional(
     layers: list[nn.Module] = []
     for group in groups:
         for channels in group:
-            outputs = scaled(channels, config.width)
+            outputs = scale_width(channels, config.width)
             layers += [nn.Conv2d(inputs, outputs, 3, padding=padding), nn.ReLU(), nn.BatchNorm2d(outputs)]
             inputs = outputs
         layers.append(nn.MaxPool2d(2))
         height, width = ((side - shrinks * len(group)) // 2 for side in (height, width))
-    units = scaled(hidden, config.width)
+    units = scale_width(hidden, config.width)
     head = (nn.Linear(inputs * height * width, units), nn.ReLU(), nn.Linear(units, classes))
     return nn.Sequential(*layers, nn.Flatten(), *head)

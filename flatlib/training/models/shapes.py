@@ -1,12 +1,12 @@
-"""How large: an image, and a layer under the width multiplier."""
+"""Sizes of images and layers."""
 
 from flatlib.errors import FlatlibError
 
 Shape = tuple[int, int, int]  # channels, height, width of one image
 
 
-def scaled(units: int, width: float) -> int:
-    """A layer's size times the width multiplier, at least one."""
+def scale_width(units: int, width: float) -> int:
+    """Return a layer's size times the width multiplier, at least one."""
     return max(1, round(units * width))
 
 

@@ -6,27 +6,18 @@ from torch import nn
 
 from flatlib.config import RunConfig
 from flatlib.training.models.initialization import he_normal_
-from flatlib.training.models.shapes import Shape, require_image_size, scaled
+from flatlib.training.models.shapes import Shape, require_image_size, scale_width
 
 
-def small_cnn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """Four convolutions and a linear layer, for laptops: 20,794 parameters at width 1 on 32 x 32 colour images.
+def small_cnn(config: RunConfig, shape: Shape, classes: int, *, batch_norm: bool = False) -> nn.Module:
+    """Build four convolutions, which halve the image three times, and a linear layer.
 
-    Its convolutions start as those of `vgg11` do.
+    It has 20,794 parameters at width 1 on 32 x 32 colour images, and 20,970 with batch norm after each convolution; the
+    initialization is the same, and that of the VGGs.
     """
-    return convolutional(config, shape, classes, batch_norm=False)
-
-
-def small_cnn_bn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """`small_cnn` with batch norm after each convolution, from the same start: 20,970 parameters."""
-    return convolutional(config, shape, classes, batch_norm=True)
-
-
-def convolutional(config: RunConfig, shape: Shape, classes: int, *, batch_norm: bool) -> nn.Module:
-    """Convolution, batch norm if wanted, and ReLU, four times, with three halvings of the image's sides."""
     channels, height, width = shape
     require_image_size(config.model, shape, 7)
-    w = scaled(8, config.width)
+    w = scale_width(8, config.width)
     pixels = math.ceil(height / 2) // 4 * (math.ceil(width / 2) // 4)
 
     def block(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
@@ -41,4 +32,5 @@ def convolutional(config: RunConfig, shape: Shape, classes: int, *, batch_norm: 
         nn.Flatten(),
         nn.Linear(4 * w * pixels, classes),
     )
-    return he_normal_(network)
+    he_normal_(network)
+    return network

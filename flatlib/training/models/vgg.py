@@ -10,44 +10,29 @@ from torch import nn
 from flatlib.config import RunConfig
 from flatlib.training.models.initialization import he_normal_
 from flatlib.training.models.mlp import hidden_layer
-from flatlib.training.models.shapes import Shape, require_image_size, scaled
+from flatlib.training.models.shapes import Shape, require_image_size, scale_width
 
 
-def vgg11(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """Configuration A: eight convolutions and three linear layers (Kaur et al. 2022)."""
-    return vgg("A", config, shape, classes, batch_norm=False)
+def vgg(config: RunConfig, shape: Shape, classes: int, *, letter: str, batch_norm: bool = False) -> nn.Module:
+    """Build torchvision's configuration of that letter, for images of at least 32 x 32 pixels.
 
-
-def vgg11_bn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """`vgg11` with batch normalisation after every convolution."""
-    return vgg("A", config, shape, classes, batch_norm=True)
-
-
-def vgg16(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """Configuration D: thirteen convolutions and three linear layers."""
-    return vgg("D", config, shape, classes, batch_norm=False)
-
-
-def vgg16_bn(config: RunConfig, shape: Shape, classes: int) -> nn.Module:
-    """`vgg16` with batch normalisation after every convolution (Granziol 2020, section 5)."""
-    return vgg("D", config, shape, classes, batch_norm=True)
-
-
-def vgg(letter: str, config: RunConfig, shape: Shape, classes: int, *, batch_norm: bool) -> nn.Module:
-    """torchvision's configuration of that letter; images need 32 x 32 pixels, as it halves them five times."""
+    Configuration A is VGG-11 (Kaur et al. 2022): eight convolutions and three linear layers. Configuration D is VGG-16,
+    with thirteen convolutions (Granziol 2020, section 5, with batch norm).
+    """
     from torchvision.models.vgg import cfgs, make_layers  # takes seconds to import
 
     channels, height, width = shape
     require_image_size(config.model, shape, 32)
-    plan = [item if item == "M" else scaled(item, config.width) for item in cfgs[letter]]
+    plan = [item if item == "M" else scale_width(item, config.width) for item in cfgs[letter]]
     features = make_layers(plan, batch_norm=batch_norm)
     first = features[0]
     if channels != first.in_channels:
         features[0] = nn.Conv2d(channels, first.out_channels, 3, padding=1)
-    units = scaled(512, config.width)
+    he_normal_(features)
+    units = scale_width(512, config.width)
     inputs = plan[-2] * (height // 32) * (width // 32)
     return nn.Sequential(
-        he_normal_(features),
+        features,
         nn.Flatten(),
         *hidden_layer(inputs, units, nn.ReLU(), config.dropout),
         *hidden_layer(units, units, nn.ReLU(), config.dropout),

@@ -1,4 +1,4 @@
-"""The average of the iterates as a network of its own."""
+"""Average of the iterates as a network (Izmailov et al. 2018, equation 1; Granziol's "Gadam" averages Adam's)."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,28 +9,14 @@ from torch.optim.swa_utils import AveragedModel
 from flatlib.curvature.operators.batch_norm import recalibrate
 
 
-class Average:
-    r"""$\bar w_n = \frac1n \sum_{i \le n} w_i$ over the iterates that were added (Izmailov et al. 2018, equation 1;
-    Granziol's "Gadam" averages Adam's)."""
+@torch.no_grad()
+def averaged_network(average: AveragedModel, inputs: Callable[[], Iterable[Tensor]]) -> nn.Module:
+    """Return the average in evaluation mode, with batch norm's statistics estimated again on the inputs.
 
-    def __init__(self, model: nn.Module):
-        self._average = AveragedModel(model)
-
-    @property
-    def count(self) -> int:
-        """Iterates so far."""
-        return int(self._average.n_averaged)
-
-    def add(self, model: nn.Module) -> None:
-        """One more iterate."""
-        self._average.update_parameters(model)
-
-    @torch.no_grad()
-    def network(self, inputs: Callable[[], Iterable[Tensor]]) -> nn.Module:
-        """The averaged network in evaluation mode, batch norm's statistics estimated again on the inputs: those of any
-        one iterate do not fit averaged weights. `recalibrate` gives those of all inputs as one batch, however they are
-        chunked, where PyTorch's `update_bn` would average over batches."""
-        network = self._average.module.eval()
-        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
-            recalibrate(network, inputs)
-        return network
+    The statistics of any one iterate do not fit averaged weights. `recalibrate` gives those of all inputs as one batch,
+    however they are chunked, where PyTorch's `update_bn` averages over batches.
+    """
+    network = average.module.eval()
+    if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+        recalibrate(network, inputs)
+    return network

@@ -1,7 +1,9 @@
-"""The gradient of a batch's mean loss, all at once or added up from parts."""
+"""Gradients of a batch's mean loss: plain, and by sharpness-aware minimization (Foret et al. 2021)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 Batch = tuple[Tensor, Tensor]
@@ -9,17 +11,94 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def batch_gradient(model: nn.Module, loss: Loss, batch: Batch, microbatch: int | None = None) -> None:
-    """Leave the gradient of the mean loss over the batch in `.grad`.
+    """Leave the gradient of the mean loss over the batch in ``.grad``.
 
-    microbatch: examples per pass, for a batch whose graph does not fit; the same gradient up to rounding, except that
-        batch norm in training mode has the statistics of each part.
+    Args:
+        model: Network whose parameters get the gradient.
+        loss: Mean loss of (outputs, targets).
+        batch: Inputs and targets.
+        microbatch: Examples per pass, for a batch whose graph does not fit; the gradient is the same up to rounding,
+            except that batch norm in training mode has the statistics of each part.
     """
     model.zero_grad(set_to_none=True)
     x, y = batch
     if microbatch is None or microbatch >= len(x):
-        # The loss has no name, so that its graph is gone at once: one from an earlier step may not live on while a step
-        # is recorded (`flatlib.training.cuda_graph`).
         loss(model(x), y).backward()
         return
     for part, targets in zip(x.split(microbatch), y.split(microbatch), strict=True):
         (loss(model(part), targets) * (len(part) / len(x))).backward()
+
+
+def sam_gradient(
+    model: nn.Module,
+    loss: Loss,
+    batch: Batch,
+    rho: float,
+    *,
+    sam_batch: int | None = None,
+    microbatch: int | None = None,
+) -> None:
+    r"""Leave SAM's gradient in ``.grad``: $\nabla L(w + \rho\, g / \|g\|)$ with $g = \nabla L(w)$, at the same w.
+
+    The perturbation is that of the whole batch, as in Kaur et al. 2022; with `sam_batch` = m it is m-SAM (Foret et al.
+    2021, section 4.1): the mean over groups of m examples of the gradient at each group's own perturbed point.
+
+    Batch norm's running statistics take the unperturbed weights only, once a step. A gradient of length zero, at a
+    minimum, gives no perturbation.
+
+    Args:
+        model: Network whose parameters get the gradient.
+        loss: Mean loss of (outputs, targets).
+        batch: Inputs and targets.
+        rho: Length of the perturbation, in units of the weights.
+        sam_batch: Examples that share a perturbation; None for the whole batch.
+        microbatch: Examples per pass, see `batch_gradient`.
+    """
+    x, y = batch
+    size = len(x) if sam_batch is None else sam_batch
+    groups = list(zip(x.split(size), y.split(size), strict=True))
+    if len(groups) == 1:
+        _one_group(model, loss, batch, rho, microbatch)
+        return
+    total: list[Tensor] = []
+    for group in groups:
+        _one_group(model, loss, group, rho, microbatch)
+        share = len(group[0]) / len(x)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+        weighted = [share * g for g in gradients]
+        total = [t.add_(g) for t, g in zip(total, weighted, strict=True)] if total else weighted
+    for p, g in zip(model.parameters(), total, strict=True):
+        p.grad = g
+
+
+def _one_group(model: nn.Module, loss: Loss, batch: Batch, rho: float, microbatch: int | None) -> None:
+    """Leave the gradient at the perturbed weights of one group."""
+    batch_gradient(model, loss, batch, microbatch)
+    moved = [p for p in model.parameters() if p.grad is not None]
+    gradients = [p.grad for p in moved if p.grad is not None]
+    length = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
+    scale = torch.where(length > 0, rho / length, torch.zeros_like(length))
+    before = [p.detach().clone() for p in moved]
+    with torch.no_grad():
+        for p, g in zip(moved, gradients, strict=True):
+            p.add_(scale * g)
+    try:
+        with _statistics_kept(model):
+            batch_gradient(model, loss, batch, microbatch)
+    finally:
+        with torch.no_grad():
+            for p, old in zip(moved, before, strict=True):
+                p.copy_(old)
+
+
+@contextmanager
+def _statistics_kept(model: nn.Module) -> Iterator[None]:
+    """Restore batch norm's running statistics afterwards; it still normalizes by the batch."""
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    before = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
+    try:
+        yield
+    finally:
+        for layer, buffers in zip(layers, before, strict=True):
+            for name, value in buffers.items():
+                getattr(layer, name).copy_(value)

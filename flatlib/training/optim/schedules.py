@@ -1,17 +1,20 @@
-"""Learning rate schedules: the factor of the initial rate, from the share of the epochs that is over."""
+"""Learning rate schedules: factors of the initial rate."""
 
 from collections.abc import Callable
 
+from flatlib.config import RunConfig
+
 
 def constant(progress: float) -> float:
-    """1."""
+    """Return 1."""
     return 1.0
 
 
 def granziol(progress: float) -> float:
-    """1 up to half of the epochs, then linear down to 0.01 at nine tenths, then 0.01 (Granziol 2020, section 4).
+    """Return 1 for half of the epochs, then linear values down to 0.01 at nine tenths (Granziol 2020, section 4).
 
-    progress: epochs done, of all, in [0, 1).
+    Args:
+        progress: Fraction of the epochs that is over, in [0, 1).
 
     >>> [round(granziol(p), 3) for p in (0, 0.5, 0.7, 0.9, 0.95)]
     [1.0, 1.0, 0.505, 0.01, 0.01]
@@ -20,3 +23,15 @@ def granziol(progress: float) -> float:
 
 
 SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "granziol": granziol}
+
+
+def learning_rate_at(config: RunConfig, epoch: int) -> float:
+    """Return the learning rate in an epoch, counted from 0."""
+    if config.averaging_learning_rate is not None and is_averaged(config, epoch + 1):
+        return config.averaging_learning_rate
+    return config.learning_rate * SCHEDULES[config.schedule](epoch / config.max_epochs)
+
+
+def is_averaged(config: RunConfig, epochs: int) -> bool:
+    """Return whether the iterate after so many epochs is part of the average."""
+    return config.averaging_start is not None and epochs > config.averaging_start * config.max_epochs

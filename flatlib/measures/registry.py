@@ -1,0 +1,171 @@
+"""The measures by name, each a function from a checkpoint to a flat dictionary of numbers.
+
+A measure that is an estimate brings its companions: `lambda_max` comes with its residual, the products it took and
+whether it converged.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from flatlib.curvature import density, frobenius, top_eigenvalues, trace
+from flatlib.curvature.operators.base import CurvatureOperator
+from flatlib.curvature.operators.empirical_risk import collect_batches
+from flatlib.errors import NotDefined, explained
+from flatlib.measures.checkpoint import Checkpoint
+from flatlib.measures.performance import Numbers, performance, train_loss
+from flatlib.sharpness import (
+    adaptive_sharpness,
+    between_iterates,
+    keskar_sharpness,
+    margin,
+    minimum_sharpness,
+    sam_sharpness,
+)
+from flatlib.sharpness.jacobian import jacobian_norm
+
+
+def measure(names: Iterable[str], checkpoint: Checkpoint) -> Numbers:
+    """Take the measures with these names of one checkpoint.
+
+    Args:
+        names: Names of measures, keys of `REGISTRY`.
+        checkpoint: The network and the examples it is measured on.
+
+    Returns:
+        All numbers in one flat dictionary. A measure that is not defined for this network is None under its name,
+        without companions.
+
+    Raises:
+        FlatlibError: If a measure refuses the network; errors of PyTorch and of the model's own code become one too.
+
+    >>> from flatlib.measures import Checkpoint
+    >>> model = torch.nn.Linear(2, 2)
+    >>> checkpoint = Checkpoint(model=model, examples=(torch.eye(2), torch.tensor([0, 1])))
+    >>> sorted(measure(["trace"], checkpoint))
+    ['trace', 'trace_exact', 'trace_standard_error']
+    """
+    numbers: Numbers = {}
+    for name in names:
+        try:
+            with explained(f"{name} of a {type(checkpoint.model).__name__}"):
+                numbers |= REGISTRY[name](checkpoint)
+        except NotDefined:
+            numbers[name] = None
+    return numbers
+
+
+def columns(name: str, estimate: Any, *companions: str) -> Numbers:
+    """Return the value of an estimate under its name, and its companions under ``NAME_COMPANION``."""
+    return {name: estimate.value} | {f"{name}_{companion}": getattr(estimate, companion) for companion in companions}
+
+
+def extreme_eigenvalue(name: str, operator: CurvatureOperator, checkpoint: Checkpoint, **options: Any) -> Numbers:
+    """Return an extreme eigenvalue, its residual ||Hv - lambda v||, the products it took and whether it converged."""
+    top = top_eigenvalues(operator, tol=checkpoint.tolerance, seed=checkpoint.seed, **options)
+    if name == "lambda_max":  # where the next search along the trajectory starts
+        checkpoint.top_vector = top.vectors[:, 0]
+    return {
+        name: float(top.values[0]),
+        f"{name}_residual": float(top.residuals[0]),
+        f"{name}_products": int(top.products),
+        f"{name}_converged": bool(top.converged),
+    }
+
+
+def lambda_max(checkpoint: Checkpoint) -> Numbers:
+    """Return the largest eigenvalue of the Hessian of the training loss."""
+    start = "random" if checkpoint.top_vector is None else checkpoint.top_vector
+    return extreme_eigenvalue("lambda_max", checkpoint.hessian(), checkpoint, engine=checkpoint.engine, start=start)
+
+
+def lambda_min(checkpoint: Checkpoint) -> Numbers:
+    """Return the smallest eigenvalue of the Hessian: how far the loss bends downwards."""
+    return extreme_eigenvalue(
+        "lambda_min", checkpoint.hessian(), checkpoint, which="smallest", engine=checkpoint.engine
+    )
+
+
+def gauss_newton_lambda_max(checkpoint: Checkpoint) -> Numbers:
+    """Return the largest eigenvalue of the Gauss-Newton matrix: the Hessian without the network's own curvature."""
+    return extreme_eigenvalue("gauss_newton_lambda_max", checkpoint.gauss_newton(), checkpoint)
+
+
+def hessian_frobenius(checkpoint: Checkpoint) -> Numbers:
+    """Return the Frobenius norm of the Hessian, and its square over the number of parameters (Granziol 2020)."""
+    norm = frobenius(checkpoint.hessian(), seed=checkpoint.seed)
+    return columns("frobenius", norm, "standard_error") | {"frobenius_per_parameter": norm.per_parameter.value}
+
+
+def hessian_density(checkpoint: Checkpoint) -> Numbers:
+    """Return the spectral density as 100 weighted nodes from one probe (Granziol 2020, appendix A).
+
+    Columns ``density_node_00`` and ``density_weight_00`` to 99, fewer where the matrix has fewer eigenvalues.
+    """
+    spectrum = density(checkpoint.hessian(), seed=checkpoint.seed)
+    numbers: Numbers = {}
+    for i, (node, weight) in enumerate(zip(spectrum.nodes.tolist(), spectrum.weights.tolist(), strict=True)):
+        numbers |= {f"density_node_{i:02}": node, f"density_weight_{i:02}": weight}
+    return numbers
+
+
+def lambda_max_between_iterates(checkpoint: Checkpoint) -> Numbers:
+    """Return the largest eigenvalue at 8 points up to the next iterate, batch norm in train mode (Kaur et al. 2022)."""
+    if checkpoint.after is None:
+        raise NotDefined("between_iterates needs the network after one more step: this checkpoint has none")
+    options = {"engine": checkpoint.engine, "tol": checkpoint.tolerance, "seed": checkpoint.seed}
+    largest = between_iterates(checkpoint.model, checkpoint.after(), checkpoint.loss, checkpoint.examples, **options)
+    return columns("between_iterates", largest, "residual", "products", "converged")
+
+
+def weight_norm(checkpoint: Checkpoint) -> Numbers:
+    """Return the Euclidean norm of all trainable parameters."""
+    squares = [p.detach().double().square().sum() for p in checkpoint.model.parameters() if p.requires_grad]
+    return {"weight_norm": float(torch.stack(squares).sum().sqrt())}
+
+
+def margin_quantiles(checkpoint: Checkpoint) -> Numbers:
+    """Return the median and the 10 % quantile of the measured images' distances to the decision boundary."""
+    quantiles = margin(checkpoint.model, checkpoint.examples).quantiles
+    return {"margin": quantiles[0.5], "margin_low": quantiles[0.1]}
+
+
+def jacobian_norms(name: str, checkpoint: Checkpoint, *, softmax: bool) -> Numbers:
+    """Return the spectral norm of the input-output Jacobian over the measured images, its largest and its mean."""
+    images, *_ = collect_batches(checkpoint.examples)
+    norms = jacobian_norm(checkpoint.model, images, softmax=softmax)
+    return {name: float(norms.max()), f"{name}_mean": float(norms.mean())}
+
+
+def _options(checkpoint: Checkpoint, *names: str) -> dict[str, Any]:
+    return {name: getattr(checkpoint, name) for name in names}
+
+
+# The softmaxed model's largest Jacobian norm is that of MacDonald et al. 2023, Figure 1.
+REGISTRY: dict[str, Callable[[Checkpoint], Numbers]] = {
+    "performance": performance,
+    "train_loss": train_loss,
+    "lambda_max": lambda_max,
+    "lambda_min": lambda_min,
+    "gauss_newton_lambda_max": gauss_newton_lambda_max,
+    "between_iterates": lambda_max_between_iterates,
+    "trace": lambda c: columns("trace", trace(c.hessian(), seed=c.seed), "standard_error", "exact"),
+    "frobenius": hessian_frobenius,
+    "density": hessian_density,
+    "minimum_sharpness": lambda c: columns(
+        "minimum_sharpness", minimum_sharpness(*c.subject, **_options(c, "batch_norm", "seed")), "standard_error"
+    ),
+    "sam_sharpness": lambda c: columns("sam_sharpness", sam_sharpness(*c.subject, batch_norm=c.batch_norm)),
+    "adaptive_sharpness": lambda c: columns(
+        "adaptive_sharpness", adaptive_sharpness(*c.subject, **_options(c, "batch_norm", "seed")), "alignment"
+    ),
+    "keskar_sharpness": lambda c: columns(
+        "keskar_sharpness", keskar_sharpness(*c.subject, **_options(c, "batch_norm", "seed")), "converged"
+    ),
+    "gradient_norm": lambda c: {"gradient_norm": float(c.hessian().gradient().norm())},
+    "weight_norm": weight_norm,
+    "margin": margin_quantiles,
+    "jacobian_norm": lambda c: jacobian_norms("jacobian_norm", c, softmax=False),
+    "softmax_jacobian_norm": lambda c: jacobian_norms("softmax_jacobian_norm", c, softmax=True),
+}

@@ -1,0 +1,128 @@
+"""Committed notebooks as pages: sections, numbers that come from outputs, captions, nothing left of a run."""
+
+import re
+
+import nbformat
+import pytest
+from notebook_text import code, prose
+
+from flatlib.book.paths import find_root, notebooks, other_pages
+from flatlib.claims import CLAIMS, label_smoothing
+from flatlib.claims import progressive_sharpening as ps
+
+CHAPTERS = notebooks(find_root())
+PAGES = CHAPTERS | other_pages(find_root())
+SECTIONS = [
+    *(r"What the papers? predicts?", r"The experiment", r"What we see", r"The verdict"),
+    *(r"What else could explain it", r"Where we differ from the papers?", r"Rerun it yourself"),
+]
+RESULTS = {"What we see", "The verdict", "What else could explain it"}  # where every number of a chapter must be glued
+COMMANDS = re.compile(r"```.*?```", re.DOTALL)
+MARKUP = [  # what is no prose: commands, roles, code, addresses, mathematics, directives
+    *(r"```.*?```", r"\{[\w:]+\}`[^`]*`", r"`[^`]*`", r"\]\([^)]*\)"),
+    *(r"\$\$.*?\$\$", r"\$[^$]*\$", r"^:+[^\n]*$"),
+]
+REFERENCE = re.compile(r"(?i)\b(equations?|figures?|sections?|theorem|tables?) \d[\d.]*( (and|to) \d+)?")
+NUMBER = re.compile(r"(?<![\w-])\d+(?:\.\d+)?")
+PROTOCOL = {"95", "99", f"{ps.FITTED:g}", f"{100 * label_smoothing.ACCURATE:g}"}  # may be written out
+
+
+@pytest.fixture(params=PAGES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def page(name):
+    """Every committed notebook."""
+    return nbformat.read(PAGES[name], 4)
+
+
+def source(page) -> str:
+    return "\n".join(cell.source for cell in code(page))
+
+
+def plain(text: str) -> str:
+    for pattern in MARKUP:
+        text = re.sub(pattern, " ", text, flags=re.DOTALL | re.MULTILINE)
+    return REFERENCE.sub(" ", text)
+
+
+def test_sections_are_those_of_every_chapter(name, page):
+    headings = re.findall(r"^(#+) (.*)$", COMMANDS.sub("", prose(page)), flags=re.MULTILINE)
+    assert [level for level, _ in headings] == ["#", *["##"] * (len(headings) - 1)]
+    assert page.cells[0].source.startswith("# ")
+    if name in CHAPTERS:
+        titles = [title for _, title in headings[1:]]
+        assert len(titles) == len(SECTIONS)
+        assert all(re.fullmatch(section, title) for section, title in zip(SECTIONS, titles, strict=True))
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_the_card_states_the_claim(chapter):
+    text = nbformat.read(CHAPTERS[chapter], 4).cells[0].source
+    spoken = text.replace(r"$\lambda_{\max}$", "λ_max").replace(r"$2/\eta$", "2/η")
+    assert CLAIMS[chapter].sentence in spoken.replace(r"$\lambda_{\max} = 2/\eta$", "").replace("\n", " ")
+
+
+def test_code_is_short_and_defines_nothing(page):
+    assert max(sum(bool(line.strip()) for line in cell.source.splitlines()) for cell in code(page)) <= 20
+    assert not re.search(r"^\s*(def|class) |\blambda [a-z_]+: .*\bif\b", source(page), re.MULTILINE)
+
+
+def test_numbers_in_prose_are_glued_or_in_the_code(name, page):
+    shown = [output for cell in code(page) if "show_source(" in cell.source for output in cell.outputs]
+    settings = [source(page), *(output["data"]["text/plain"] for output in shown)]
+    allowed = set(re.findall(r"\d+(?:\.\d+)?", "\n".join(settings)))
+    if name not in CHAPTERS:
+        assert set(NUMBER.findall(plain(prose(page)))) <= allowed
+    for section in re.split(r"^## ", prose(page), flags=re.MULTILINE)[1:]:
+        title, text = section.split("\n", 1)
+        if name in CHAPTERS and title in RESULTS:
+            assert set(NUMBER.findall(plain(text))) <= allowed | PROTOCOL, title
+
+
+def test_figures_have_name_caption_and_alternative_text(page):
+    drawn = [cell for cell in code(page) if "plt.show()" in cell.source]
+    assert drawn
+    for cell in drawn:
+        about = cell.metadata["mystnb"]
+        assert about["figure"]["name"].startswith("fig-")
+        assert len(about["figure"]["caption"].split()) >= 8
+        assert len(about["image"]["alt"].split()) >= 6
+        assert f"{{numref}}`{about['figure']['name']}`" in prose(page), "a figure that no sentence leads to"
+    names = [cell.metadata["mystnb"]["figure"]["name"] for cell in drawn]
+    assert len(set(names)) == len(names)
+
+
+def test_glued_names_come_from_the_page(name, page):
+    text = source(page)
+    announced = {"verdict", "verdict_sentence", "scale"} if "chapter.glue_verdicts(" in text else set()
+    if "chapter.report_exclusions(" in text:
+        announced |= {"n_runs", "n_reached", "n_capped", "n_diverged", "n_unconverged", "worst_residual"}
+    names = re.findall(r"\{glue:text\}`([^`]+)`", prose(page))
+    assert names
+    for glued in names:
+        family = glued.rpartition("_")[0]
+        assert glued in announced or re.search(rf"\b{glued}=|{family}_\{{", text), glued
+    if name not in CHAPTERS:
+        checked = [cell for cell in code(page) if "glue_texts(" in cell.source]
+        assert all("nbval-check-output" in cell.metadata.get("tags", []) for cell in checked)
+
+
+def test_nothing_of_a_run_is_left(name, page):
+    assert set(page.metadata) == {"kernelspec", "language_info"}
+    assert not any({"papermill", "execution"} & set(cell.metadata) for cell in page.cells)
+    tags = [cell.metadata.get("tags", []) for cell in page.cells]
+    assert not any("injected-parameters" in of_cell for of_cell in tags)
+    assert tags.count(["parameters", "hide-input"]) == (name in CHAPTERS)
+
+
+def test_a_page_is_executed_from_top_to_bottom(page):
+    assert [cell.execution_count for cell in code(page)] == list(range(1, len(code(page)) + 1))
+    for output in (output for cell in code(page) for output in cell.outputs):
+        assert output.output_type != "error"
+        assert output.get("name") != "stderr"
+        assert str(find_root()) not in str(output)
+    for cell in (cell for cell in code(page) if "plt.show()" in cell.source):
+        assert any("image/svg+xml" in output.get("data", {}) for output in cell.outputs)
