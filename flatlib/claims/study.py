@@ -19,6 +19,11 @@ NAMES = {  # of columns, in a unit; others are named as they are, with spaces
 }
 
 
+def all_runs(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the table as it is."""
+    return runs
+
+
 @dataclass(frozen=True)
 class Statistic:
     """One number per seed: a mean over the blocks of a study.
@@ -81,7 +86,7 @@ class Study:
     blocks: tuple[str, ...] = ()
     batch: str = ""
     paired: str = ""
-    prepare: Callable[[pd.DataFrame], pd.DataFrame] = lambda runs: runs
+    prepare: Callable[[pd.DataFrame], pd.DataFrame] = all_runs
 
     def at(self, batch: str) -> "Study":
         """Return this study at the "small" or the "large" batch."""

@@ -45,10 +45,13 @@ def decode(content: bytes) -> Any:
 
 
 def read(path: Path) -> Lines:
-    """Return all lines of a record by run_id; an absent file is an empty record.
+    """Return all lines of a record by run_id.
+
+    Args:
+        path: The record; an absent file is an empty record.
 
     Raises:
-        FlatlibError: if the file cannot be read, or a line is not JSON, has not this version's fields, or contradicts
+        FlatlibError: If the file cannot be read, or a line is not JSON, has not this version's fields, or contradicts
             another one.
     """
     lines: Lines = {}
@@ -187,10 +190,14 @@ def repair_tail(file: BinaryIO) -> None:
 
 
 def write(path: Path, lines: Iterable[Line]) -> None:
-    """Replace a record: the lines are written beside it first, so that it is never half there.
+    """Replace a record: it is written to a file beside it first, so that it is never incomplete.
+
+    Args:
+        path: The record.
+        lines: Its new lines.
 
     Raises:
-        FlatlibError: if the file cannot be written.
+        FlatlibError: If the file cannot be written.
     """
     scratch = path.with_name(path.name + ".part")
     content = "".join(json.dumps(finite(line), separators=(",", ":"), allow_nan=False) + "\n" for line in lines)
@@ -221,6 +228,9 @@ def table(lines: Iterable[Line]) -> pd.DataFrame:
 
     A measure that a run does not have is NaN, a field that is younger than the record has its default, a list of names
     is joined by ``+``. The cells of ``trajectory`` are dictionaries of lists (see `trajectories`).
+
+    Args:
+        lines: Lines of records, such as the values of `read`.
     """
     lines, defaults = list(lines), RunConfig().to_json()
     if not lines:
