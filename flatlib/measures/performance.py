@@ -43,7 +43,7 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy
     model.train(training)
     mean = float(total) / len(x)
     if smoothing:
-        mean -= loss.entropy(y, logits.shape[1])
+        mean -= float(SmoothedCrossEntropy(smoothing).entropy(y, logits.shape[1]))
     return mean, int(correct) / len(x)
 
 
@@ -53,7 +53,7 @@ def performance(checkpoint: Checkpoint) -> Numbers:
     validation split, where there is one."""
     train_loss, train_accuracy = evaluate(checkpoint.model, *_given(checkpoint.train, "train"), checkpoint.loss)
     test_loss, test_accuracy = evaluate(checkpoint.model, *_given(checkpoint.test, "test"), checkpoint.loss)
-    numbers = {
+    numbers: Numbers = {
         "train_loss": train_loss,
         "train_accuracy": train_accuracy,
         "test_loss": test_loss,

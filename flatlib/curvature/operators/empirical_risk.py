@@ -3,6 +3,7 @@
 import fnmatch
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,11 +85,11 @@ def collect_batches(data: Data) -> tuple[Tensor, Tensor, int]:
         raise FlatlibError(f"the batches do not fit together: {error}") from error
 
 
-def _is_pair(data: object) -> bool:
+def _is_pair(data: Any) -> bool:
     return isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
 
 
-def _require_pair(batch: object) -> tuple[Tensor, Tensor]:
+def _require_pair(batch: Any) -> tuple[Tensor, Tensor]:
     if not _is_pair(batch):
         kind = type(batch).__name__
         if isinstance(batch, tuple | list):

@@ -94,7 +94,8 @@ def reduced_operator(operator: CurvatureOperator) -> ReducedOperator | None:
     names = list(operator.parameters)
     block = names.index(weight_name) if weight_name in names else None
     sizes = [p.numel() for p in operator.parameters.values()]
-    return ReducedOperator(reduced, sizes, block, tuple(layer.weight.shape), factors)
+    shape = (layer.out_features, layer.in_features)
+    return ReducedOperator(reduced, sizes, block, shape, factors)
 
 
 def _saves_time(examples: int, inputs: int, outputs: int) -> bool:

@@ -1,7 +1,7 @@
 """Exact trace of every parameter tensor's diagonal block, from one backward pass per output."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class Recording(NamedTuple):
     """Forward pass: its outputs, and for every call of a layer its input and the output's place in the graph."""
 
     output: Tensor
-    calls: dict[nn.Module, list[tuple[Tensor | None, GradientEdge]]]
+    calls: dict[nn.Module, list[tuple[Any, GradientEdge]]]  # the input is a tensor, or None if there was none
 
 
 def exact_traces(operator: CurvatureOperator) -> dict[str, float] | None:
@@ -106,15 +106,15 @@ def _mean_traces(
     factors = output_hessian_factors(operator.loss, output, y)
     if factors is None:
         return None
-    factors = [(weight, vector.view_as(output).to(output.dtype)) for weight, vector in factors]
+    weighted = [(weight, vector.view_as(output).to(output.dtype)) for weight, vector in factors]
     totals = dict.fromkeys(owners, 0.0)
     for i, part in enumerate(parts):
         here = slice(i * part_size, i * part_size + len(part))
         recording = recording or _record(operator, owners, part)
         if not _is_proved(operator, owners, recording):
             return None
-        norms = _squared_norms(owners, recording, [vector[here] for _, vector in factors])
-        for (weight, _), found in zip(factors, norms, strict=False):
+        norms = _squared_norms(owners, recording, [vector[here] for _, vector in weighted])
+        for (weight, _), found in zip(weighted, norms, strict=False):
             for name, norm in found.items():
                 totals[name] += float(weight[here] @ norm.double())
         recording = None

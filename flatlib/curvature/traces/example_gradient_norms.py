@@ -1,6 +1,7 @@
 """Per-example gradient norms of a layer without forming the gradients (Goodfellow 2015, arXiv:1510.01799)."""
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +41,9 @@ def gradient_squared_norms(
             return {"weight": inputs * square, "bias": square}
 
         return both
-    maps = {"weight": _weight_norm(owner, a, passes) if "weight" in attributes else None, "bias": _bias_norm(owner)}
+    maps = {"bias": _bias_norm(owner)}
+    if "weight" in attributes:
+        maps["weight"] = _weight_norm(owner, a, passes)
     return lambda delta: {attribute: maps[attribute](delta) for attribute in attributes}
 
 
@@ -50,7 +53,7 @@ def _bias_norm(owner: nn.Module) -> NormMap:
     return lambda delta: _squared(_sum_positions(delta))
 
 
-def _weight_norm(owner: nn.Module, a: Tensor, passes: int) -> NormMap:
+def _weight_norm(owner: Any, a: Tensor, passes: int) -> NormMap:
     if isinstance(owner, nn.Linear):
         features = a.reshape(len(a), -1, a.shape[-1]).mT
         squared_norm = _outer_product_norm(features, passes, owner.out_features)
@@ -94,7 +97,7 @@ def _outer_product_norm(a: Tensor, passes: int, outputs: int) -> NormMap:
 def _convolution_norm(owner: nn.Conv2d, a: Tensor, passes: int) -> NormMap:
     """Map $\\delta$ to the squared norms for a convolution, a linear map of its unfolded patches, group by group."""
     groups = owner.groups
-    patches = F.unfold(a, owner.kernel_size, owner.dilation, owner.padding, owner.stride)
+    patches = F.unfold(a, owner.kernel_size, owner.dilation, cast(tuple[int, int], owner.padding), owner.stride)
     patches = patches.reshape(len(a) * groups, -1, patches.shape[-1])
     squared_norm = _outer_product_norm(patches, passes, owner.out_channels // groups)
     return lambda delta: squared_norm(delta.reshape(len(a) * groups, -1, patches.shape[-1])).view(len(a), groups).sum(1)
