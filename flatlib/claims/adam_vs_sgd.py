@@ -13,7 +13,8 @@ from scipy.stats import ks_2samp
 
 from flatlib.claims.bejan2022 import optimizer_grid
 from flatlib.claims.papers import BEJAN2022, GRANZIOL2020
-from flatlib.claims.prediction import Claim, Prediction, above, between
+from flatlib.claims.prediction import Claim, above, between, predict
+from flatlib.claims.settings import base_config
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
@@ -103,17 +104,15 @@ def kolmogorov_smirnov(runs: pd.DataFrame) -> pd.DataFrame:
 
 def candidates(p: SimpleNamespace) -> list[RunConfig]:
     """Return the three methods (SGD, Adam, and Adam with averaged iterates), each at every learning rate."""
-    base = RunConfig(
-        dataset=p.dataset,
+    base = base_config(
+        p,
         train_size=p.train_sizes[0] or None,
+        validation_size=None,
         model=p.models[0],
         width=p.widths[0],
-        batch_size=p.batch_size,
         augmentation=("flip",),
         stop="epochs",
         max_epochs=p.epochs[0],
-        measure_size=p.measure_size,
-        batch_norm=p.batch_norm,
         measures=("performance", "lambda_max", "frobenius", "gradient_norm", "weight_norm"),
     )
     sgd = replace(base, optimizer="heavy_ball", momentum=0.9, weight_decay=p.decays[0], schedule="granziol")
@@ -163,47 +162,36 @@ CLAIM = Claim(
     experiment=experiment,
     tuning=tuning,
     predictions=(
-        Prediction(
-            "sharpness",
-            "Averaged Adam's λ_max is larger than SGD's.",
-            MAIN.log2_ratio("lambda_max", *METHODS, " from SGD to Adam"),
-            above(0),
-            reported=GRANZIOL2020["λ_max, SGD and Adam"],
+        predict("sharpness", "Averaged Adam's λ_max is larger than SGD's.")(
+            MAIN.log2_ratio("lambda_max", *METHODS, " from SGD to Adam"), above(0), GRANZIOL2020["λ_max, SGD and Adam"]
         ),
-        Prediction(
-            "Frobenius norm",
-            "So is its Frobenius norm.",
+        predict("Frobenius norm", "So is its Frobenius norm.")(
             MAIN.log2_ratio("frobenius", *METHODS, " from SGD to Adam"),
             above(0),
-            reported=GRANZIOL2020["Frobenius norm, SGD and Adam"],
+            GRANZIOL2020["Frobenius norm, SGD and Adam"],
         ),
-        Prediction(
-            "accuracy",
-            "Averaged Adam's test accuracy is not worse by a point or more.",
+        predict("accuracy", "Averaged Adam's test accuracy is not worse by a point or more.")(
             MAIN.difference("test_accuracy", *METHODS, ", Adam minus SGD"),
             above(-1),
-            reported=GRANZIOL2020["accuracy, SGD and Adam"],
+            GRANZIOL2020["accuracy, SGD and Adam"],
         ),
-        Prediction(
-            "training accuracy",
-            "Both fit the training images equally well, within a point.",
+        predict("training accuracy", "Both fit the training images equally well, within a point.")(
             MAIN.difference("train_accuracy", *METHODS, ", Adam minus SGD"),
             between(-1, 1),
-            reported=GRANZIOL2020["training accuracy, SGD and Adam"],
+            GRANZIOL2020["training accuracy, SGD and Adam"],
         ),
-        Prediction(
+        predict(
             "adaptive (accuracy)",
             "Over six optimizers, the adaptive ones' test accuracy is within a point of the others'.",
+        )(
             SIX.difference("test_accuracy", *KINDS, ", adaptive minus not"),
             between(-1, 1),
-            reported=BEJAN2022["accuracy, adaptive or not"],
+            BEJAN2022["accuracy, adaptive or not"],
         ),
-        Prediction(
-            "adaptive (minimum sharpness)",
-            "Their minimum sharpness is within a factor of two of the others'.",
+        predict("adaptive (minimum sharpness)", "Their minimum sharpness is within a factor of two of the others'.")(
             SIX.log2_ratio("minimum_sharpness", *KINDS, ", adaptive over not"),
             between(-1, 1),
-            reported=BEJAN2022["minimum sharpness, adaptive or not"],
+            BEJAN2022["minimum sharpness, adaptive or not"],
         ),
     ),
 )

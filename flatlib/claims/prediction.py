@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import inf, nan
 from types import SimpleNamespace
 
@@ -101,6 +102,11 @@ class Prediction:
             "reported": self.reported,
             "verdict": self.rule.decide(interval),
         }
+
+
+def predict(name: str, statement: str) -> Callable[[Statistic, Rule, str], Prediction]:
+    """Return a :class:`Prediction` that still needs its statistic, its rule and what the source reports."""
+    return partial(Prediction, name, statement)
 
 
 def no_runs(p: SimpleNamespace) -> list[RunConfig]:

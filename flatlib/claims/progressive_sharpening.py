@@ -8,11 +8,13 @@ Cross-entropy loses its curvature once the data are fitted, so windows end where
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, above, below, between
+from flatlib.claims.prediction import Claim, above, below, between, predict
+from flatlib.claims.settings import base_config
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
@@ -132,24 +134,16 @@ def network(runs: pd.DataFrame) -> pd.Series:
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return full-batch runs: learning rate x seed; further widths and a linear model at the smallest rate."""
-    common = dict(
-        dataset=p.dataset,
-        train_size=p.train_size or None,
-        batch_size=0,
-        max_epochs=p.max_updates,
-        stop="train_loss",
-        stop_value=p.stop_loss,
-        check_every=10,
-        measures=("performance",),
-        track=("train_loss", "lambda_max", JACOBIAN),
-        track_time=p.time_step,
-    )
-    shape = {"activation": p.activation, "depth": p.depth} if p.model == "mlp" else {}
-    nonlinear = RunConfig(**common, **shape, model=p.model, width=p.width)
+    fixed: dict[str, Any] = {
+        **{"batch_size": 0, "max_updates": None, "max_epochs": p.max_updates, "check_every": 10},
+        **{"stop": "train_loss", "stop_value": p.stop_loss, "measures": ("performance",)},
+        **{"track": ("train_loss", "lambda_max", JACOBIAN), "track_time": p.time_step},
+    }
     lowest = min(p.learning_rates)
-    main = grid(nonlinear, learning_rate=p.learning_rates, seed=p.seeds)
+    main = grid(base_config(p, **fixed), learning_rate=p.learning_rates, seed=p.seeds)
     widths = [replace(run, width=width) for width in p.widths for run in main if run.learning_rate == lowest]
-    return main + widths + grid(RunConfig(**common, model=LINEAR), learning_rate=[lowest], seed=p.seeds)
+    linear_model = base_config(p, **fixed, model=LINEAR, width=1.0)
+    return main + widths + grid(linear_model, learning_rate=[lowest], seed=p.seeds)
 
 
 CLAIM = Claim(
@@ -162,54 +156,37 @@ CLAIM = Claim(
     source="MacDonald et al. 2023, section 5; Cohen et al. 2021, section 3",
     experiment=experiment,
     predictions=(
-        Prediction(
-            "progressive sharpening",
-            "λ_max at least doubles between initialisation and its peak.",
-            mean_over_runs(MAIN, rise, "doublings of λ_max"),
-            above(1),
-            reported="λ_max rises until 2/η (Cohen et al. 2021)",
+        predict("progressive sharpening", "λ_max at least doubles between initialisation and its peak.")(
+            mean_over_runs(MAIN, rise, "doublings of λ_max"), above(1), "λ_max rises until 2/η (Cohen et al. 2021)"
         ),
-        Prediction(
-            "edge of stability",
-            "Having reached 2/η, λ_max stays close to it until the data are fitted.",
+        predict("edge of stability", "Having reached 2/η, λ_max stays close to it until the data are fitted.")(
             mean_over_runs(MAIN, hover, "λ_max η / 2"),
             between(0.8, 1.5),
-            reported="hovers at, or just above, 2/η (Cohen et al. 2021)",
+            "hovers at, or just above, 2/η (Cohen et al. 2021)",
         ),
-        Prediction(
-            "Jacobian growth",
-            "The largest Jacobian norm over the training images grows.",
+        predict("Jacobian growth", "The largest Jacobian norm over the training images grows.")(
             mean_over_runs(MAIN, jacobian_growth, "doublings of the Jacobian norm"),
             above(0),
-            reported="grows from a low start (Figure 1)",
+            "grows from a low start (Figure 1)",
         ),
-        Prediction(
-            "together",
-            "On the way to 2/η, λ_max and the Jacobian norm rise together.",
+        predict("together", "On the way to 2/η, λ_max and the Jacobian norm rise together.")(
             mean_over_runs(MAIN, rise_together, "Kendall's τ along a run"),
             above(0.3),
-            reported="sharpening coincides with Jacobian growth (section 5)",
+            "sharpening coincides with Jacobian growth (section 5)",
         ),
-        Prediction(
-            "width",
-            "A wider network sharpens less.",
+        predict("width", "A wider network sharpens less.")(
             Statistic(Study(), width_slope, "doublings of λ_max per decade of width"),
             below(0),
-            reported="wide networks sharpen less (section 5)",
+            "wide networks sharpen less (section 5)",
         ),
-        Prediction(
+        predict(
             "sharpness (linear model)",
             "A linear model does not sharpen: λ_max rises by less than a quarter of a doubling.",
-            mean_over_runs(LINEAR_MODEL, rise, "doublings of λ_max"),
-            below(0.25),
-            reported="none at all (section 5)",
-        ),
-        Prediction(
-            "Jacobian (linear model)",
-            "The linear model's Jacobian norm grows all the same.",
+        )(mean_over_runs(LINEAR_MODEL, rise, "doublings of λ_max"), below(0.25), "none at all (section 5)"),
+        predict("Jacobian (linear model)", "The linear model's Jacobian norm grows all the same.")(
             mean_over_runs(LINEAR_MODEL, jacobian_growth, "doublings of the Jacobian norm"),
             above(0),
-            reported="must grow (Theorem 5.1)",
+            "must grow (Theorem 5.1)",
         ),
     ),
 )
