@@ -21,18 +21,14 @@ from flatlib.runs.records import trajectories
 
 
 def with_alpha(runs: pd.DataFrame) -> pd.DataFrame:
-    """Add the ratio of batch size to learning rate as a column."""
-    return runs.assign(alpha=(runs["batch_size"] / runs["learning_rate"]).round(6))
-
-
-def with_noise(runs: pd.DataFrame) -> pd.DataFrame:
-    """Add alpha and its reciprocal, the learning rate per image."""
-    return with_alpha(runs).assign(noise=lambda table: 1 / table["alpha"])
+    """Add alpha, the ratio of batch size to learning rate, and its reciprocal, the noise (learning rate per image)."""
+    alpha = (runs["batch_size"] / runs["learning_rate"]).round(6)
+    return runs.assign(alpha=alpha, noise=1 / alpha)
 
 
 def tracked(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the points along the tracked runs, with the epoch and the alpha of each."""
-    followed = with_alpha(runs[runs["trajectory"].map(bool)])
+    followed = runs[runs["trajectory"].map(bool)]
     if followed.empty:
         raise FlatlibError("no run was tracked")
     points = trajectories(followed)
@@ -54,8 +50,8 @@ def share_ordered(points: pd.DataFrame) -> pd.Series:
     return (both[highest] < both[lowest]).astype(float).groupby("seed").mean().reindex(np.unique(points["seed"]))
 
 
-FIXED = Study(settings=("batch_size", "learning_rate"), blocks=("alpha",), prepare=with_noise)
-ACROSS = Study(settings=("batch_size", "learning_rate"), blocks=("batch_size",), prepare=with_noise)
+FIXED = Study(settings=("batch_size", "learning_rate"), blocks=("alpha",), prepare=with_alpha)
+ACROSS = Study(settings=("batch_size", "learning_rate"), blocks=("batch_size",), prepare=with_alpha)
 TRACKED = Study(prepare=tracked)
 
 

@@ -18,6 +18,8 @@ from flatlib.stats import log10_column
 
 LR_BATCH = Study(settings=("batch_size", "learning_rate"))
 SMALL, LARGE = LR_BATCH.at("small"), LR_BATCH.at("large")
+SHARPNESS, ACCURACY = ("learning_rate", "lambda_max"), ("learning_rate", "test_accuracy")
+OTHER_SHARPNESS = ("trace", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
 
 
 def distance_to_edge(large: pd.DataFrame) -> pd.Series:
@@ -58,9 +60,6 @@ def mean_gap(high: pd.Series | None, low: pd.Series | None) -> float:
     return float(np.trapezoid(gap, knots) / (stop - start))
 
 
-OTHER_SHARPNESS = ("trace", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
-
-
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: batch size x learning rate x seed, plain SGD to 99 % training accuracy."""
     base = accurate_config(p, *OTHER_SHARPNESS)
@@ -78,27 +77,23 @@ CLAIM = Claim(
     experiment=experiment,
     predictions=(
         predict("sharpness (small batch)", "At the small batch, λ_max falls with the learning rate.")(
-            SMALL.slope("learning_rate", "lambda_max", logy=True), below(-0.2), "λ_max falls (Figure 1)"
+            SMALL.slope(*SHARPNESS, logy=True), below(-0.2), "λ_max falls (Figure 1)"
         ),
         predict("sharpness (large batch)", "At the large batch, λ_max falls with the learning rate as well.")(
-            LARGE.slope("learning_rate", "lambda_max", logy=True),
-            below(-0.2),
-            "λ_max falls along 2/η, slope -1 (Figure 1)",
+            LARGE.slope(*SHARPNESS, logy=True), below(-0.2), "λ_max falls along 2/η, slope -1 (Figure 1)"
         ),
         predict("edge of stability", "At the large batch, λ_max ends near 2/η.")(
             Statistic(LARGE, distance_to_edge, "λ_max η / 2"), between(0.7, 1.5), "on the line 2/η (Figure 1)"
         ),
         predict("accuracy (small batch)", "At the small batch, test accuracy rises with the learning rate.")(
-            SMALL.slope("learning_rate", "test_accuracy"), above(0), "accuracy rises (Figure 1)"
+            SMALL.slope(*ACCURACY), above(0), "accuracy rises (Figure 1)"
         ),
         predict(
             "accuracy (large batch)",
             "At the large batch, test accuracy does not rise: by less than half a point per decade.",
-        )(LARGE.slope("learning_rate", "test_accuracy"), below(0.5), "accuracy plateaus (Figure 1)"),
+        )(LARGE.slope(*ACCURACY), below(0.5), "accuracy plateaus (Figure 1)"),
         predict("contrast", "The learning rate helps accuracy more at the small batch than at the large one.")(
-            SMALL.slope("learning_rate", "test_accuracy") - LARGE.slope("learning_rate", "test_accuracy"),
-            above(0),
-            "the benefit fades as the batch grows (Figure 3)",
+            SMALL.slope(*ACCURACY) - LARGE.slope(*ACCURACY), above(0), "the benefit fades as the batch grows (Figure 3)"
         ),
         predict(
             "equal sharpness",

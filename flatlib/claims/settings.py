@@ -23,8 +23,9 @@ def base_config(p: SimpleNamespace, **fixed: Any) -> RunConfig:
         **fixed: Further settings, which take precedence.
     """
     fields = RunConfig.__dataclass_fields__
-    given = {name: value for name, value in vars(p).items() if name in fields}
-    settings = {name: value or None if fields[name].default is None else value for name, value in given.items()} | fixed
+    optional = {name for name, field in fields.items() if field.default is None}
+    settings: dict[str, Any] = {name: value for name, value in vars(p).items() if name in fields}
+    settings = {name: value or None if name in optional else value for name, value in settings.items()} | fixed
     only_mlp = () if settings.get("model", "mlp") == "mlp" else ("activation", "depth")
     return RunConfig(**{name: value for name, value in settings.items() if name not in only_mlp})
 

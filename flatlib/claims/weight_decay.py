@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from flatlib.claims.papers import GRANZIOL2020, GRANZIOL2020_MNIST
+from flatlib.claims.papers import GRANZIOL2020_DECAY, GRANZIOL2020_MNIST
 from flatlib.claims.prediction import Claim, above, below, predict
 from flatlib.claims.settings import base_config
 from flatlib.claims.study import Study
@@ -20,9 +20,8 @@ from flatlib.stats import format_mean
 BLOCKS = ("model", "learning_rate", "max_epochs", "standardize")
 DECAY = Study(settings=(*BLOCKS, "weight_decay"), blocks=BLOCKS)
 WITH, WITHOUT = "weight_decay > 0", "weight_decay == 0"
-STRONGEST = "weight_decay > 0 and weight_decay == weight_decay.max()"
+FALL = (WITHOUT, f"{WITH} and weight_decay == weight_decay.max()", " from the strongest decay to none")
 MEASURES = (("accuracy", "test_accuracy", 100), ("gap", "generalization_gap", 100), ("λ_max", "lambda_max", 1))
-FALL = " from the strongest decay to none"
 
 
 def compare_with_paper(scales: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -81,29 +80,23 @@ CLAIM = Claim(
     experiment=experiment,
     predictions=(
         predict("sharpness", "λ_max rises with the weight decay γ.")(
-            DECAY.kendall("weight_decay", "lambda_max"), above(0.3), GRANZIOL2020["λ_max"]
+            DECAY.kendall("weight_decay", "lambda_max"), above(0.3), GRANZIOL2020_DECAY["λ_max"]
         ),
         predict("Frobenius norm", "So does the Frobenius norm of the Hessian.")(
             DECAY.kendall("weight_decay", "frobenius"), above(0.3), "grows in every network (Figures 1-5)"
         ),
         predict("accuracy", "Weight decay improves the test accuracy.")(
-            DECAY.difference("test_accuracy", WITH, WITHOUT), above(0), GRANZIOL2020["accuracy"]
+            DECAY.difference("test_accuracy", WITH, WITHOUT), above(0), GRANZIOL2020_DECAY["accuracy"]
         ),
         predict("gap", "It lowers the generalization gap.")(
-            DECAY.difference("generalization_gap", WITH, WITHOUT), below(0), GRANZIOL2020["gap"]
+            DECAY.difference("generalization_gap", WITH, WITHOUT), below(0), GRANZIOL2020_DECAY["gap"]
         ),
         predict("vanishing sharpness", "Without weight decay λ_max is less than half of that with the strongest.")(
-            DECAY.log2_ratio("lambda_max", WITHOUT, STRONGEST, FALL),
-            below(-1),
-            "vanishing sharpness (MacDonald et al., Figure 2)",
+            DECAY.log2_ratio("lambda_max", *FALL), below(-1), "vanishing sharpness (MacDonald et al., Figure 2)"
         ),
         predict(
             "Jacobian norm",
             "Without weight decay the softmaxed network's largest Jacobian norm is larger all the same.",
-        )(
-            DECAY.log2_ratio("softmax_jacobian_norm", WITHOUT, STRONGEST, FALL),
-            above(0),
-            "relatively large (MacDonald et al., Figure 2)",
-        ),
+        )(DECAY.log2_ratio("softmax_jacobian_norm", *FALL), above(0), "relatively large (MacDonald et al., Figure 2)"),
     ),
 )
