@@ -16,11 +16,10 @@ from flatlib.claims.prediction import (
     between,
     claim_verdict,
     format_verdicts,
+    predict,
     summarize,
 )
-from flatlib.claims.rank_correlations import trends
-from flatlib.claims.selection import complete_cells, exclusions
-from flatlib.claims.study import Statistic, Study
+from flatlib.claims.study import Statistic, Study, complete_cells, exclusions, trends
 
 _modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
 _claims: list[Claim] = [module.CLAIM for module in _modules if hasattr(module, "CLAIM")]
@@ -40,6 +39,7 @@ __all__ = [
     "complete_cells",
     "exclusions",
     "format_verdicts",
+    "predict",
     "summarize",
     "trends",
 ]

@@ -7,13 +7,15 @@ of their own. Bejan et al. 2022, Figure 4: six optimizers, adaptive against not.
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 from scipy.stats import ks_2samp
 
 from flatlib.claims.bejan2022 import optimizer_grid
-from flatlib.claims.papers import BEJAN2022, GRANZIOL2020
-from flatlib.claims.prediction import Claim, Prediction, above, between
+from flatlib.claims.papers import BEJAN2022, GRANZIOL2020_ADAM
+from flatlib.claims.prediction import Claim, above, between, predict
+from flatlib.claims.settings import base_config
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
@@ -78,8 +80,8 @@ def six_optimizers(runs: pd.DataFrame) -> pd.DataFrame:
 
 MAIN = Study(settings=("method", "learning_rate"), prepare=untuned)
 SIX = Study(settings=("optimizer", "learning_rate"), prepare=six_optimizers)
-METHODS = (f"method == '{AVERAGED}'", f"method == '{SGD}'")
-KINDS = ("adaptive", "not adaptive")
+METHODS, KINDS = (f"method == '{AVERAGED}'", f"method == '{SGD}'"), ("adaptive", "not adaptive")
+RATIO, DIFFERENCE = (*METHODS, " from SGD to Adam"), (*METHODS, ", Adam minus SGD")
 
 
 def kolmogorov_smirnov(runs: pd.DataFrame) -> pd.DataFrame:
@@ -89,33 +91,22 @@ def kolmogorov_smirnov(runs: pd.DataFrame) -> pd.DataFrame:
     for name, column in (("test accuracy", "test_accuracy"), ("minimum sharpness", "minimum_sharpness")):
         others, adaptive = (kept.loc[kept["adaptive"] == kind, column].dropna() for kind in (False, True))
         found = ks_2samp(others, adaptive) if len(others) and len(adaptive) else None
-        rows.append(
-            {
-                "measure": name,
-                "not adaptive": len(others),
-                "adaptive": len(adaptive),
-                "largest distance": f"{found.statistic:.2f}" if found else "",
-                "p": f"{found.pvalue:.2g}" if found else "",
-            }
-        )
-    return pd.DataFrame(rows)
+        shown = (f"{found.statistic:.2f}", f"{found.pvalue:.2g}") if found else ("", "")
+        rows.append((name, len(others), len(adaptive), *shown))
+    return pd.DataFrame(rows, columns=["measure", "not adaptive", "adaptive", "largest distance", "p"])
+
+
+def comparison(p: SimpleNamespace, index: int) -> dict[str, Any]:
+    """Return the sizes of the first comparison (methods) or of the second (six optimizers)."""
+    sizes = {"width": p.widths[index], "train_size": p.train_sizes[index] or None, "max_epochs": p.epochs[index]}
+    return {"model": p.models[index]} | sizes
 
 
 def candidates(p: SimpleNamespace) -> list[RunConfig]:
     """Return the three methods (SGD, Adam, and Adam with averaged iterates), each at every learning rate."""
-    base = RunConfig(
-        dataset=p.dataset,
-        train_size=p.train_sizes[0] or None,
-        model=p.models[0],
-        width=p.widths[0],
-        batch_size=p.batch_size,
-        augmentation=("flip",),
-        stop="epochs",
-        max_epochs=p.epochs[0],
-        measure_size=p.measure_size,
-        batch_norm=p.batch_norm,
-        measures=("performance", "lambda_max", "frobenius", "gradient_norm", "weight_norm"),
-    )
+    measures = ("performance", "lambda_max", "frobenius", "gradient_norm", "weight_norm")
+    fixed = {"stop": "epochs", "augmentation": ("flip",), "validation_size": None, "measures": measures}
+    base = base_config(p, **comparison(p, 0), **fixed)
     sgd = replace(base, optimizer="heavy_ball", momentum=0.9, weight_decay=p.decays[0], schedule="granziol")
     adam = replace(base, optimizer="adamw", weight_decay=p.decays[1], weight_decay_kind="decoupled")
     found = [replace(sgd, learning_rate=rate) for rate in p.sgd_rates]
@@ -135,19 +126,13 @@ def experiment(p: SimpleNamespace, tuned_on: pd.DataFrame | None = None) -> list
     """Return the runs that are compared: each method at its best learning rate, then six optimizers, by seed.
 
     Args:
-        p: the chapter's parameters.
-        tuned_on: the table of the runs of :func:`tuning`; None takes every candidate.
+        p: The chapter's parameters.
+        tuned_on: The table of the runs of :func:`tuning`; None takes every candidate.
     """
     methods = candidates(p)
     if tuned_on is not None:
         methods = [config for config in methods if config.learning_rate == best_rate(tuned_on, config)]
-    short = RunConfig(
-        dataset=p.dataset,
-        train_size=p.train_sizes[1] or None,
-        model=p.models[1],
-        width=p.widths[1],
-        max_epochs=p.epochs[1],
-    )
+    short = RunConfig(dataset=p.dataset, **comparison(p, 1))
     optimizers = [config for config in optimizer_grid(short) if not config.sam_rho]
     return [replace(config, seed=seed) for config in methods + optimizers for seed in p.seeds]
 
@@ -163,47 +148,26 @@ CLAIM = Claim(
     experiment=experiment,
     tuning=tuning,
     predictions=(
-        Prediction(
-            "sharpness",
-            "Averaged Adam's λ_max is larger than SGD's.",
-            MAIN.log2_ratio("lambda_max", *METHODS, " from SGD to Adam"),
-            above(0),
-            reported=GRANZIOL2020["λ_max, SGD and Adam"],
+        predict("sharpness", "Averaged Adam's λ_max is larger than SGD's.")(
+            MAIN.log2_ratio("lambda_max", *RATIO), above(0), GRANZIOL2020_ADAM["λ_max"]
         ),
-        Prediction(
-            "Frobenius norm",
-            "So is its Frobenius norm.",
-            MAIN.log2_ratio("frobenius", *METHODS, " from SGD to Adam"),
-            above(0),
-            reported=GRANZIOL2020["Frobenius norm, SGD and Adam"],
+        predict("Frobenius norm", "So is its Frobenius norm.")(
+            MAIN.log2_ratio("frobenius", *RATIO), above(0), GRANZIOL2020_ADAM["Frobenius norm"]
         ),
-        Prediction(
-            "accuracy",
-            "Averaged Adam's test accuracy is not worse by a point or more.",
-            MAIN.difference("test_accuracy", *METHODS, ", Adam minus SGD"),
-            above(-1),
-            reported=GRANZIOL2020["accuracy, SGD and Adam"],
+        predict("accuracy", "Averaged Adam's test accuracy is not worse by a point or more.")(
+            MAIN.difference("test_accuracy", *DIFFERENCE), above(-1), GRANZIOL2020_ADAM["accuracy"]
         ),
-        Prediction(
-            "training accuracy",
-            "Both fit the training images equally well, within a point.",
-            MAIN.difference("train_accuracy", *METHODS, ", Adam minus SGD"),
-            between(-1, 1),
-            reported=GRANZIOL2020["training accuracy, SGD and Adam"],
+        predict("training accuracy", "Both fit the training images equally well, within a point.")(
+            MAIN.difference("train_accuracy", *DIFFERENCE), between(-1, 1), GRANZIOL2020_ADAM["training accuracy"]
         ),
-        Prediction(
+        predict(
             "adaptive (accuracy)",
             "Over six optimizers, the adaptive ones' test accuracy is within a point of the others'.",
-            SIX.difference("test_accuracy", *KINDS, ", adaptive minus not"),
-            between(-1, 1),
-            reported=BEJAN2022["accuracy, adaptive or not"],
-        ),
-        Prediction(
-            "adaptive (minimum sharpness)",
-            "Their minimum sharpness is within a factor of two of the others'.",
+        )(SIX.difference("test_accuracy", *KINDS, ", adaptive minus not"), between(-1, 1), BEJAN2022["accuracy"]),
+        predict("adaptive (minimum sharpness)", "Their minimum sharpness is within a factor of two of the others'.")(
             SIX.log2_ratio("minimum_sharpness", *KINDS, ", adaptive over not"),
             between(-1, 1),
-            reported=BEJAN2022["minimum sharpness, adaptive or not"],
+            BEJAN2022["minimum sharpness"],
         ),
     ),
 )

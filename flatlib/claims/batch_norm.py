@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, above, below
+from flatlib.claims.prediction import Claim, above, below, predict
+from flatlib.claims.settings import base_config
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 
@@ -57,17 +58,8 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
 
     The runs with batch norm at the small batch are measured in its other two modes as well.
     """
-    plain = RunConfig(
-        dataset=p.dataset,
-        train_size=p.train_size or None,
-        model=p.model,
-        width=p.width,
-        max_epochs=p.max_epochs,
-        measure_size=p.measure_size,
-        tolerance=0.005,
-        batch_norm="train",
-        measures=("performance", "lambda_max", "between_iterates", "gradient_norm", "weight_norm"),
-    )
+    measures = ("performance", "lambda_max", "between_iterates", "gradient_norm", "weight_norm")
+    plain = base_config(p, tolerance=0.005, batch_norm="train", measures=measures)
     with_norm = replace(plain, model=f"{p.model}_bn")
     axes = {"batch_size": p.batch_sizes, "learning_rate": p.learning_rates, "seed": p.seeds}
     small = replace(with_norm, batch_size=min(p.batch_sizes), measures=("performance", "lambda_max"))
@@ -82,33 +74,18 @@ CLAIM = Claim(
     source="Kaur, Cohen, Lipton 2022, section 3.5, Figures 10 and 11",
     experiment=experiment,
     predictions=(
-        Prediction(
+        predict(
             "sharpness (small batch)",
             "At the small batch, λ_max with and without batch norm differ by less than a factor of two.",
-            distance(SAME_RATE.at("small")),
-            below(1),
-            reported="highly similar for most η (Figure 10)",
+        )(distance(SAME_RATE.at("small")), below(1), "highly similar for most η (Figure 10)"),
+        predict("sharpness (large batch)", "At the large batch as well.")(
+            distance(SAME_RATE.at("large")), below(1), "equivalent for most η (Figure 11)"
         ),
-        Prediction(
-            "sharpness (large batch)",
-            "At the large batch as well.",
-            distance(SAME_RATE.at("large")),
-            below(1),
-            reported="equivalent for most η (Figure 11)",
+        predict("accuracy (small rate)", "At the smallest learning rate, batch norm generalizes worse.")(
+            gain_at("min"), below(0), "worse for small η (Figures 10, 11)"
         ),
-        Prediction(
-            "accuracy (small rate)",
-            "At the smallest learning rate, batch norm generalizes worse.",
-            gain_at("min"),
-            below(0),
-            reported="worse for small η (Figures 10, 11)",
-        ),
-        Prediction(
-            "accuracy (large rate)",
-            "At the largest learning rate, batch norm generalizes better.",
-            gain_at("max"),
-            above(0),
-            reported="better for large η (Figures 10, 11)",
+        predict("accuracy (large rate)", "At the largest learning rate, batch norm generalizes better.")(
+            gain_at("max"), above(0), "better for large η (Figures 10, 11)"
         ),
     ),
 )

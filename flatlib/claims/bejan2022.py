@@ -20,25 +20,14 @@ def optimizer_grid(base: RunConfig, loss: str = "cross_entropy") -> list[RunConf
         loss: The training loss. The cross-entropy stops at 0.01; any other loss runs for all its epochs, because the
             cross-entropy, which the stop rule reads, need never fall to 0.01 then.
     """
-    ending: dict[str, Any] = (
-        {"stop": "train_loss", "stop_value": 0.01} if loss == "cross_entropy" else {"stop": "epochs"}
-    )
-    settings: dict[str, Any] = {
-        "loss": loss,
-        **ending,
-        "standardize": False,
-        "batch_size": min(128, base.train_size or 128),
-        "measures": ("performance", "lambda_max", "minimum_sharpness", "gradient_norm", "weight_norm"),
-    }
+    ending: dict[str, Any] = {"stop": "epochs"}
+    if loss == "cross_entropy":
+        ending = {"stop": "train_loss", "stop_value": 0.01}
+    measures = ("performance", "lambda_max", "minimum_sharpness", "gradient_norm", "weight_norm")
+    batch_size = min(128, base.train_size or 128)
+    common = replace(base, loss=loss, **ending, standardize=False, batch_size=batch_size, measures=measures)
     return [
-        replace(
-            base,
-            **settings,
-            optimizer=name,
-            learning_rate=rate,
-            momentum=0.8 if name == "heavy_ball" else 0.0,
-            sam_rho=rho,
-        )
+        replace(common, optimizer=name, learning_rate=rate, momentum=0.8 if name == "heavy_ball" else 0.0, sam_rho=rho)
         for name, rate in LEARNING_RATES.items()
         for rho in (0.0, RHO)
     ]

@@ -1,9 +1,9 @@
 """Sensitivity to the reading of a paper: published runs, and the same runs by another reading of one setting."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,39 +22,42 @@ class Variant(NamedTuple):
     Attributes:
         chapter: The chapter whose record has the published runs.
         applies: Returns whether the setting matters to a run.
-        change: Returns the same run by the other reading.
+        change: Returns the settings of a run that the other reading changes.
     """
 
     chapter: str
     applies: Callable[[RunConfig], bool]
-    change: Callable[[RunConfig], RunConfig]
+    change: Callable[[RunConfig], dict[str, Any]]
 
 
 VARIANTS = {
     "twice the decay": Variant(
         "06_weight_decay",
         lambda run: run.weight_decay > 0 and "lambda_max" in run.measures,
-        lambda run: replace(run, weight_decay=2 * run.weight_decay),
+        lambda run: {"weight_decay": 2 * run.weight_decay},
     ),
     "twice the rate": Variant(
         "07_adam_vs_sgd",
         lambda run: run.averaging_learning_rate is not None and "lambda_max" in run.measures,
-        lambda run: replace(run, averaging_learning_rate=2 * run.learning_rate),
+        lambda run: {"averaging_learning_rate": 2 * run.learning_rate},
     ),
     "a tenth of the rate": Variant(
-        "10_minimum_sharpness",
-        lambda run: run.optimizer == "heavy_ball",
-        lambda run: replace(run, learning_rate=0.01),
+        "10_minimum_sharpness", lambda run: run.optimizer == "heavy_ball", lambda run: {"learning_rate": 0.01}
     ),
 }
+
+
+def _lines(root: Path, folder: str) -> Collection[dict]:
+    """Return the lines of a folder's record."""
+    return records.read(root / "book" / "records" / folder / f"{SCALE}.jsonl").values()
 
 
 def paired_configs(root: Path, variant: str) -> list[tuple[RunConfig, RunConfig]]:
     """Return each published run that a variant applies to, and the run by the other reading."""
     chapter, applies, change = VARIANTS[variant]
-    lines = records.read(root / "book" / "records" / chapter / f"{SCALE}.jsonl").values()
+    lines = _lines(root, chapter)
     published = [RunConfig.from_json(line["config"]) for line in lines]
-    return [(run, change(run)) for run in published if run.seed in SEEDS and applies(run)]
+    return [(run, replace(run, **change(run))) for run in published if run.seed in SEEDS and applies(run)]
 
 
 def variant_configs(root: Path) -> list[RunConfig]:
@@ -67,9 +70,8 @@ def paired_runs(root: Path, variant: str) -> pd.DataFrame:
 
     The columns are those of :func:`flatlib.runs.records.table`, for the other reading with the ending ``_other``.
     """
-    folder = root / "book" / "records"
-    files = [folder / VARIANTS[variant].chapter / f"{SCALE}.jsonl", folder / "ledger" / f"{SCALE}.jsonl"]
-    published, others = (records.table(records.read(file).values()).set_index("run_id") for file in files)
+    folders = (VARIANTS[variant].chapter, "ledger")
+    published, others = (records.table(_lines(root, folder)).set_index("run_id") for folder in folders)
     rows = [
         {**published.loc[one.run_id], **others.loc[other.run_id].add_suffix("_other")}
         for one, other in paired_configs(root, variant)

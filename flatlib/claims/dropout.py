@@ -6,7 +6,8 @@ one is the largest rate, of 0.5 or more, that every seed trained to the stop rul
 
 from types import SimpleNamespace
 
-from flatlib.claims.prediction import Claim, Prediction, above, below
+from flatlib.claims.prediction import Claim, above, below, predict
+from flatlib.claims.settings import OTHER_SHARPNESS, accurate_config
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig, grid
 
@@ -14,21 +15,10 @@ DROPOUT = Study(settings=("batch_size", "learning_rate", "dropout"), blocks=("ba
 NONE, MODEST = "dropout == 0", "0 < dropout <= 0.2"
 EXCESSIVE = "dropout >= 0.5 and dropout == dropout.max()"
 
-OTHER_SHARPNESS = ("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
-
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: batch size x learning rate x dropout rate x seed, plain SGD to 99 % training accuracy."""
-    base = RunConfig(
-        dataset=p.dataset,
-        train_size=p.train_size or None,
-        model=p.model,
-        width=p.width,
-        max_epochs=p.max_epochs,
-        matched_loss=0.15,
-        tolerance=3e-4,
-        measures=("performance", "lambda_max", *OTHER_SHARPNESS, "gradient_norm", "weight_norm"),
-    )
+    base = accurate_config(p, *OTHER_SHARPNESS)
     return grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, dropout=p.rates, seed=p.seeds)
 
 
@@ -39,33 +29,17 @@ CLAIM = Claim(
     source="Kaur, Cohen, Lipton 2022, section 3.4, Figures 8 and 9",
     experiment=experiment,
     predictions=(
-        Prediction(
-            "sharpness",
-            "λ_max falls with the dropout rate p.",
-            DROPOUT.kendall("dropout", "lambda_max"),
-            below(-0.3),
-            reported="λ_max falls (Figures 8, 9)",
+        predict("sharpness", "λ_max falls with the dropout rate p.")(
+            DROPOUT.kendall("dropout", "lambda_max"), below(-0.3), "λ_max falls (Figures 8, 9)"
         ),
-        Prediction(
-            "modest dropout",
-            "Modest rates, up to 0.2, improve the test accuracy.",
-            DROPOUT.difference("test_accuracy", MODEST, NONE),
-            above(0),
-            reported="slight benefits up to p = 0.2 (Figure 8)",
+        predict("modest dropout", "Modest rates, up to 0.2, improve the test accuracy.")(
+            DROPOUT.difference("test_accuracy", MODEST, NONE), above(0), "slight benefits up to p = 0.2 (Figure 8)"
         ),
-        Prediction(
-            "excess (sharpness)",
-            "The largest rate is flatter than the modest ones,",
-            DROPOUT.log2_ratio("lambda_max", EXCESSIVE, MODEST),
-            below(0),
-            reported="p = 0.7 flatter than p = 0.1 (Figure 8)",
+        predict("excess (sharpness)", "The largest rate is flatter than the modest ones,")(
+            DROPOUT.log2_ratio("lambda_max", EXCESSIVE, MODEST), below(0), "p = 0.7 flatter than p = 0.1 (Figure 8)"
         ),
-        Prediction(
-            "excess (accuracy)",
-            "and generalizes worse.",
-            DROPOUT.difference("test_accuracy", EXCESSIVE, MODEST),
-            below(0),
-            reported="p = 0.7 worse than p = 0.1 (Figure 8)",
+        predict("excess (accuracy)", "and generalizes worse.")(
+            DROPOUT.difference("test_accuracy", EXCESSIVE, MODEST), below(0), "p = 0.7 worse than p = 0.1 (Figure 8)"
         ),
     ),
 )

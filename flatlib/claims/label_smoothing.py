@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, below
+from flatlib.claims.prediction import Claim, below, predict
+from flatlib.claims.settings import base_config
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
@@ -46,22 +47,8 @@ def order(column: str, named: str) -> Statistic:
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return full-batch runs of equal length: learning rate x smoothing x seed, measured along training."""
-    shape = {"activation": p.activation, "depth": p.depth} if p.model == "mlp" else {}
-    base = RunConfig(
-        dataset=p.dataset,
-        train_size=p.train_size or None,
-        model=p.model,
-        width=p.width,
-        **shape,
-        batch_size=0,
-        microbatch=p.microbatch or None,
-        stop="updates",
-        max_updates=p.max_updates,
-        max_epochs=10_000,
-        track=("train_loss", "lambda_max", JACOBIAN),
-        track_every=p.track_every,
-        measures=("performance",),
-    )
+    tracked = {"track": ("train_loss", "lambda_max", JACOBIAN), "measures": ("performance",)}
+    base = base_config(p, batch_size=0, stop="updates", max_epochs=10_000, **tracked)
     return grid(base, learning_rate=p.learning_rates, label_smoothing=p.smoothings, seed=p.seeds)
 
 
@@ -72,33 +59,17 @@ CLAIM = Claim(
     source="MacDonald et al. 2023, section 5, Figure 1",
     experiment=experiment,
     predictions=(
-        Prediction(
-            "sharpness",
-            "The peak of λ_max along training falls with the label smoothing.",
-            order("peak_lambda_max", "peak λ_max"),
-            below(-0.5),
-            reported="less sharpening (Figure 1)",
+        predict("sharpness", "The peak of λ_max along training falls with the label smoothing.")(
+            order("peak_lambda_max", "peak λ_max"), below(-0.5), "less sharpening (Figure 1)"
         ),
-        Prediction(
-            "Jacobian norm",
-            "The peak of the Jacobian norm falls with it.",
-            order(f"peak_{JACOBIAN}", "peak Jacobian norm"),
-            below(-0.5),
-            reported="less growth (Figure 1)",
+        predict("Jacobian norm", "The peak of the Jacobian norm falls with it.")(
+            order(f"peak_{JACOBIAN}", "peak Jacobian norm"), below(-0.5), "less growth (Figure 1)"
         ),
-        Prediction(
-            "sharpness (equal accuracy)",
-            "At equal training accuracy, λ_max falls with the label smoothing as well.",
-            order("lambda_max_at_accuracy", "λ_max at 90 % training accuracy"),
-            below(-0.5),
-            reported="not reported",
-        ),
-        Prediction(
-            "Jacobian norm (equal accuracy)",
-            "And so does the Jacobian norm.",
-            order(f"{JACOBIAN}_at_accuracy", "Jacobian norm at 90 % training accuracy"),
-            below(-0.5),
-            reported="not reported",
+        predict(
+            "sharpness (equal accuracy)", "At equal training accuracy, λ_max falls with the label smoothing as well."
+        )(order("lambda_max_at_accuracy", "λ_max at 90 % training accuracy"), below(-0.5), "not reported"),
+        predict("Jacobian norm (equal accuracy)", "And so does the Jacobian norm.")(
+            order(f"{JACOBIAN}_at_accuracy", "Jacobian norm at 90 % training accuracy"), below(-0.5), "not reported"
         ),
     ),
 )

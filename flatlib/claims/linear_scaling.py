@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, above, below, between
+from flatlib.claims.prediction import Claim, above, below, between, predict
+from flatlib.claims.settings import accurate_config
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
@@ -20,18 +21,14 @@ from flatlib.runs.records import trajectories
 
 
 def with_alpha(runs: pd.DataFrame) -> pd.DataFrame:
-    """Add the ratio of batch size to learning rate as a column."""
-    return runs.assign(alpha=(runs["batch_size"] / runs["learning_rate"]).round(6))
-
-
-def with_noise(runs: pd.DataFrame) -> pd.DataFrame:
-    """Add alpha and its reciprocal, the learning rate per image."""
-    return with_alpha(runs).assign(noise=lambda table: 1 / table["alpha"])
+    """Add alpha, the ratio of batch size to learning rate, and its reciprocal, the noise (learning rate per image)."""
+    alpha = (runs["batch_size"] / runs["learning_rate"]).round(6)
+    return runs.assign(alpha=alpha, noise=1 / alpha)
 
 
 def tracked(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the points along the tracked runs, with the epoch and the alpha of each."""
-    followed = with_alpha(runs[runs["trajectory"].map(bool)])
+    followed = runs[runs["trajectory"].map(bool)]
     if followed.empty:
         raise FlatlibError("no run was tracked")
     points = trajectories(followed)
@@ -53,23 +50,14 @@ def share_ordered(points: pd.DataFrame) -> pd.Series:
     return (both[highest] < both[lowest]).astype(float).groupby("seed").mean().reindex(np.unique(points["seed"]))
 
 
-FIXED = Study(settings=("batch_size", "learning_rate"), blocks=("alpha",), prepare=with_noise)
-ACROSS = Study(settings=("batch_size", "learning_rate"), blocks=("batch_size",), prepare=with_noise)
+FIXED = Study(settings=("batch_size", "learning_rate"), blocks=("alpha",), prepare=with_alpha)
+ACROSS = Study(settings=("batch_size", "learning_rate"), blocks=("batch_size",), prepare=with_alpha)
 TRACKED = Study(prepare=tracked)
 
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: ratio x batch size x seed; those of one ratio are also measured along training."""
-    base = RunConfig(
-        dataset=p.dataset,
-        train_size=p.train_size,
-        model=p.model,
-        width=p.width,
-        max_epochs=p.max_epochs,
-        matched_loss=0.15,
-        tolerance=3e-4,
-        measures=("performance", "lambda_max", "gradient_norm", "weight_norm"),
-    )
+    base = accurate_config(p)
     runs = []
     for alpha, size in itertools.product(p.alphas, p.batch_sizes):
         config = replace(base, batch_size=size, learning_rate=size / alpha)
@@ -90,33 +78,21 @@ CLAIM = Claim(
     source="Kaur, Cohen, Lipton 2022, section 3.2, Figures 4 and 5",
     experiment=experiment,
     predictions=(
-        Prediction(
-            "sharpness (fixed ratio)",
-            "At a fixed ratio, λ_max falls as the learning rate and the batch grow together.",
-            FIXED.slope("learning_rate", "lambda_max", logy=True),
-            below(-0.2),
-            reported="λ_max falls (Figure 4)",
+        predict(
+            "sharpness (fixed ratio)", "At a fixed ratio, λ_max falls as the learning rate and the batch grow together."
+        )(FIXED.slope("learning_rate", "lambda_max", logy=True), below(-0.2), "λ_max falls (Figure 4)"),
+        predict("accuracy (fixed ratio)", "At a fixed ratio, test accuracy changes by less than one point per decade.")(
+            FIXED.slope("learning_rate", "test_accuracy"), between(-1, 1), "similar accuracies (Figure 4)"
         ),
-        Prediction(
-            "accuracy (fixed ratio)",
-            "At a fixed ratio, test accuracy changes by less than one point per decade.",
-            FIXED.slope("learning_rate", "test_accuracy"),
-            between(-1, 1),
-            reported="similar accuracies (Figure 4)",
+        predict("accuracy (across ratios)", "Across ratios it does change: more learning rate per image is better.")(
+            ACROSS.slope("noise", "test_accuracy"), above(0), "test accuracy depends on the ratio (Figure 4)"
         ),
-        Prediction(
-            "accuracy (across ratios)",
-            "Across ratios it does change: more learning rate per image is better.",
-            ACROSS.slope("noise", "test_accuracy"),
-            above(0),
-            reported="test accuracy depends on the ratio (Figure 4)",
-        ),
-        Prediction(
-            "along training",
-            "The larger learning rate has the smaller λ_max at four fifths of the epochs or more.",
+        predict(
+            "along training", "The larger learning rate has the smaller λ_max at four fifths of the epochs or more."
+        )(
             Statistic(TRACKED, share_ordered, "share of the epochs"),
             above(0.8),
-            reported="smallest for η = 0.025, largest for η = 0.005, throughout (Figure 5)",
+            "smallest for η = 0.025, largest for η = 0.005, throughout (Figure 5)",
         ),
     ),
 )

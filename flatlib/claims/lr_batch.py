@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, above, below, between
+from flatlib.claims.prediction import Claim, above, below, between, predict
+from flatlib.claims.settings import accurate_config
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
@@ -17,6 +18,8 @@ from flatlib.stats import log10_column
 
 LR_BATCH = Study(settings=("batch_size", "learning_rate"))
 SMALL, LARGE = LR_BATCH.at("small"), LR_BATCH.at("large")
+SHARPNESS, ACCURACY = ("learning_rate", "lambda_max"), ("learning_rate", "test_accuracy")
+OTHER_SHARPNESS = ("trace", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
 
 
 def distance_to_edge(large: pd.DataFrame) -> pd.Series:
@@ -57,22 +60,9 @@ def mean_gap(high: pd.Series | None, low: pd.Series | None) -> float:
     return float(np.trapezoid(gap, knots) / (stop - start))
 
 
-OTHER_SHARPNESS = ("trace", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
-
-
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: batch size x learning rate x seed, plain SGD to 99 % training accuracy."""
-    base = RunConfig(
-        dataset=p.dataset,
-        train_size=p.train_size or None,
-        model=p.model,
-        width=p.width,
-        max_epochs=p.max_epochs,
-        check_every=p.check_every or None,
-        matched_loss=0.15,
-        tolerance=3e-4,
-        measures=("performance", "lambda_max", *OTHER_SHARPNESS, "gradient_norm", "weight_norm"),
-    )
+    base = accurate_config(p, *OTHER_SHARPNESS)
     return grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, seed=p.seeds)
 
 
@@ -86,54 +76,32 @@ CLAIM = Claim(
     source="Kaur, Cohen, Lipton 2022, section 3.1, Figures 1-3",
     experiment=experiment,
     predictions=(
-        Prediction(
-            "sharpness (small batch)",
-            "At the small batch, λ_max falls with the learning rate.",
-            SMALL.slope("learning_rate", "lambda_max", logy=True),
-            below(-0.2),
-            reported="λ_max falls (Figure 1)",
+        predict("sharpness (small batch)", "At the small batch, λ_max falls with the learning rate.")(
+            SMALL.slope(*SHARPNESS, logy=True), below(-0.2), "λ_max falls (Figure 1)"
         ),
-        Prediction(
-            "sharpness (large batch)",
-            "At the large batch, λ_max falls with the learning rate as well.",
-            LARGE.slope("learning_rate", "lambda_max", logy=True),
-            below(-0.2),
-            reported="λ_max falls along 2/η, slope -1 (Figure 1)",
+        predict("sharpness (large batch)", "At the large batch, λ_max falls with the learning rate as well.")(
+            LARGE.slope(*SHARPNESS, logy=True), below(-0.2), "λ_max falls along 2/η, slope -1 (Figure 1)"
         ),
-        Prediction(
-            "edge of stability",
-            "At the large batch, λ_max ends near 2/η.",
-            Statistic(LARGE, distance_to_edge, "λ_max η / 2"),
-            between(0.7, 1.5),
-            reported="on the line 2/η (Figure 1)",
+        predict("edge of stability", "At the large batch, λ_max ends near 2/η.")(
+            Statistic(LARGE, distance_to_edge, "λ_max η / 2"), between(0.7, 1.5), "on the line 2/η (Figure 1)"
         ),
-        Prediction(
-            "accuracy (small batch)",
-            "At the small batch, test accuracy rises with the learning rate.",
-            SMALL.slope("learning_rate", "test_accuracy"),
-            above(0),
-            reported="accuracy rises (Figure 1)",
+        predict("accuracy (small batch)", "At the small batch, test accuracy rises with the learning rate.")(
+            SMALL.slope(*ACCURACY), above(0), "accuracy rises (Figure 1)"
         ),
-        Prediction(
+        predict(
             "accuracy (large batch)",
             "At the large batch, test accuracy does not rise: by less than half a point per decade.",
-            LARGE.slope("learning_rate", "test_accuracy"),
-            below(0.5),
-            reported="accuracy plateaus (Figure 1)",
+        )(LARGE.slope(*ACCURACY), below(0.5), "accuracy plateaus (Figure 1)"),
+        predict("contrast", "The learning rate helps accuracy more at the small batch than at the large one.")(
+            SMALL.slope(*ACCURACY) - LARGE.slope(*ACCURACY), above(0), "the benefit fades as the batch grows (Figure 3)"
         ),
-        Prediction(
-            "contrast",
-            "The learning rate helps accuracy more at the small batch than at the large one.",
-            SMALL.slope("learning_rate", "test_accuracy") - LARGE.slope("learning_rate", "test_accuracy"),
-            above(0),
-            reported="the benefit fades as the batch grows (Figure 3)",
-        ),
-        Prediction(
+        predict(
             "equal sharpness",
             "Where both batch sizes reach the same λ_max, the small batch has the better test accuracy.",
+        )(
             Statistic(Study(), accuracy_at_equal_sharpness, "points of test accuracy", scale=100),
             above(0),
-            reported="small batch much better in the green box (Figure 2)",
+            "small batch much better in the green box (Figure 2)",
         ),
     ),
 )

@@ -11,7 +11,8 @@ import pandas as pd
 
 from flatlib.claims.bejan2022 import optimizer_grid
 from flatlib.claims.papers import BEJAN2022
-from flatlib.claims.prediction import Claim, Prediction, above, below
+from flatlib.claims.prediction import Claim, above, below, predict
+from flatlib.claims.settings import base_config
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig
 
@@ -31,12 +32,18 @@ def with_names(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(training=(runs["sam_rho"] > 0).map({True: "inside SAM", False: "alone"}))
 
 
-def improves(numbers: pd.Series) -> pd.Series:
+def rises(numbers: pd.Series) -> pd.Series:
     """Return 1 where a number is positive, 0 where it is not, NaN where it is unknown."""
     return (numbers > 0).astype(float).where(numbers.notna())
 
 
+def falls(numbers: pd.Series) -> pd.Series:
+    """Return 1 where a number is negative, 0 where it is not, NaN where it is unknown."""
+    return rises(-numbers)
+
+
 ALL = Study(settings=("model", "optimizer", "sam_rho"), prepare=as_stated)
+CORRELATION = ALL.kendall("minimum_sharpness", "generalization_gap").measured_in("Kendall's τ")
 PAIRED = replace(ALL, blocks=("model", "optimizer"), paired="sam_rho")
 SHARPNESS = PAIRED.log2_ratio("minimum_sharpness", "sam_rho > 0", "sam_rho == 0")
 ACCURACY = PAIRED.difference("test_accuracy", "sam_rho > 0", "sam_rho == 0")
@@ -44,12 +51,7 @@ ACCURACY = PAIRED.difference("test_accuracy", "sam_rho > 0", "sam_rho == 0")
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: network x optimizer, alone and inside SAM, x seed; some also on the loss of the paper's code."""
-    base = RunConfig(
-        dataset=p.dataset,
-        train_size=p.train_size or None,
-        width=p.width,
-        max_epochs=p.max_epochs,
-    )
+    base = base_config(p)
     settings = optimizer_grid(base)
     settings += [config for config in optimizer_grid(base, "batch_softmax") if config.optimizer in p.coded]
     return [replace(config, model=model, seed=seed) for model in p.models for config in settings for seed in p.seeds]
@@ -65,40 +67,18 @@ CLAIM = Claim(
     source="Bejan, Sanchez Ndoye, Vuckovic 2022, sections III.B and III.C, Figures 1-3",
     experiment=experiment,
     predictions=(
-        Prediction(
-            "minimum sharpness",
-            "SAM lowers the minimum sharpness.",
-            SHARPNESS,
-            below(0),
-            reported="significantly less sharp (Figure 2)",
+        predict("minimum sharpness", "SAM lowers the minimum sharpness.")(
+            SHARPNESS, below(0), "significantly less sharp (Figure 2)"
         ),
-        Prediction(
-            "minimum sharpness (every optimizer)",
-            "It does so with more than four fifths of the optimizers.",
-            SHARPNESS.map_blocks(lambda numbers: improves(-numbers), "share of the optimizers"),
-            above(0.8),
-            reported="with every optimizer (Figure 2)",
+        predict("minimum sharpness (every optimizer)", "It does so with more than four fifths of the optimizers.")(
+            SHARPNESS.map_blocks(falls, "share of the optimizers"), above(0.8), "with every optimizer (Figure 2)"
         ),
-        Prediction(
-            "accuracy",
-            "SAM improves the test accuracy.",
-            ACCURACY,
-            above(0),
-            reported="better (Figure 1)",
+        predict("accuracy", "SAM improves the test accuracy.")(ACCURACY, above(0), "better (Figure 1)"),
+        predict("accuracy (every optimizer)", "It does so with more than four fifths of the optimizers.")(
+            ACCURACY.map_blocks(rises, "share of the optimizers"), above(0.8), "with every optimizer (Figure 1)"
         ),
-        Prediction(
-            "accuracy (every optimizer)",
-            "It does so with more than four fifths of the optimizers.",
-            ACCURACY.map_blocks(improves, "share of the optimizers"),
-            above(0.8),
-            reported="with every optimizer (Figure 1)",
-        ),
-        Prediction(
-            "correlation",
-            "Minimum sharpness and the generalization gap are correlated.",
-            ALL.kendall("minimum_sharpness", "generalization_gap").measured_in("Kendall's τ"),
-            above(0),
-            reported=BEJAN2022["correlation"],
+        predict("correlation", "Minimum sharpness and the generalization gap are correlated.")(
+            CORRELATION, above(0), BEJAN2022["correlation"]
         ),
     ),
 )

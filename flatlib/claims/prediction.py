@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import inf, nan
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 
@@ -79,7 +81,7 @@ class Prediction:
     rule: Rule
     reported: str
 
-    def judge(self, runs: pd.DataFrame) -> dict[str, object]:
+    def judge(self, runs: pd.DataFrame) -> dict[str, Any]:
         """Return one row of a verdict table."""
         try:
             values = self.statistic(runs)
@@ -88,24 +90,16 @@ class Prediction:
             values = pd.Series(dtype=float)
         valid = values.dropna()
         interval = bootstrap_mean(valid) if len(valid) else Interval(nan, nan, nan, n=0)
-        return {
-            "prediction": self.name,
-            "statement": self.statement,
-            "estimate": interval.estimate,
-            "low": interval.low,
-            "high": interval.high,
-            "unit": self.statistic.unit,
-            "threshold": str(self.rule),
-            "n": interval.n,
-            "n_missing": len(values) - len(valid),
-            "reported": self.reported,
-            "verdict": self.rule.decide(interval),
-        }
+        texts: dict[str, Any] = {"prediction": self.name, "statement": self.statement}
+        found = {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
+        declared = {"unit": self.statistic.unit, "threshold": str(self.rule)}
+        seeds = {"n": interval.n, "n_missing": len(values) - len(valid)}
+        return texts | found | declared | seeds | {"reported": self.reported, "verdict": self.rule.decide(interval)}
 
 
-def no_runs(p: SimpleNamespace) -> list[RunConfig]:
-    """Return an empty list of runs."""
-    return []
+def predict(name: str, statement: str) -> Callable[[Statistic, Rule, str], Prediction]:
+    """Return a :class:`Prediction` that still needs its statistic, its rule and what the source reports."""
+    return partial(Prediction, name, statement)
 
 
 @dataclass(frozen=True)
@@ -128,8 +122,8 @@ class Claim:
     source: str
     predictions: tuple[Prediction, ...]
     intervention: str = "other"
-    experiment: Callable[..., list[RunConfig]] = no_runs
-    tuning: Callable[[SimpleNamespace], list[RunConfig]] = no_runs
+    experiment: Callable[..., list[RunConfig]] = lambda p: []
+    tuning: Callable[[SimpleNamespace], list[RunConfig]] = lambda p: []
 
     def declared(self) -> pd.DataFrame:
         """Return the predictions as they were declared: the statement, and the region that would confirm it."""
@@ -163,8 +157,7 @@ def summarize(verdicts: pd.DataFrame) -> str:
 
 
 def format_verdicts(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Format a table of verdicts for a page: a row per prediction (and scale), numbers rounded as their interval
-    allows."""
+    """Format a table of verdicts for a page: a row per prediction (and scale), with rounded numbers."""
     measured = []
     for row in verdicts.itertuples():
         missing = f" ({row.n_missing} seeds missing)" if row.n_missing else ""

@@ -1,18 +1,19 @@
 """Claim 8: sharpness rises until 2 / learning rate and stays there, and the input-output Jacobian grows with it.
 
-MacDonald et al. 2023, section 5, on the phenomenon of Cohen et al. 2021. All statistics read trajectories.
-Cross-entropy loses its curvature once the data are fitted, so windows end where the training loss first falls to
-``FITTED``.
+MacDonald et al. 2023, section 5, on the phenomenon of Cohen et al. 2021. All statistics read trajectories, up to where
+the training loss first falls to ``FITTED``: cross-entropy loses its curvature once the data are fitted.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, above, below, between
+from flatlib.claims.prediction import Claim, above, below, between, predict
+from flatlib.claims.settings import base_config
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
@@ -21,6 +22,7 @@ from flatlib.stats import format_mean, kendall_tau, seed_slopes
 FITTED = 0.3  # training loss, in nats, from which the collapse of the cross-entropy's curvature shows
 LINEAR = "softmax_regression"
 JACOBIAN = "softmax_jacobian_norm"  # the paper's choice: the softmaxed model, largest over the training samples
+SHARPENS, GROWS = "doublings of λ_max", "doublings of the Jacobian norm"  # units
 NEVER = "never reached it"  # in a table, where no seed's run reached 2 / learning rate
 
 
@@ -82,12 +84,7 @@ def rise_together(run: pd.Series) -> float:
     return kendall_tau(*both.to_numpy().T) if len(both) > 2 and (both.nunique() > 1).all() else np.nan
 
 
-def linear(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs of the linear model."""
-    return runs[runs["model"] == LINEAR]
-
-
-MAIN, LINEAR_MODEL = Study(prepare=main_runs), Study(prepare=linear)
+MAIN, LINEAR_MODEL = Study(prepare=main_runs), Study(prepare=lambda runs: runs[runs["model"] == LINEAR])
 
 
 def mean_over_runs(study: Study, of_run: Callable[[pd.Series], float], unit: str) -> Statistic:
@@ -115,14 +112,11 @@ def by_learning_rate(runs: pd.DataFrame) -> pd.DataFrame:
     """Return one row per learning rate of the main experiment: its edge of stability, and the means over seeds."""
     kept = main_runs(runs[runs["status"] != "diverged"])
     seeds = kept.assign(rise=kept.apply(rise, axis=1), hover=kept.apply(hover, axis=1)).groupby("learning_rate")
-    return pd.DataFrame(
-        {
-            "learning rate": list(seeds.groups),
-            "2/η": [f"{2 / rate:g}" for rate in seeds.groups],
-            "doublings of λ_max": [format_mean(found["rise"], NEVER) for _, found in seeds],
-            "λ_max η / 2 at the edge": [format_mean(found["hover"], NEVER) for _, found in seeds],
-        }
-    )
+    rows = [
+        (rate, f"{2 / rate:g}", *(format_mean(found[column], NEVER) for column in ("rise", "hover")))
+        for rate, found in seeds
+    ]
+    return pd.DataFrame(rows, columns=["learning rate", "2/η", SHARPENS, "λ_max η / 2 at the edge"])
 
 
 def network(runs: pd.DataFrame) -> pd.Series:
@@ -132,24 +126,16 @@ def network(runs: pd.DataFrame) -> pd.Series:
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return full-batch runs: learning rate x seed; further widths and a linear model at the smallest rate."""
-    common = dict(
-        dataset=p.dataset,
-        train_size=p.train_size or None,
-        batch_size=0,
-        max_epochs=p.max_updates,
-        stop="train_loss",
-        stop_value=p.stop_loss,
-        check_every=10,
-        measures=("performance",),
-        track=("train_loss", "lambda_max", JACOBIAN),
-        track_time=p.time_step,
-    )
-    shape = {"activation": p.activation, "depth": p.depth} if p.model == "mlp" else {}
-    nonlinear = RunConfig(**common, **shape, model=p.model, width=p.width)
+    fixed: dict[str, Any] = {
+        **{"batch_size": 0, "max_updates": None, "max_epochs": p.max_updates, "check_every": 10},
+        **{"stop": "train_loss", "stop_value": p.stop_loss, "measures": ("performance",)},
+        **{"track": ("train_loss", "lambda_max", JACOBIAN), "track_time": p.time_step},
+    }
     lowest = min(p.learning_rates)
-    main = grid(nonlinear, learning_rate=p.learning_rates, seed=p.seeds)
+    main = grid(base_config(p, **fixed), learning_rate=p.learning_rates, seed=p.seeds)
     widths = [replace(run, width=width) for width in p.widths for run in main if run.learning_rate == lowest]
-    return main + widths + grid(RunConfig(**common, model=LINEAR), learning_rate=[lowest], seed=p.seeds)
+    linear_model = base_config(p, **fixed, model=LINEAR, width=1.0)
+    return main + widths + grid(linear_model, learning_rate=[lowest], seed=p.seeds)
 
 
 CLAIM = Claim(
@@ -162,54 +148,33 @@ CLAIM = Claim(
     source="MacDonald et al. 2023, section 5; Cohen et al. 2021, section 3",
     experiment=experiment,
     predictions=(
-        Prediction(
-            "progressive sharpening",
-            "λ_max at least doubles between initialisation and its peak.",
-            mean_over_runs(MAIN, rise, "doublings of λ_max"),
-            above(1),
-            reported="λ_max rises until 2/η (Cohen et al. 2021)",
+        predict("progressive sharpening", "λ_max at least doubles between initialisation and its peak.")(
+            mean_over_runs(MAIN, rise, SHARPENS), above(1), "λ_max rises until 2/η (Cohen et al. 2021)"
         ),
-        Prediction(
-            "edge of stability",
-            "Having reached 2/η, λ_max stays close to it until the data are fitted.",
+        predict("edge of stability", "Having reached 2/η, λ_max stays close to it until the data are fitted.")(
             mean_over_runs(MAIN, hover, "λ_max η / 2"),
             between(0.8, 1.5),
-            reported="hovers at, or just above, 2/η (Cohen et al. 2021)",
+            "hovers at, or just above, 2/η (Cohen et al. 2021)",
         ),
-        Prediction(
-            "Jacobian growth",
-            "The largest Jacobian norm over the training images grows.",
-            mean_over_runs(MAIN, jacobian_growth, "doublings of the Jacobian norm"),
-            above(0),
-            reported="grows from a low start (Figure 1)",
+        predict("Jacobian growth", "The largest Jacobian norm over the training images grows.")(
+            mean_over_runs(MAIN, jacobian_growth, GROWS), above(0), "grows from a low start (Figure 1)"
         ),
-        Prediction(
-            "together",
-            "On the way to 2/η, λ_max and the Jacobian norm rise together.",
+        predict("together", "On the way to 2/η, λ_max and the Jacobian norm rise together.")(
             mean_over_runs(MAIN, rise_together, "Kendall's τ along a run"),
             above(0.3),
-            reported="sharpening coincides with Jacobian growth (section 5)",
+            "sharpening coincides with Jacobian growth (section 5)",
         ),
-        Prediction(
-            "width",
-            "A wider network sharpens less.",
-            Statistic(Study(), width_slope, "doublings of λ_max per decade of width"),
+        predict("width", "A wider network sharpens less.")(
+            Statistic(Study(), width_slope, f"{SHARPENS} per decade of width"),
             below(0),
-            reported="wide networks sharpen less (section 5)",
+            "wide networks sharpen less (section 5)",
         ),
-        Prediction(
+        predict(
             "sharpness (linear model)",
             "A linear model does not sharpen: λ_max rises by less than a quarter of a doubling.",
-            mean_over_runs(LINEAR_MODEL, rise, "doublings of λ_max"),
-            below(0.25),
-            reported="none at all (section 5)",
-        ),
-        Prediction(
-            "Jacobian (linear model)",
-            "The linear model's Jacobian norm grows all the same.",
-            mean_over_runs(LINEAR_MODEL, jacobian_growth, "doublings of the Jacobian norm"),
-            above(0),
-            reported="must grow (Theorem 5.1)",
+        )(mean_over_runs(LINEAR_MODEL, rise, SHARPENS), below(0.25), "none at all (section 5)"),
+        predict("Jacobian (linear model)", "The linear model's Jacobian norm grows all the same.")(
+            mean_over_runs(LINEAR_MODEL, jacobian_growth, GROWS), above(0), "must grow (Theorem 5.1)"
         ),
     ),
 )

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, above, below
+from flatlib.claims.prediction import Claim, Prediction, above, below, predict
+from flatlib.claims.settings import base_config
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
@@ -17,7 +18,9 @@ from flatlib.stats import format_mean, seed_log2_ratios
 
 STRENGTHS = {"label smoothing": "label_smoothing", "mixup": "mixup", "SAM": "sam_rho"}  # their columns
 AUGMENTATION, NONE = "augmentation", "none"
+OTHERS = ("label smoothing", AUGMENTATION, "mixup")  # than SAM
 JACOBIAN, GAP = "jacobian_norm_mean", "loss_gap"
+JACOBIANS = ("jacobian_norm", "softmax_jacobian_norm")
 
 
 def named(runs: pd.DataFrame) -> pd.DataFrame:
@@ -38,15 +41,17 @@ def labels(runs: pd.DataFrame) -> pd.Series:
 
 
 REGULARISERS = Study(settings=("regulariser", "strength"), prepare=named)
+TRACKS = REGULARISERS.kendall(JACOBIAN, GAP)
+BETTER = (TRACKS - REGULARISERS.kendall("lambda_max", GAP)).measured_in("difference of Kendall's τ with the loss gap")
 
 
 def trackers(runs: pd.DataFrame) -> pd.DataFrame:
     """Return Kendall's tau of every measure with the gap in loss and in accuracy: mean over seeds, interval."""
-    measures = ("jacobian_norm_mean", "jacobian_norm", "softmax_jacobian_norm_mean", "softmax_jacobian_norm")
     if REGULARISERS.select(runs).empty:
         raise FlatlibError("no setting counts: each lost a run")
     rows = []
-    for measure in (*measures, "lambda_max", "gradient_norm", "weight_norm"):
+    jacobians = [f"{name}{ending}" for name in JACOBIANS for ending in ("_mean", "")]
+    for measure in (*jacobians, "lambda_max", "gradient_norm", "weight_norm"):
         taus = [REGULARISERS.kendall(measure, gap)(runs) for gap in (GAP, "generalization_gap")]
         rows.append((measure.replace("_", " "), *map(format_mean, taus)))
     return pd.DataFrame(rows, columns=["measure", "τ with the loss gap", "τ with the accuracy gap"])
@@ -68,36 +73,16 @@ def change(names: tuple[str, ...], measure: str, unit: str) -> Statistic:
 
 def lowers_jacobian(name: str) -> Prediction:
     """Return the prediction that one regulariser lowers the Jacobian norm."""
-    return Prediction(
-        f"Jacobian ({name})",
-        f"{name[0].upper()}{name[1:]}, at its weakest, lowers the mean Jacobian norm.",
-        change((name,), JACOBIAN, "doublings of the Jacobian norm"),
-        below(0),
-        reported="regularised, at least initially (Figure 5)",
-    )
+    statement = f"{name[0].upper()}{name[1:]}, at its weakest, lowers the mean Jacobian norm."
+    falls = change((name,), JACOBIAN, "doublings of the Jacobian norm")
+    return Prediction(f"Jacobian ({name})", statement, falls, below(0), "regularised, at least initially (Figure 5)")
 
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: no regulariser, then every strength of each, one at a time, x seed."""
-    base = RunConfig(
-        dataset=p.dataset,
-        train_size=p.train_size or None,
-        model=p.model,
-        width=p.width,
-        batch_size=p.batch_size,
-        learning_rate=p.learning_rate,
-        optimizer="heavy_ball",
-        momentum=0.9,
-        weight_decay=5e-4,
-        stop="epochs",
-        max_epochs=p.epochs,
-        measure_size=p.measure_size,
-        batch_norm=p.batch_norm,
-        measures=(
-            *("performance", "lambda_max", "jacobian_norm", "softmax_jacobian_norm"),
-            *("gradient_norm", "weight_norm"),
-        ),
-    )
+    fixed = {"optimizer": "heavy_ball", "momentum": 0.9, "weight_decay": 5e-4, "stop": "epochs", "max_epochs": p.epochs}
+    measures = ("performance", "lambda_max", *JACOBIANS, "gradient_norm", "weight_norm")
+    base = base_config(p, **fixed, measures=measures)
     settings = [base]
     settings += [replace(base, label_smoothing=value) for value in p.smoothings]
     settings += [replace(base, augmentation=tuple(value.split("+"))) for value in p.augmentations]
@@ -116,36 +101,20 @@ CLAIM = Claim(
     source="MacDonald et al. 2023, section 6, Figure 5",
     experiment=experiment,
     predictions=(
-        Prediction(
-            "Jacobian and gap",
-            "Over all regularisers and strengths, the Jacobian norm goes with the gap.",
-            REGULARISERS.kendall(JACOBIAN, GAP),
-            above(0),
-            reported="strongly correlated (Figure 5)",
+        predict("Jacobian and gap", "Over all regularisers and strengths, the Jacobian norm goes with the gap.")(
+            TRACKS, above(0), "strongly correlated (Figure 5)"
         ),
-        Prediction(
-            "Jacobian against sharpness",
-            "It does so better than λ_max.",
-            (REGULARISERS.kendall(JACOBIAN, GAP) - REGULARISERS.kendall("lambda_max", GAP)).measured_in(
-                "difference of Kendall's τ with the loss gap"
-            ),
-            above(0),
-            reported="superior correlation in all cases (section 6)",
+        predict("Jacobian against sharpness", "It does so better than λ_max.")(
+            BETTER, above(0), "superior correlation in all cases (section 6)"
         ),
-        *(lowers_jacobian(name) for name in ("label smoothing", AUGMENTATION, "mixup", "SAM")),
-        Prediction(
-            "sharpness (SAM)",
-            "SAM lowers λ_max.",
-            change(("SAM",), "lambda_max", "doublings of λ_max"),
-            below(0),
-            reported="sharpness regularised (section 6)",
+        *(lowers_jacobian(name) for name in (*OTHERS, "SAM")),
+        predict("sharpness (SAM)", "SAM lowers λ_max.")(
+            change(("SAM",), "lambda_max", "doublings of λ_max"), below(0), "sharpness regularised (section 6)"
         ),
-        Prediction(
-            "sharpness (the others)",
-            "The others do not: on average by less than half a doubling.",
-            change(("label smoothing", AUGMENTATION, "mixup"), "lambda_max", "doublings of λ_max"),
+        predict("sharpness (the others)", "The others do not: on average by less than half a doubling.")(
+            change(OTHERS, "lambda_max", "doublings of λ_max"),
             above(-0.5),
-            reported="only SAM regularises sharpness (section 6)",
+            "only SAM regularises sharpness (section 6)",
         ),
     ),
 )

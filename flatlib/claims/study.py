@@ -1,14 +1,13 @@
-"""Statistics of a table of runs that know which runs they compare: one number per seed, with its unit."""
+"""Which runs of a table count and which are compared, and their statistics: one number per seed, with its unit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import pandas as pd
 from pandas.errors import UndefinedVariableError
 
-from flatlib.claims.selection import complete_cells
 from flatlib.errors import FlatlibError
-from flatlib.stats import seed_differences, seed_log2_ratios, seed_slopes, seed_taus
+from flatlib.stats import format_mean, seed_differences, seed_log2_ratios, seed_slopes, seed_taus
 
 PerSeed = Callable[[pd.DataFrame], pd.Series]
 NAMES = {  # of columns, in a unit; others are named as they are, with spaces
@@ -22,6 +21,27 @@ NAMES = {  # of columns, in a unit; others are named as they are, with spaces
 def all_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the table as it is."""
     return runs
+
+
+def complete_cells(runs: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
+    """Return the runs of those settings (combinations of ``by``) that every seed trained to the stop rule.
+
+    A setting that only some seeds reached would bias the rest: it is excluded as a whole, and :func:`exclusions`
+    counts it.
+    """
+    reached = runs["status"] == "reached"
+    return runs[reached.groupby([runs[name] for name in by]).transform("all")]
+
+
+def exclusions(runs: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
+    """Count how the runs of each setting ended.
+
+    Returns:
+        One row per combination of ``by``, one column per status, and whether the setting counts.
+    """
+    counts = pd.crosstab([runs[name] for name in by], runs["status"])
+    counts = counts.reindex(columns=["reached", "capped", "diverged"], fill_value=0)
+    return counts.assign(counts=(counts["reached"] == counts.sum(axis=1)).map({True: "yes", False: "no"})).reset_index()
 
 
 @dataclass(frozen=True)
@@ -143,6 +163,34 @@ class Study:
             lambda block: seed_log2_ratios(block, y, matches(block, high), matches(block, low)),
             f"doublings of {name(y)}{note}",
         )
+
+
+def trends(
+    runs: pd.DataFrame, setting: str, measures: Iterable[str], *, held: Iterable[str] = (), by: str = "batch_size"
+) -> pd.DataFrame:
+    """Compute Kendall's tau of a setting with every measure, as a mean over seeds with its 95 % interval.
+
+    A combination of ``by``, ``held`` and ``setting`` that lost a seed is excluded as a whole.
+
+    Args:
+        runs: A table of runs.
+        setting: The column that is varied.
+        measures: The columns to correlate with it.
+        held: Columns that runs share to be compared.
+        by: The column whose values are compared separately.
+
+    Returns:
+        One row per measure, one column of texts per value of ``by``.
+    """
+    study = Study(blocks=tuple(held))
+    kept = complete_cells(runs, [by, *study.blocks, setting])
+    columns = {f"{by.replace('_', ' ')} {value:g}": of_value for value, of_value in kept.groupby(by)}
+    rows = [
+        {"measure": measure.replace("_", " ")}
+        | {name: format_mean(study.kendall(setting, measure)(of_value)) for name, of_value in columns.items()}
+        for measure in measures
+    ]
+    return pd.DataFrame(rows)
 
 
 def matches(runs: pd.DataFrame, condition: str) -> pd.Series:

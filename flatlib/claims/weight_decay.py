@@ -6,11 +6,13 @@ lengths of training and input scalings are compared with themselves only.
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 
-from flatlib.claims.papers import GRANZIOL2020, GRANZIOL2020_MNIST
-from flatlib.claims.prediction import Claim, Prediction, above, below
+from flatlib.claims.papers import GRANZIOL2020_DECAY, GRANZIOL2020_MNIST
+from flatlib.claims.prediction import Claim, above, below, predict
+from flatlib.claims.settings import base_config
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig, grid
 from flatlib.stats import format_mean
@@ -18,9 +20,8 @@ from flatlib.stats import format_mean
 BLOCKS = ("model", "learning_rate", "max_epochs", "standardize")
 DECAY = Study(settings=(*BLOCKS, "weight_decay"), blocks=BLOCKS)
 WITH, WITHOUT = "weight_decay > 0", "weight_decay == 0"
-STRONGEST = "weight_decay > 0 and weight_decay == weight_decay.max()"
+FALL = (WITHOUT, f"{WITH} and weight_decay == weight_decay.max()", " from the strongest decay to none")
 MEASURES = (("accuracy", "test_accuracy", 100), ("gap", "generalization_gap", 100), ("λ_max", "lambda_max", 1))
-FALL = " from the strongest decay to none"
 
 
 def compare_with_paper(scales: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -49,32 +50,12 @@ def compare_with_paper(scales: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 def networks(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs of the comparison: network x input scaling x length of training x weight decay x seed."""
-    base = RunConfig(
-        dataset=p.dataset,
-        train_size=p.train_size or None,
-        width=p.width,
-        batch_size=p.batch_size,
-        learning_rate=p.learning_rate,
-        optimizer="heavy_ball",
-        momentum=0.9,
-        schedule="granziol",
-        augmentation=tuple(p.augmentation),
-        stop="epochs",
-        measure_size=p.measure_size,
-        batch_norm=p.batch_norm,
-        measures=(
-            "performance",
-            "lambda_max",
-            "trace",
-            "frobenius",
-            "softmax_jacobian_norm",
-            "gradient_norm",
-            "weight_norm",
-        ),
-    )
-    models = [replace(base, model=name, depth=p.depth if name == "mlp" else 2) for name in p.models]
+    granziol = {"optimizer": "heavy_ball", "momentum": 0.9, "schedule": "granziol", "stop": "epochs"}
+    curvature = ("lambda_max", "trace", "frobenius", "softmax_jacobian_norm")
+    fixed: dict[str, Any] = granziol | {"measures": ("performance", *curvature, "gradient_norm", "weight_norm")}
     axes = {"standardize": [name == "standardized" for name in p.inputs], "max_epochs": p.epochs}
-    return [run for model in models for run in grid(model, **axes, weight_decay=p.weight_decays, seed=p.seeds)]
+    axes |= {"weight_decay": p.weight_decays, "seed": p.seeds}
+    return [run for model in p.models for run in grid(base_config(p, **fixed, model=model), **axes)]
 
 
 def spectra(p: SimpleNamespace) -> list[RunConfig]:
@@ -98,47 +79,24 @@ CLAIM = Claim(
     source="Granziol 2020, section 4, Figures 1-5; MacDonald et al. 2023, Figure 2",
     experiment=experiment,
     predictions=(
-        Prediction(
-            "sharpness",
-            "λ_max rises with the weight decay γ.",
-            DECAY.kendall("weight_decay", "lambda_max"),
-            above(0.3),
-            reported=GRANZIOL2020["λ_max"],
+        predict("sharpness", "λ_max rises with the weight decay γ.")(
+            DECAY.kendall("weight_decay", "lambda_max"), above(0.3), GRANZIOL2020_DECAY["λ_max"]
         ),
-        Prediction(
-            "Frobenius norm",
-            "So does the Frobenius norm of the Hessian.",
-            DECAY.kendall("weight_decay", "frobenius"),
-            above(0.3),
-            reported="grows in every network (Figures 1-5)",
+        predict("Frobenius norm", "So does the Frobenius norm of the Hessian.")(
+            DECAY.kendall("weight_decay", "frobenius"), above(0.3), "grows in every network (Figures 1-5)"
         ),
-        Prediction(
-            "accuracy",
-            "Weight decay improves the test accuracy.",
-            DECAY.difference("test_accuracy", WITH, WITHOUT),
-            above(0),
-            reported=GRANZIOL2020["accuracy"],
+        predict("accuracy", "Weight decay improves the test accuracy.")(
+            DECAY.difference("test_accuracy", WITH, WITHOUT), above(0), GRANZIOL2020_DECAY["accuracy"]
         ),
-        Prediction(
-            "gap",
-            "It lowers the generalization gap.",
-            DECAY.difference("generalization_gap", WITH, WITHOUT),
-            below(0),
-            reported=GRANZIOL2020["gap"],
+        predict("gap", "It lowers the generalization gap.")(
+            DECAY.difference("generalization_gap", WITH, WITHOUT), below(0), GRANZIOL2020_DECAY["gap"]
         ),
-        Prediction(
-            "vanishing sharpness",
-            "Without weight decay λ_max is less than half of that with the strongest.",
-            DECAY.log2_ratio("lambda_max", WITHOUT, STRONGEST, FALL),
-            below(-1),
-            reported="vanishing sharpness (MacDonald et al., Figure 2)",
+        predict("vanishing sharpness", "Without weight decay λ_max is less than half of that with the strongest.")(
+            DECAY.log2_ratio("lambda_max", *FALL), below(-1), "vanishing sharpness (MacDonald et al., Figure 2)"
         ),
-        Prediction(
+        predict(
             "Jacobian norm",
             "Without weight decay the softmaxed network's largest Jacobian norm is larger all the same.",
-            DECAY.log2_ratio("softmax_jacobian_norm", WITHOUT, STRONGEST, FALL),
-            above(0),
-            reported="relatively large (MacDonald et al., Figure 2)",
-        ),
+        )(DECAY.log2_ratio("softmax_jacobian_norm", *FALL), above(0), "relatively large (MacDonald et al., Figure 2)"),
     ),
 )

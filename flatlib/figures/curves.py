@@ -20,7 +20,7 @@ def mean_curves(
     """Draw y against the setting x: every seed faint, the mean bold, a 95 % bootstrap band over seeds.
 
     A value of x has a mean and a band only if every seed reached the stop rule there, as in the verdicts
-    (``flatlib.claims.selection.complete_cells``). Capped runs are open markers; diverged runs are not drawn. A band
+    (``flatlib.claims.complete_cells``). Capped runs are open markers; diverged runs are not drawn. A band
     needs two seeds. The kind of Kaur et al. 2022, figures 1 and 6.
 
     Args:
@@ -105,7 +105,7 @@ def slope_by_group(
 
     Args:
         table: one row per run with columns seed, x, y and ``group`` (numbers). All rows count: pass the runs that the
-            verdict counts (``flatlib.claims.selection.complete_cells``).
+            verdict counts (``flatlib.claims.complete_cells``).
         x: a positive measure.
         y: a measure.
         group: the setting on the x axis.

@@ -5,7 +5,8 @@ The source: authors, year, section. Say here what the predictions below compare 
 
 from types import SimpleNamespace
 
-from flatlib.claims.prediction import Claim, Prediction, below
+from flatlib.claims.prediction import Claim, below, predict
+from flatlib.claims.settings import base_config
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig, grid
 
@@ -14,13 +15,7 @@ RATES = Study(settings=("learning_rate",))
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: learning rate x seed."""
-    base = RunConfig(
-        dataset=p.dataset,
-        train_size=p.train_size or None,
-        model=p.model,
-        width=p.width,
-        measures=("performance", "lambda_max", "gradient_norm", "weight_norm"),
-    )
+    base = base_config(p, measures=("performance", "lambda_max", "gradient_norm", "weight_norm"))
     return grid(base, learning_rate=p.learning_rates, seed=p.seeds)
 
 
@@ -30,12 +25,10 @@ CLAIM = Claim(
     sentence="Larger learning rates find smaller λ_max.",
     source="Authors, year, section, Figures",
     predictions=(
-        Prediction(
-            "sharpness",
-            "λ_max falls with the learning rate.",
+        predict("sharpness", "λ_max falls with the learning rate.")(
             RATES.kendall("learning_rate", "lambda_max").measured_in("Kendall's τ of η and λ_max"),
             below(-0.3),
-            reported="what the source reports (Figure 1)",
+            "what the source reports (Figure 1)",
         ),
     ),
 )

@@ -1,0 +1,36 @@
+"""Run settings that several claims share."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from flatlib.config import RunConfig
+
+OTHER_SHARPNESS = (
+    "trace",
+    "frobenius",
+    "minimum_sharpness",
+    "sam_sharpness",
+    "adaptive_sharpness",
+)  # beside lambda_max
+
+
+def base_config(p: SimpleNamespace, **fixed: Any) -> RunConfig:
+    """Return a configuration with those parameters of a chapter that are settings of a run.
+
+    Args:
+        p: The chapter's parameters. One of 0 is None where the setting may be None; those of an MLP are dropped for
+            another network.
+        **fixed: Further settings, which take precedence.
+    """
+    fields = RunConfig.__dataclass_fields__
+    optional = {name for name, field in fields.items() if field.default is None}
+    settings: dict[str, Any] = {name: value for name, value in vars(p).items() if name in fields}
+    settings = {name: value or None if name in optional else value for name, value in settings.items()} | fixed
+    only_mlp = () if settings.get("model", "mlp") == "mlp" else ("activation", "depth")
+    return RunConfig(**{name: value for name, value in settings.items() if name not in only_mlp})
+
+
+def accurate_config(p: SimpleNamespace, *sharpness: str) -> RunConfig:
+    """Return the setting of Kaur et al. 2022: plain SGD to 99 % training accuracy, measured at equal loss as well."""
+    measures = ("performance", "lambda_max", *sharpness, "gradient_norm", "weight_norm")
+    return base_config(p, matched_loss=0.15, tolerance=3e-4, measures=measures)
