@@ -13,7 +13,7 @@ import torch
 
 from flatlib.curvature import HessianOperator
 from flatlib.device import container_memory, free_memory, keep_freed_memory
-from flatlib.runs.executors import exit_with_parent
+from flatlib.runs.executors import prepare_worker
 
 PEAK = """
 import psutil, torch, torchvision
@@ -116,7 +116,7 @@ def test_worker_keeps_freed_memory(tmp_path):
     (tmp_path / "steps.py").write_text(STEPS)
     steps = f"__import__('runpy').run_path({str(tmp_path / 'steps.py')!r})['faults']"
     (elsewhere,) = run(f"print({steps})", MALLOC_TRIM_THRESHOLD_=str(2**17))
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=exit_with_parent) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=prepare_worker) as pool:
         in_worker = pool.submit(eval, steps).result()
     assert 4 * in_worker < elsewhere
 

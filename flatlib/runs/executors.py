@@ -113,14 +113,13 @@ def in_processes(
 
 
 def prepare_worker() -> None:
-    """Set a worker process up before its first run."""
+    """Set a worker process up before its first run: it keeps freed memory, and ends with its parent."""
     keep_freed_memory()
-    exit_with_parent()
+    end_with_parent()
 
 
-def exit_with_parent() -> None:
+def end_with_parent() -> None:
     """End this process when its parent is gone, killed perhaps, instead of waiting for work for ever."""
-
     parent = multiprocessing.parent_process()
     assert parent is not None, "only workers call this"
 

@@ -1,4 +1,4 @@
-"""Gradients of a batch's mean loss: plain, and by sharpness-aware minimization (Foret et al. 2021)."""
+"""Sharpness-aware minimization (SAM, Foret et al. 2021), and the plain gradient of a batch that it builds on."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
