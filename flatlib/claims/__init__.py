@@ -16,7 +16,6 @@ from flatlib.claims.prediction import (
     between,
     claim_verdict,
     format_verdicts,
-    predict,
     summarize,
 )
 from flatlib.claims.study import Statistic, Study, complete_cells, exclusions, trends
@@ -39,7 +38,6 @@ __all__ = [
     "complete_cells",
     "exclusions",
     "format_verdicts",
-    "predict",
     "summarize",
     "trends",
 ]

@@ -14,7 +14,7 @@ from scipy.stats import ks_2samp
 
 from flatlib.claims.bejan2022 import optimizer_grid
 from flatlib.claims.papers import BEJAN2022, GRANZIOL2020_ADAM
-from flatlib.claims.prediction import Claim, above, between, predict
+from flatlib.claims.prediction import Claim, Prediction, above, between
 from flatlib.claims.settings import base_config
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig
@@ -148,23 +148,44 @@ CLAIM = Claim(
     experiment=experiment,
     tuning=tuning,
     predictions=(
-        predict("sharpness", "Averaged Adam's λ_max is larger than SGD's.")(
-            MAIN.log2_ratio("lambda_max", *RATIO), above(0), GRANZIOL2020_ADAM["λ_max"]
+        Prediction(
+            "sharpness",
+            "Averaged Adam's λ_max is larger than SGD's.",
+            MAIN.log2_ratio("lambda_max", *RATIO),
+            above(0),
+            GRANZIOL2020_ADAM["λ_max"],
         ),
-        predict("Frobenius norm", "So is its Frobenius norm.")(
-            MAIN.log2_ratio("frobenius", *RATIO), above(0), GRANZIOL2020_ADAM["Frobenius norm"]
+        Prediction(
+            "Frobenius norm",
+            "So is its Frobenius norm.",
+            MAIN.log2_ratio("frobenius", *RATIO),
+            above(0),
+            GRANZIOL2020_ADAM["Frobenius norm"],
         ),
-        predict("accuracy", "Averaged Adam's test accuracy is not worse by a point or more.")(
-            MAIN.difference("test_accuracy", *DIFFERENCE), above(-1), GRANZIOL2020_ADAM["accuracy"]
+        Prediction(
+            "accuracy",
+            "Averaged Adam's test accuracy is not worse by a point or more.",
+            MAIN.difference("test_accuracy", *DIFFERENCE),
+            above(-1),
+            GRANZIOL2020_ADAM["accuracy"],
         ),
-        predict("training accuracy", "Both fit the training images equally well, within a point.")(
-            MAIN.difference("train_accuracy", *DIFFERENCE), between(-1, 1), GRANZIOL2020_ADAM["training accuracy"]
+        Prediction(
+            "training accuracy",
+            "Both fit the training images equally well, within a point.",
+            MAIN.difference("train_accuracy", *DIFFERENCE),
+            between(-1, 1),
+            GRANZIOL2020_ADAM["training accuracy"],
         ),
-        predict(
+        Prediction(
             "adaptive (accuracy)",
             "Over six optimizers, the adaptive ones' test accuracy is within a point of the others'.",
-        )(SIX.difference("test_accuracy", *KINDS, ", adaptive minus not"), between(-1, 1), BEJAN2022["accuracy"]),
-        predict("adaptive (minimum sharpness)", "Their minimum sharpness is within a factor of two of the others'.")(
+            SIX.difference("test_accuracy", *KINDS, ", adaptive minus not"),
+            between(-1, 1),
+            BEJAN2022["accuracy"],
+        ),
+        Prediction(
+            "adaptive (minimum sharpness)",
+            "Their minimum sharpness is within a factor of two of the others'.",
             SIX.log2_ratio("minimum_sharpness", *KINDS, ", adaptive over not"),
             between(-1, 1),
             BEJAN2022["minimum sharpness"],

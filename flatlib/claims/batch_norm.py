@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, above, below, predict
+from flatlib.claims.prediction import Claim, Prediction, above, below
 from flatlib.claims.settings import base_config
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
@@ -74,18 +74,33 @@ CLAIM = Claim(
     source="Kaur, Cohen, Lipton 2022, section 3.5, Figures 10 and 11",
     experiment=experiment,
     predictions=(
-        predict(
+        Prediction(
             "sharpness (small batch)",
             "At the small batch, λ_max with and without batch norm differ by less than a factor of two.",
-        )(distance(SAME_RATE.at("small")), below(1), "highly similar for most η (Figure 10)"),
-        predict("sharpness (large batch)", "At the large batch as well.")(
-            distance(SAME_RATE.at("large")), below(1), "equivalent for most η (Figure 11)"
+            distance(SAME_RATE.at("small")),
+            below(1),
+            "highly similar for most η (Figure 10)",
         ),
-        predict("accuracy (small rate)", "At the smallest learning rate, batch norm generalizes worse.")(
-            gain_at("min"), below(0), "worse for small η (Figures 10, 11)"
+        Prediction(
+            "sharpness (large batch)",
+            "At the large batch as well.",
+            distance(SAME_RATE.at("large")),
+            below(1),
+            "equivalent for most η (Figure 11)",
         ),
-        predict("accuracy (large rate)", "At the largest learning rate, batch norm generalizes better.")(
-            gain_at("max"), above(0), "better for large η (Figures 10, 11)"
+        Prediction(
+            "accuracy (small rate)",
+            "At the smallest learning rate, batch norm generalizes worse.",
+            gain_at("min"),
+            below(0),
+            "worse for small η (Figures 10, 11)",
+        ),
+        Prediction(
+            "accuracy (large rate)",
+            "At the largest learning rate, batch norm generalizes better.",
+            gain_at("max"),
+            above(0),
+            "better for large η (Figures 10, 11)",
         ),
     ),
 )

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, below, predict
+from flatlib.claims.prediction import Claim, Prediction, below
 from flatlib.claims.settings import base_config
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
@@ -59,17 +59,33 @@ CLAIM = Claim(
     source="MacDonald et al. 2023, section 5, Figure 1",
     experiment=experiment,
     predictions=(
-        predict("sharpness", "The peak of λ_max along training falls with the label smoothing.")(
-            order("peak_lambda_max", "peak λ_max"), below(-0.5), "less sharpening (Figure 1)"
+        Prediction(
+            "sharpness",
+            "The peak of λ_max along training falls with the label smoothing.",
+            order("peak_lambda_max", "peak λ_max"),
+            below(-0.5),
+            "less sharpening (Figure 1)",
         ),
-        predict("Jacobian norm", "The peak of the Jacobian norm falls with it.")(
-            order(f"peak_{JACOBIAN}", "peak Jacobian norm"), below(-0.5), "less growth (Figure 1)"
+        Prediction(
+            "Jacobian norm",
+            "The peak of the Jacobian norm falls with it.",
+            order(f"peak_{JACOBIAN}", "peak Jacobian norm"),
+            below(-0.5),
+            "less growth (Figure 1)",
         ),
-        predict(
-            "sharpness (equal accuracy)", "At equal training accuracy, λ_max falls with the label smoothing as well."
-        )(order("lambda_max_at_accuracy", "λ_max at 90 % training accuracy"), below(-0.5), "not reported"),
-        predict("Jacobian norm (equal accuracy)", "And so does the Jacobian norm.")(
-            order(f"{JACOBIAN}_at_accuracy", "Jacobian norm at 90 % training accuracy"), below(-0.5), "not reported"
+        Prediction(
+            "sharpness (equal accuracy)",
+            "At equal training accuracy, λ_max falls with the label smoothing as well.",
+            order("lambda_max_at_accuracy", "λ_max at 90 % training accuracy"),
+            below(-0.5),
+            "not reported",
+        ),
+        Prediction(
+            "Jacobian norm (equal accuracy)",
+            "And so does the Jacobian norm.",
+            order(f"{JACOBIAN}_at_accuracy", "Jacobian norm at 90 % training accuracy"),
+            below(-0.5),
+            "not reported",
         ),
     ),
 )

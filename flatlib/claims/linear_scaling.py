@@ -12,8 +12,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, above, below, between, predict
-from flatlib.claims.settings import accurate_config
+from flatlib.claims.prediction import Claim, Prediction, above, below, between
+from flatlib.claims.settings import kaur2022_config
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
@@ -57,7 +57,7 @@ TRACKED = Study(prepare=tracked)
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: ratio x batch size x seed; those of one ratio are also measured along training."""
-    base = accurate_config(p)
+    base = kaur2022_config(p)
     runs = []
     for alpha, size in itertools.product(p.alphas, p.batch_sizes):
         config = replace(base, batch_size=size, learning_rate=size / alpha)
@@ -78,18 +78,30 @@ CLAIM = Claim(
     source="Kaur, Cohen, Lipton 2022, section 3.2, Figures 4 and 5",
     experiment=experiment,
     predictions=(
-        predict(
-            "sharpness (fixed ratio)", "At a fixed ratio, λ_max falls as the learning rate and the batch grow together."
-        )(FIXED.slope("learning_rate", "lambda_max", logy=True), below(-0.2), "λ_max falls (Figure 4)"),
-        predict("accuracy (fixed ratio)", "At a fixed ratio, test accuracy changes by less than one point per decade.")(
-            FIXED.slope("learning_rate", "test_accuracy"), between(-1, 1), "similar accuracies (Figure 4)"
+        Prediction(
+            "sharpness (fixed ratio)",
+            "At a fixed ratio, λ_max falls as the learning rate and the batch grow together.",
+            FIXED.slope("learning_rate", "lambda_max", logy=True),
+            below(-0.2),
+            "λ_max falls (Figure 4)",
         ),
-        predict("accuracy (across ratios)", "Across ratios it does change: more learning rate per image is better.")(
-            ACROSS.slope("noise", "test_accuracy"), above(0), "test accuracy depends on the ratio (Figure 4)"
+        Prediction(
+            "accuracy (fixed ratio)",
+            "At a fixed ratio, test accuracy changes by less than one point per decade.",
+            FIXED.slope("learning_rate", "test_accuracy"),
+            between(-1, 1),
+            "similar accuracies (Figure 4)",
         ),
-        predict(
-            "along training", "The larger learning rate has the smaller λ_max at four fifths of the epochs or more."
-        )(
+        Prediction(
+            "accuracy (across ratios)",
+            "Across ratios it does change: more learning rate per image is better.",
+            ACROSS.slope("noise", "test_accuracy"),
+            above(0),
+            "test accuracy depends on the ratio (Figure 4)",
+        ),
+        Prediction(
+            "along training",
+            "The larger learning rate has the smaller λ_max at four fifths of the epochs or more.",
             Statistic(TRACKED, share_ordered, "share of the epochs"),
             above(0.8),
             "smallest for η = 0.025, largest for η = 0.005, throughout (Figure 5)",

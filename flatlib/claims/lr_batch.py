@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, above, below, between, predict
-from flatlib.claims.settings import accurate_config
+from flatlib.claims.prediction import Claim, Prediction, above, below, between
+from flatlib.claims.settings import kaur2022_config
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
@@ -62,7 +62,7 @@ def mean_gap(high: pd.Series | None, low: pd.Series | None) -> float:
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: batch size x learning rate x seed, plain SGD to 99 % training accuracy."""
-    base = accurate_config(p, *OTHER_SHARPNESS)
+    base = kaur2022_config(p, *OTHER_SHARPNESS)
     return grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, seed=p.seeds)
 
 
@@ -76,29 +76,51 @@ CLAIM = Claim(
     source="Kaur, Cohen, Lipton 2022, section 3.1, Figures 1-3",
     experiment=experiment,
     predictions=(
-        predict("sharpness (small batch)", "At the small batch, λ_max falls with the learning rate.")(
-            SMALL.slope(*SHARPNESS, logy=True), below(-0.2), "λ_max falls (Figure 1)"
+        Prediction(
+            "sharpness (small batch)",
+            "At the small batch, λ_max falls with the learning rate.",
+            SMALL.slope(*SHARPNESS, logy=True),
+            below(-0.2),
+            "λ_max falls (Figure 1)",
         ),
-        predict("sharpness (large batch)", "At the large batch, λ_max falls with the learning rate as well.")(
-            LARGE.slope(*SHARPNESS, logy=True), below(-0.2), "λ_max falls along 2/η, slope -1 (Figure 1)"
+        Prediction(
+            "sharpness (large batch)",
+            "At the large batch, λ_max falls with the learning rate as well.",
+            LARGE.slope(*SHARPNESS, logy=True),
+            below(-0.2),
+            "λ_max falls along 2/η, slope -1 (Figure 1)",
         ),
-        predict("edge of stability", "At the large batch, λ_max ends near 2/η.")(
-            Statistic(LARGE, distance_to_edge, "λ_max η / 2"), between(0.7, 1.5), "on the line 2/η (Figure 1)"
+        Prediction(
+            "edge of stability",
+            "At the large batch, λ_max ends near 2/η.",
+            Statistic(LARGE, distance_to_edge, "λ_max η / 2"),
+            between(0.7, 1.5),
+            "on the line 2/η (Figure 1)",
         ),
-        predict("accuracy (small batch)", "At the small batch, test accuracy rises with the learning rate.")(
-            SMALL.slope(*ACCURACY), above(0), "accuracy rises (Figure 1)"
+        Prediction(
+            "accuracy (small batch)",
+            "At the small batch, test accuracy rises with the learning rate.",
+            SMALL.slope(*ACCURACY),
+            above(0),
+            "accuracy rises (Figure 1)",
         ),
-        predict(
+        Prediction(
             "accuracy (large batch)",
             "At the large batch, test accuracy does not rise: by less than half a point per decade.",
-        )(LARGE.slope(*ACCURACY), below(0.5), "accuracy plateaus (Figure 1)"),
-        predict("contrast", "The learning rate helps accuracy more at the small batch than at the large one.")(
-            SMALL.slope(*ACCURACY) - LARGE.slope(*ACCURACY), above(0), "the benefit fades as the batch grows (Figure 3)"
+            LARGE.slope(*ACCURACY),
+            below(0.5),
+            "accuracy plateaus (Figure 1)",
         ),
-        predict(
+        Prediction(
+            "contrast",
+            "The learning rate helps accuracy more at the small batch than at the large one.",
+            SMALL.slope(*ACCURACY) - LARGE.slope(*ACCURACY),
+            above(0),
+            "the benefit fades as the batch grows (Figure 3)",
+        ),
+        Prediction(
             "equal sharpness",
             "Where both batch sizes reach the same λ_max, the small batch has the better test accuracy.",
-        )(
             Statistic(Study(), accuracy_at_equal_sharpness, "points of test accuracy", scale=100),
             above(0),
             "small batch much better in the green box (Figure 2)",

@@ -11,7 +11,7 @@ import pandas as pd
 
 from flatlib.claims.bejan2022 import optimizer_grid
 from flatlib.claims.papers import BEJAN2022
-from flatlib.claims.prediction import Claim, above, below, predict
+from flatlib.claims.prediction import Claim, Prediction, above, below
 from flatlib.claims.settings import base_config
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig
@@ -67,18 +67,34 @@ CLAIM = Claim(
     source="Bejan, Sanchez Ndoye, Vuckovic 2022, sections III.B and III.C, Figures 1-3",
     experiment=experiment,
     predictions=(
-        predict("minimum sharpness", "SAM lowers the minimum sharpness.")(
-            SHARPNESS, below(0), "significantly less sharp (Figure 2)"
+        Prediction(
+            "minimum sharpness",
+            "SAM lowers the minimum sharpness.",
+            SHARPNESS,
+            below(0),
+            "significantly less sharp (Figure 2)",
         ),
-        predict("minimum sharpness (every optimizer)", "It does so with more than four fifths of the optimizers.")(
-            SHARPNESS.map_blocks(falls, "share of the optimizers"), above(0.8), "with every optimizer (Figure 2)"
+        Prediction(
+            "minimum sharpness (every optimizer)",
+            "It does so with more than four fifths of the optimizers.",
+            SHARPNESS.map_blocks(falls, "share of the optimizers"),
+            above(0.8),
+            "with every optimizer (Figure 2)",
         ),
-        predict("accuracy", "SAM improves the test accuracy.")(ACCURACY, above(0), "better (Figure 1)"),
-        predict("accuracy (every optimizer)", "It does so with more than four fifths of the optimizers.")(
-            ACCURACY.map_blocks(rises, "share of the optimizers"), above(0.8), "with every optimizer (Figure 1)"
+        Prediction("accuracy", "SAM improves the test accuracy.", ACCURACY, above(0), "better (Figure 1)"),
+        Prediction(
+            "accuracy (every optimizer)",
+            "It does so with more than four fifths of the optimizers.",
+            ACCURACY.map_blocks(rises, "share of the optimizers"),
+            above(0.8),
+            "with every optimizer (Figure 1)",
         ),
-        predict("correlation", "Minimum sharpness and the generalization gap are correlated.")(
-            CORRELATION, above(0), BEJAN2022["correlation"]
+        Prediction(
+            "correlation",
+            "Minimum sharpness and the generalization gap are correlated.",
+            CORRELATION,
+            above(0),
+            BEJAN2022["correlation"],
         ),
     ),
 )

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from math import inf, nan
 from types import SimpleNamespace
 from typing import Any
@@ -95,11 +94,6 @@ class Prediction:
         declared = {"unit": self.statistic.unit, "threshold": str(self.rule)}
         seeds = {"n": interval.n, "n_missing": len(values) - len(valid)}
         return texts | found | declared | seeds | {"reported": self.reported, "verdict": self.rule.decide(interval)}
-
-
-def predict(name: str, statement: str) -> Callable[[Statistic, Rule, str], Prediction]:
-    """Return a :class:`Prediction` that still needs its statistic, its rule and what the source reports."""
-    return partial(Prediction, name, statement)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, above, below, between, predict
+from flatlib.claims.prediction import Claim, Prediction, above, below, between
 from flatlib.claims.settings import base_config
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
@@ -148,33 +148,54 @@ CLAIM = Claim(
     source="MacDonald et al. 2023, section 5; Cohen et al. 2021, section 3",
     experiment=experiment,
     predictions=(
-        predict("progressive sharpening", "λ_max at least doubles between initialisation and its peak.")(
-            mean_over_runs(MAIN, rise, SHARPENS), above(1), "λ_max rises until 2/η (Cohen et al. 2021)"
+        Prediction(
+            "progressive sharpening",
+            "λ_max at least doubles between initialisation and its peak.",
+            mean_over_runs(MAIN, rise, SHARPENS),
+            above(1),
+            "λ_max rises until 2/η (Cohen et al. 2021)",
         ),
-        predict("edge of stability", "Having reached 2/η, λ_max stays close to it until the data are fitted.")(
+        Prediction(
+            "edge of stability",
+            "Having reached 2/η, λ_max stays close to it until the data are fitted.",
             mean_over_runs(MAIN, hover, "λ_max η / 2"),
             between(0.8, 1.5),
             "hovers at, or just above, 2/η (Cohen et al. 2021)",
         ),
-        predict("Jacobian growth", "The largest Jacobian norm over the training images grows.")(
-            mean_over_runs(MAIN, jacobian_growth, GROWS), above(0), "grows from a low start (Figure 1)"
+        Prediction(
+            "Jacobian growth",
+            "The largest Jacobian norm over the training images grows.",
+            mean_over_runs(MAIN, jacobian_growth, GROWS),
+            above(0),
+            "grows from a low start (Figure 1)",
         ),
-        predict("together", "On the way to 2/η, λ_max and the Jacobian norm rise together.")(
+        Prediction(
+            "together",
+            "On the way to 2/η, λ_max and the Jacobian norm rise together.",
             mean_over_runs(MAIN, rise_together, "Kendall's τ along a run"),
             above(0.3),
             "sharpening coincides with Jacobian growth (section 5)",
         ),
-        predict("width", "A wider network sharpens less.")(
+        Prediction(
+            "width",
+            "A wider network sharpens less.",
             Statistic(Study(), width_slope, f"{SHARPENS} per decade of width"),
             below(0),
             "wide networks sharpen less (section 5)",
         ),
-        predict(
+        Prediction(
             "sharpness (linear model)",
             "A linear model does not sharpen: λ_max rises by less than a quarter of a doubling.",
-        )(mean_over_runs(LINEAR_MODEL, rise, SHARPENS), below(0.25), "none at all (section 5)"),
-        predict("Jacobian (linear model)", "The linear model's Jacobian norm grows all the same.")(
-            mean_over_runs(LINEAR_MODEL, jacobian_growth, GROWS), above(0), "must grow (Theorem 5.1)"
+            mean_over_runs(LINEAR_MODEL, rise, SHARPENS),
+            below(0.25),
+            "none at all (section 5)",
+        ),
+        Prediction(
+            "Jacobian (linear model)",
+            "The linear model's Jacobian norm grows all the same.",
+            mean_over_runs(LINEAR_MODEL, jacobian_growth, GROWS),
+            above(0),
+            "must grow (Theorem 5.1)",
         ),
     ),
 )

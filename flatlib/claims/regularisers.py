@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, above, below, predict
+from flatlib.claims.prediction import Claim, Prediction, above, below
 from flatlib.claims.settings import base_config
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig
@@ -101,17 +101,31 @@ CLAIM = Claim(
     source="MacDonald et al. 2023, section 6, Figure 5",
     experiment=experiment,
     predictions=(
-        predict("Jacobian and gap", "Over all regularisers and strengths, the Jacobian norm goes with the gap.")(
-            TRACKS, above(0), "strongly correlated (Figure 5)"
+        Prediction(
+            "Jacobian and gap",
+            "Over all regularisers and strengths, the Jacobian norm goes with the gap.",
+            TRACKS,
+            above(0),
+            "strongly correlated (Figure 5)",
         ),
-        predict("Jacobian against sharpness", "It does so better than λ_max.")(
-            BETTER, above(0), "superior correlation in all cases (section 6)"
+        Prediction(
+            "Jacobian against sharpness",
+            "It does so better than λ_max.",
+            BETTER,
+            above(0),
+            "superior correlation in all cases (section 6)",
         ),
         *(lowers_jacobian(name) for name in (*OTHERS, "SAM")),
-        predict("sharpness (SAM)", "SAM lowers λ_max.")(
-            change(("SAM",), "lambda_max", "doublings of λ_max"), below(0), "sharpness regularised (section 6)"
+        Prediction(
+            "sharpness (SAM)",
+            "SAM lowers λ_max.",
+            change(("SAM",), "lambda_max", "doublings of λ_max"),
+            below(0),
+            "sharpness regularised (section 6)",
         ),
-        predict("sharpness (the others)", "The others do not: on average by less than half a doubling.")(
+        Prediction(
+            "sharpness (the others)",
+            "The others do not: on average by less than half a doubling.",
             change(OTHERS, "lambda_max", "doublings of λ_max"),
             above(-0.5),
             "only SAM regularises sharpness (section 6)",

@@ -5,13 +5,8 @@ from typing import Any
 
 from flatlib.config import RunConfig
 
-OTHER_SHARPNESS = (
-    "trace",
-    "frobenius",
-    "minimum_sharpness",
-    "sam_sharpness",
-    "adaptive_sharpness",
-)  # beside lambda_max
+# Sharpness measures beside lambda_max.
+OTHER_SHARPNESS = ("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
 
 
 def base_config(p: SimpleNamespace, **fixed: Any) -> RunConfig:
@@ -30,7 +25,7 @@ def base_config(p: SimpleNamespace, **fixed: Any) -> RunConfig:
     return RunConfig(**{name: value for name, value in settings.items() if name not in only_mlp})
 
 
-def accurate_config(p: SimpleNamespace, *sharpness: str) -> RunConfig:
+def kaur2022_config(p: SimpleNamespace, *sharpness: str) -> RunConfig:
     """Return the setting of Kaur et al. 2022: plain SGD to 99 % training accuracy, measured at equal loss as well."""
     measures = ("performance", "lambda_max", *sharpness, "gradient_norm", "weight_norm")
     return base_config(p, matched_loss=0.15, tolerance=3e-4, measures=measures)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from flatlib.claims.papers import GRANZIOL2020_DECAY, GRANZIOL2020_MNIST
-from flatlib.claims.prediction import Claim, above, below, predict
+from flatlib.claims.prediction import Claim, Prediction, above, below
 from flatlib.claims.settings import base_config
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig, grid
@@ -79,24 +79,47 @@ CLAIM = Claim(
     source="Granziol 2020, section 4, Figures 1-5; MacDonald et al. 2023, Figure 2",
     experiment=experiment,
     predictions=(
-        predict("sharpness", "λ_max rises with the weight decay γ.")(
-            DECAY.kendall("weight_decay", "lambda_max"), above(0.3), GRANZIOL2020_DECAY["λ_max"]
+        Prediction(
+            "sharpness",
+            "λ_max rises with the weight decay γ.",
+            DECAY.kendall("weight_decay", "lambda_max"),
+            above(0.3),
+            GRANZIOL2020_DECAY["λ_max"],
         ),
-        predict("Frobenius norm", "So does the Frobenius norm of the Hessian.")(
-            DECAY.kendall("weight_decay", "frobenius"), above(0.3), "grows in every network (Figures 1-5)"
+        Prediction(
+            "Frobenius norm",
+            "So does the Frobenius norm of the Hessian.",
+            DECAY.kendall("weight_decay", "frobenius"),
+            above(0.3),
+            "grows in every network (Figures 1-5)",
         ),
-        predict("accuracy", "Weight decay improves the test accuracy.")(
-            DECAY.difference("test_accuracy", WITH, WITHOUT), above(0), GRANZIOL2020_DECAY["accuracy"]
+        Prediction(
+            "accuracy",
+            "Weight decay improves the test accuracy.",
+            DECAY.difference("test_accuracy", WITH, WITHOUT),
+            above(0),
+            GRANZIOL2020_DECAY["accuracy"],
         ),
-        predict("gap", "It lowers the generalization gap.")(
-            DECAY.difference("generalization_gap", WITH, WITHOUT), below(0), GRANZIOL2020_DECAY["gap"]
+        Prediction(
+            "gap",
+            "It lowers the generalization gap.",
+            DECAY.difference("generalization_gap", WITH, WITHOUT),
+            below(0),
+            GRANZIOL2020_DECAY["gap"],
         ),
-        predict("vanishing sharpness", "Without weight decay λ_max is less than half of that with the strongest.")(
-            DECAY.log2_ratio("lambda_max", *FALL), below(-1), "vanishing sharpness (MacDonald et al., Figure 2)"
+        Prediction(
+            "vanishing sharpness",
+            "Without weight decay λ_max is less than half of that with the strongest.",
+            DECAY.log2_ratio("lambda_max", *FALL),
+            below(-1),
+            "vanishing sharpness (MacDonald et al., Figure 2)",
         ),
-        predict(
+        Prediction(
             "Jacobian norm",
             "Without weight decay the softmaxed network's largest Jacobian norm is larger all the same.",
-        )(DECAY.log2_ratio("softmax_jacobian_norm", *FALL), above(0), "relatively large (MacDonald et al., Figure 2)"),
+            DECAY.log2_ratio("softmax_jacobian_norm", *FALL),
+            above(0),
+            "relatively large (MacDonald et al., Figure 2)",
+        ),
     ),
 )

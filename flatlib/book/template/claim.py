@@ -5,7 +5,7 @@ The source: authors, year, section. Say here what the predictions below compare 
 
 from types import SimpleNamespace
 
-from flatlib.claims.prediction import Claim, below, predict
+from flatlib.claims.prediction import Claim, Prediction, below
 from flatlib.claims.settings import base_config
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig, grid
@@ -25,7 +25,9 @@ CLAIM = Claim(
     sentence="Larger learning rates find smaller λ_max.",
     source="Authors, year, section, Figures",
     predictions=(
-        predict("sharpness", "λ_max falls with the learning rate.")(
+        Prediction(
+            "sharpness",
+            "λ_max falls with the learning rate.",
             RATES.kendall("learning_rate", "lambda_max").measured_in("Kendall's τ of η and λ_max"),
             below(-0.3),
             "what the source reports (Figure 1)",
