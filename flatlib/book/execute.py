@@ -18,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from flatlib.book.chapter import Chapter
 from flatlib.book.paths import find_root, notebook
-from flatlib.book.train import train
+from flatlib.book.headless import train
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
 from flatlib.runs.lock import locked

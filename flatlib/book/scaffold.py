@@ -55,8 +55,13 @@ def create(root: Path, chapter: str) -> list[Path]:
 
 def renamed(text: str, chapter: str, module: str) -> str:
     """Return a template's text under the chapter's own name."""
-    names = {"00_skeleton": chapter, "fig-skeleton": f"fig-{module.replace('_', '-')}", "skeleton": module}
-    names |= {"# Skeleton": f"# {module.replace('_', ' ').capitalize()}", "Claim 0:": f"Claim {int(chapter[:2])}:"}
+    names = {
+        "00_template": chapter,
+        "fig-template": f"fig-{module.replace('_', '-')}",
+        "claims.template": f"claims.{module}",
+    }
+    names |= {"claims/template.py": f"claims/{module}.py", "# Template": f"# {module.replace('_', ' ').capitalize()}"}
+    names |= {"Claim 0:": f"Claim {int(chapter[:2])}:"}
     for old, new in names.items():
         text = text.replace(old, new)
     return text

@@ -114,7 +114,7 @@ def run_chapters(options: argparse.Namespace) -> int:
 
 def print_plan(chapters: "list[Chapter]", workers: int) -> int:
     """Print the missing runs of chapters and the time they take."""
-    from flatlib.book.train import plan
+    from flatlib.book.headless import plan
     from flatlib.runs.estimate import NOTE
 
     table, notes = plan(chapters, workers)
@@ -125,7 +125,7 @@ def print_plan(chapters: "list[Chapter]", workers: int) -> int:
 
 def train_chapters(chapters: "list[Chapter]", time_limit: float) -> int:
     """Train chapters without their notebooks; return 0 once no run is missing, and 2 otherwise."""
-    from flatlib.book.train import progress, train
+    from flatlib.book.headless import progress, train
 
     for error in train(chapters, time_limit):
         print(f"flatlib: {error}", file=sys.stderr)

@@ -32,44 +32,31 @@ def glued(monkeypatch) -> dict:
     return texts
 
 
-def account(*estimates, runs: pd.DataFrame = RUNS) -> pd.DataFrame:
+def exclusions(*estimates, runs: pd.DataFrame = RUNS) -> pd.DataFrame:
     return Chapter(CLAIMS[NAME], VALUES).report_exclusions(runs, ["batch_size", "learning_rate"], *estimates)
 
 
 @pytest.mark.parametrize(
     ("estimates", "unconverged", "worst"),
-    [
-        (["one"], 1, "1.5e-03"),
-        (["two"], 1, "5.0e-02"),
-        (["one", "two"], 2, "5.0e-02"),
-        ([], 0, "none"),
-    ],
+    [(["one"], 1, "1.5e-03"), (["two"], 1, "5.0e-02"), (["one", "two"], 2, "5.0e-02"), ([], 0, "none")],
 )
 def test_every_run_and_estimate_is_counted(glued, estimates, unconverged, worst):
-    account(estimates)
-    assert glued == {
-        **{"n_runs": 4, "n_reached": 2, "n_capped": 1, "n_diverged": 1},
-        **{"n_unconverged": unconverged, "worst_residual": worst},
-    }
+    exclusions(estimates)
+    counts = {"n_runs": 4, "n_reached": 2, "n_capped": 1, "n_diverged": 1}
+    assert glued == counts | {"n_unconverged": unconverged, "worst_residual": worst}
 
 
 def test_lambda_max_is_counted_by_default(glued):
-    account()
-    assert (glued["n_unconverged"], glued["worst_residual"]) == (0, "none")  # a column that is not there
-    account(runs=RUNS.rename(columns=lambda name: name.replace("two", "lambda_max")))
+    exclusions()
+    assert (glued["n_unconverged"], glued["worst_residual"]) == (0, "none"), "a column that is missing"
+    exclusions(runs=RUNS.rename(columns=lambda name: name.replace("two", "lambda_max")))
     assert (glued["n_unconverged"], glued["worst_residual"]) == (1, "5.0e-02")
 
 
 def test_settings_are_listed_with_their_endings(glued):
-    assert account(["one"]).to_numpy().tolist() == [
-        [50, 0.1, 2, 0, 0, "yes"],
-        [250, 0.1, 0, 1, 0, "no"],
-        [250, 0.2, 0, 0, 1, "no"],
-    ]
-
-
-def test_an_absent_ending_counts_zero(glued):
-    account(["one"], runs=RUNS[RUNS["status"] == "reached"])
+    rows = [[50, 0.1, 2, 0, 0, "yes"], [250, 0.1, 0, 1, 0, "no"], [250, 0.2, 0, 0, 1, "no"]]
+    assert exclusions(["one"]).to_numpy().tolist() == rows
+    exclusions(["one"], runs=RUNS[RUNS["status"] == "reached"])
     assert [glued[f"n_{name}"] for name in ("runs", "reached", "capped", "diverged")] == [2, 2, 0, 0]
 
 
@@ -77,21 +64,19 @@ def test_own_variables_are_no_parameters():
     assert vars(Chapter(CLAIMS[NAME], VALUES | {"configs": [], "data": "x"}).parameters) == VALUES
 
 
-def test_a_misspelt_papermill_parameter_is_found():
-    cell = {"In": ["", "import os", "# Parameters\nsedes = [1]\n"], "sedes": [1]}
-    with pytest.raises(FlatlibError, match=r"unknown parameter 'sedes'; allowed: .*seeds"):
-        Chapter(CLAIMS[NAME], VALUES | cell)
+WITHOUT_SEEDS = {name: value for name, value in VALUES.items() if name != "seeds"}
+PAPERMILL = {"In": ["", "import os", "# Parameters\nsedes = [1]\n"], "sedes": [1]}
+REFUSED = {
+    "by papermill": (VALUES | PAPERMILL, r"unknown parameter 'sedes'; allowed: .*seeds"),
+    "by the cell": (WITHOUT_SEEDS | {"sedes": [1]}, "without a value: seeds"),
+    "published": (VALUES | {"records": str(ROOT / "book" / "records")}, "only flatlib refresh"),
+}
 
 
-def test_a_misspelt_declaration_is_found():
-    without = {name: value for name, value in VALUES.items() if name != "seeds"}
-    with pytest.raises(FlatlibError, match="without a value: seeds"):
-        Chapter(CLAIMS[NAME], without | {"sedes": [1]})
-
-
-def test_committed_records_are_not_written():
-    with pytest.raises(FlatlibError, match="only flatlib refresh"):
-        Chapter(CLAIMS[NAME], VALUES | {"records": str(ROOT / "book" / "records")})
+@pytest.mark.parametrize(("values", "message"), REFUSED.values(), ids=REFUSED)
+def test_wrong_parameters_are_refused(values, message):
+    with pytest.raises(FlatlibError, match=message):
+        Chapter(CLAIMS[NAME], values)
 
 
 COMMITTED = [path for path in (ROOT / "book" / "records").glob("*/*.jsonl") if (PRESETS / path.stem).is_dir()]

@@ -30,7 +30,7 @@ glue("verdict_sentence", f"{preset} met {other}", display=False)
 
 @pytest.fixture
 def root(tmp_path):
-    """A book of two chapters that wait for each other, and one that fails."""
+    """Return a book of two chapters that wait for each other, and one that fails."""
     claims = tmp_path / "book" / "claims"
     claims.mkdir(parents=True)
     meeting = [MEET.format(folder=str(tmp_path)), GLUE]
@@ -51,7 +51,7 @@ def test_chapters_run_side_by_side(root):
     assert sorted(page.name for page in (root / "out").iterdir()) == ["01_a.ipynb", "02_b.ipynb", "03_c.ipynb"]
 
 
-def test_one_at_a_time_goes_on_after_a_failure(root):
+def test_a_failure_stops_no_other(root):
     chapters = {"03_c": {"preset": "c"}, "01_a": {"preset": "a", "other": "a"}}
     failed, met = [outcome for _, outcome in execute.run_chapters(root, chapters, root / "out", at_once=1)]
     assert isinstance(failed, FlatlibError)
@@ -72,54 +72,52 @@ except KeyboardInterrupt:
 """
 
 
-def test_an_interrupt_ends_all_of_them_quietly(root):
+def test_an_interrupt_ends_all_kernels(root):
     command = [sys.executable, "-W", "ignore", "-c", DRIVER, root]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    driver = subprocess.Popen(command, env=os.environ | {"SEVERAL": str(root)}, start_new_session=True, **pipes)
+    driver = subprocess.Popen(command, env=os.environ | {"CHAPTERS": str(root)}, start_new_session=True, **pipes)
     try:
         deadline = time.monotonic() + 120
         while not ((root / "a").exists() and (root / "b").exists()) and time.monotonic() < deadline:
             time.sleep(0.1)
         os.killpg(driver.pid, signal.SIGINT)
         out, err = driver.communicate(timeout=60)
-        left = processes_with(f"SEVERAL={root}", patience=30)
+        left = processes_with(f"CHAPTERS={root}", patience=30)
     finally:
-        for process in processes_with(f"SEVERAL={root}", patience=0):
+        for process in processes_with(f"CHAPTERS={root}", patience=0):
             os.kill(int(process), signal.SIGKILL)
     assert (out, left) == ("interrupted\n", [])
     assert "Traceback" not in err
 
 
-def test_bars_of_several_chapters_clear_the_line():
+def test_progress_bars_clear_the_line():
     terminal = io.StringIO()
     execute.OverwritingStream(terminal).write("\r12 of 20\r3 of 4")
     assert terminal.getvalue() == "\r\x1b[K12 of 20\r\x1b[K3 of 4"
 
 
-def test_a_silent_kernel_is_one_clear_line(root, monkeypatch):
-    def silent(*arguments, **options):
-        raise TimeoutError("Timeout waiting for IOPub output\nof a cell")
+def raise_timeout(*arguments, **options):
+    raise TimeoutError("Timeout waiting for IOPub output\nof a cell")
 
-    monkeypatch.setattr("papermill.execute_notebook", silent)
+
+def test_a_silent_kernel_is_one_line(root, monkeypatch):
+    monkeypatch.setattr("papermill.execute_notebook", raise_timeout)
     with pytest.raises(FlatlibError, match=r"^03_c: the notebook's kernel .* \(Timeout .*put\)$"):
         execute.run(root, "03_c", {}, root / "out" / "page.ipynb")
 
 
-def test_a_page_that_cannot_be_written_is_one_clear_line(root):
+def test_an_unwritable_page_is_one_line(root):
     (root / "file").touch()
     with pytest.raises(FlatlibError, match="cannot be written"):
         execute.run(root, "03_c", {}, root / "file" / "page.ipynb")
 
 
-def test_publishing_keeps_nothing_of_the_run(tmp_path):
+def test_publishing_keeps_only_outputs(tmp_path):
     path = tmp_path / "page.ipynb"
-    cells = [
-        nbformat.v4.new_markdown_cell("# Page"),
-        nbformat.v4.new_code_cell("import sys\nsys.stderr.write('x')\n6 * 7"),
-    ]
+    cells = [nbformat.v4.new_code_cell("import sys\nsys.stderr.write('x')\n6 * 7")]
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"papermill": {}}), path)
     written = execute.publish(path)
     assert nbformat.read(path, 4) == written
     assert set(written.metadata) == {"kernelspec", "language_info"}
-    (output,) = written.cells[1].outputs
+    (output,) = written.cells[0].outputs
     assert output["data"]["text/plain"] == "42"

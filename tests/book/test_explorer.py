@@ -1,12 +1,18 @@
-"""The Explorer's data: every committed run once, as it is recorded; its axes; its files."""
+"""The Explorer: its data (every committed run, as recorded), and its page in a browser."""
 
 import json
+import re
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from browser import CHAPTER_PAGES, WIDTHS, open_page, requested
+from scipy.stats import kendalltau
 
 from flatlib.book import explorer, overview
 from flatlib.book.explorer import SETTINGS, columns, label
+from flatlib.book.parameters import defaults
 from flatlib.book.paths import find_root, notebooks
+from flatlib.claims.concordance import stratified_kendall_tau
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.figures import COLUMNS
@@ -22,19 +28,20 @@ LINES = {
 
 
 @pytest.fixture(scope="module")
-def data():
-    """What the page reads, after its way through JSON."""
-    titles = {chapter: explorer.chapter_title(path) for chapter, path in notebooks(ROOT).items()}
-    return json.loads(json.dumps(columns(overview.read_records(ROOT), titles), allow_nan=False))
+def data(tmp_path_factory):
+    """Return what the page reads, from the file that is written."""
+    folder = tmp_path_factory.mktemp("explorer")
+    explorer.write(ROOT, folder)
+    assert sum(path.stat().st_size for path in folder.glob("*.js")) < 2.5e6
+    assert "1. Learning rate and" in (folder / "runs.svg").read_text(encoding="utf-8")
+    name, _, content = (folder / "runs.js").read_text(encoding="utf-8").partition(" = ")
+    assert name == "window.flatlibRuns"
+    return json.loads(content.rstrip(";\n"))
 
 
-def test_every_committed_run_is_there_once(data):
+def test_every_run_is_listed_in_its_places(data):
     assert len(set(data["run_id"])) == len(data["run_id"])
-    assert set(data["run_id"]) == {run_id for lines in LINES.values() for run_id in lines}
     assert [tuple(place) for place in data["places"]] == sorted(LINES)
-
-
-def test_runs_are_in_their_places(data):
     for position, place in enumerate(map(tuple, data["places"])):
         here = [run_id for run_id, places in zip(data["run_id"], data["in"], strict=True) if position in places]
         assert set(here) == set(LINES[place])
@@ -43,84 +50,201 @@ def test_runs_are_in_their_places(data):
 def test_every_number_is_that_of_the_record(data):
     position = {run_id: i for i, run_id in enumerate(data["run_id"])}
     seen = set()
-    for lines in LINES.values():
-        for run_id, line in lines.items():
-            i = position[run_id]
-            assert data["status"][i] == line["status"]
-            for name in data["measures"]:
-                tracked = [v for v in line["trajectory"].get(name.removeprefix("peak_"), []) if v is not None]
-                recorded = max(tracked, default=None) if name.startswith("peak_") else line["measures"].get(name)
-                assert data["measures"][name][i] == recorded, (run_id, name)
-                seen |= {name} if recorded is not None else set()
-            for name, setting in data["settings"].items():
-                value = line["config"].get(name, SETTINGS[name])
-                value = "+".join(value) if isinstance(value, list) else value
-                assert setting["values"][setting["index"][i]] == value, (run_id, name)
+    for run_id, line in (item for lines in LINES.values() for item in lines.items()):
+        i = position[run_id]
+        assert data["status"][i] == line["status"]
+        for name in data["measures"]:
+            tracked = [v for v in line["trajectory"].get(name.removeprefix("peak_"), []) if v is not None]
+            expected = max(tracked, default=None) if name.startswith("peak_") else line["measures"].get(name)
+            assert data["measures"][name][i] == expected, (run_id, name)
+            seen |= {name} if expected is not None else set()
+        for name, setting in data["settings"].items():
+            value = line["config"].get(name, SETTINGS[name])
+            value = "+".join(value) if isinstance(value, list) else value
+            assert setting["values"][setting["index"][i]] == value, (run_id, name)
     assert seen == set(data["measures"]), "a measure that no run has"
 
 
-def test_every_recorded_measure_is_offered(data):
-    recorded = {name for lines in LINES.values() for line in lines.values() for name in line["measures"]}
-    wanted = {name for name in recorded if name.removesuffix(AT_LOSS) in COLUMNS}
-    offered = [axis["name"] for axis in data["axes"]]
-    assert wanted <= set(offered)
-    assert len(set(offered)) == len(offered)
-    assert {"lambda_max", "trace", "frobenius", "jacobian_norm", "minimum_sharpness", "gradient_norm"} <= wanted
+def test_every_recorded_measure_is_an_axis(data):
+    measured = {name for lines in LINES.values() for line in lines.values() for name in line["measures"]}
+    measured = {name for name in measured if name.removesuffix(AT_LOSS) in COLUMNS}
+    axes = [axis["name"] for axis in data["axes"]]
+    assert measured <= set(axes)
+    assert len(set(axes)) == len(axes)
+    assert {"lambda_max", "trace", "frobenius", "jacobian_norm", "minimum_sharpness", "gradient_norm"} <= measured
 
 
-def test_names_are_plain_text(data):
-    for name in COLUMNS:
-        assert not set(label(name)) & set("\\${}"), name
-    assert label("lambda_max" + AT_LOSS) == "Sharpness λ_max, at equal loss"
-    names = [axis["label"] for axis in data["axes"]]
-    assert len(set(names)) == len(names), "two axes of one name"
+def test_labels_are_plain_and_unique(data):
+    assert not [name for name in COLUMNS if set(label(name)) & set("\\${}")]
+    labels = [axis["label"] for axis in data["axes"]]
+    assert len(set(labels)) == len(labels)
 
 
-@pytest.fixture
-def tables(line):
-    """Two chapters that share a run; one of them varies the learning rate, the other the optimizer."""
-    base = RunConfig(track=("lambda_max",), track_every=1)
+def test_shared_runs_and_peaks(line):
+    """Two chapters share a run; one of them varies the learning rate, the other the optimizer."""
     rates = [RunConfig(learning_rate=rate, seed=seed) for rate in (0.1, 0.2) for seed in (0, 1)]
-    followed = line(base, trajectory={"update": [0, 1, 2], "lambda_max": [1.0, 7.0, None]}, lambda_max=None)
-    others = [rates[0], RunConfig(optimizer="adam", learning_rate=0.01)]
-    return {
-        ("01_one", "small"): records.table([line(config, lambda_max=1.0) for config in rates]),
-        ("02_two", "small"): records.table([*(line(config, lambda_max=1.0) for config in others), followed]),
-    }
-
-
-def test_a_shared_run_is_listed_once(tables):
+    tracked = RunConfig(track=("lambda_max",), track_every=1)
+    tracked = line(tracked, trajectory={"update": [0, 1, 2], "lambda_max": [1.0, 7.0, None]}, lambda_max=None)
+    one = [line(config, lambda_max=1.0) for config in rates]
+    two = [one[0], line(RunConfig(optimizer="adam", learning_rate=0.01), lambda_max=1.0), tracked]
+    tables = {("01_one", "small"): records.table(one), ("02_two", "small"): records.table(two)}
     found = columns(tables, {"01_one": "1. One", "02_two": "2. Two"})
-    assert len(found["run_id"]) == 6
     assert found["in"] == [[0, 1], [0], [0], [0], [1], [1]]
     assert found["varies"] == [["learning_rate", "seed"], ["optimizer", "learning_rate", "track_every"]]
     assert found["settings"]["optimizer"]["values"] == ["adam", "sgd"]
     assert "batch_size" not in found["settings"], "a setting at its default everywhere"
-    assert found["held"] == {
-        "any two runs": None,
-        "same experiment": [],
-        "same learning rate and batch size, too": ["learning_rate"],
-    }
-
-
-def test_the_peak_is_a_measure(tables):
-    found = columns(tables, {"01_one": "1. One", "02_two": "2. Two"})
+    assert list(found["held"].values()) == [None, [], ["learning_rate"]]
     assert found["measures"]["peak_lambda_max"] == [None] * 5 + [7.0]
     assert found["measures"]["lambda_max"] == [1.0] * 5 + [None]
     assert "peak_update" not in found["measures"]
-
-
-def test_the_files_are_written(tmp_path):
-    explorer.write(ROOT, tmp_path / "explorer")
-    script = (tmp_path / "explorer" / "runs.js").read_text(encoding="utf-8")
-    assert script.startswith("window.flatlibRuns = {")
-    assert len(json.loads(script.partition(" = ")[2].rstrip(";\n"))["run_id"]) == len(set().union(*LINES.values()))
-    assert sum(path.stat().st_size for path in (tmp_path / "explorer").glob("*.js")) < 2.5e6
-    picture = (tmp_path / "explorer" / "runs.svg").read_text(encoding="utf-8")
-    assert "1. Learning rate and" in picture
 
 
 def test_missing_bokeh_is_one_line(monkeypatch, tmp_path):
     monkeypatch.setattr(explorer, "find_spec", lambda name: None)
     with pytest.raises(FlatlibError, match="install bokeh"):
         explorer.write(ROOT, tmp_path)
+
+
+SELECTIONS = {  # in the address, and the same of the table of all runs
+    "": "chapter == chapter",
+    "x=lambda_max&y=generalization_gap&scale=small&model=small_cnn": "scale == 'small' and model == 'small_cnn'",
+    "x=weight_norm&y=test_loss&batch_size=50&batch_size=250&chapter=01_lr_batch": (
+        "chapter == '01_lr_batch' and batch_size in (50, 250)"
+    ),
+    "x=learning_rate&y=test_accuracy&chapter=08_progressive_sharpening": "chapter == '08_progressive_sharpening'",
+}
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return overview.all_runs(overview.read_records(ROOT))
+
+
+@pytest.fixture
+def keys():
+    return pytest.importorskip("selenium.webdriver", reason="selenium is not installed").Keys
+
+
+@pytest.fixture
+def explore(browser, address):
+    """Return a function that opens the Explorer with a query, and waits until it is drawn."""
+
+    def opened(query="", at=address):
+        open_page(browser, f"{at}/book/explorer.html?{query}", WIDTHS[0])
+        settle(browser)
+        return browser
+
+    return opened
+
+
+def settle(browser):
+    waits = pytest.importorskip("selenium.webdriver.support.ui", reason="selenium is not installed")
+    drawn = "return document.querySelector('.explorer').getAttribute('aria-busy') === 'false'"
+    waits.WebDriverWait(browser, 20, 0.05).until(lambda page: page.execute_script(drawn))
+
+
+def status(browser):
+    return browser.find_element("css selector", ".explorer-status").text
+
+
+def levels(browser):
+    """Return the page's table: for each level tau, runs, groups and pairs."""
+    rows = browser.execute_script("""return [...document.querySelectorAll('.explorer-taus tbody tr')].map(row =>
+        [row.cells[0].textContent, row.dataset.tau, ...[2, 3, 4].map(i => Number(row.cells[i].textContent))])""")
+    return {name: (float("nan" if tau == "null" else tau), *counts) for name, tau, *counts in rows}
+
+
+@pytest.mark.parametrize("query", SELECTIONS)
+def test_tau_is_that_of_scipy(explore, runs, query):
+    """It is also that of the book's own tables, at every level."""
+    page, axes = explore(query), parse_qs(query)
+    (x,), (y,) = axes.get("x", ["lambda_max"]), axes.get("y", ["test_accuracy"])
+    chosen = runs.query(SELECTIONS[query])
+    reached = chosen[chosen["status"] == "reached"]
+    once = reached.drop_duplicates("run_id").dropna(subset=[x, y])
+    tau, found = kendalltau(once[x], once[y]).statistic, levels(page)
+    assert found["any two runs"][:2] == (pytest.approx(tau, abs=1e-12), len(once))
+    for level, held in overview.HELD.items():
+        expected = stratified_kendall_tau(reached if held else once, x, y, held, resamples=2)
+        counts = (expected.runs, expected.groups, expected.pairs)
+        assert found[level] == (pytest.approx(expected.tau.estimate, abs=1e-12, nan_ok=True), *counts)
+    assert f"over {len(once)} of the {chosen['run_id'].nunique()} runs kept" in status(page)
+
+
+@pytest.mark.parametrize(("ending", "mark"), [("capped", "open points"), ("diverged", "crosses")])
+def test_other_endings_are_counted_and_excluded(explore, runs, ending, mark):
+    page = explore("chapter=01_lr_batch")
+    n = runs.query("chapter == '01_lr_batch'")["run_id"].nunique()
+    before = levels(page)["any two runs"]
+    page.execute_script(f"""const runs = structuredClone(flatlibRuns); runs.status.fill('{ending}', 0, 7);
+        return flatlibExplorer.start(document.querySelector('.explorer'), runs)""")
+    assert re.search(rf"over {n - 7} of the {n} runs kept; .*: 7 {ending} \({mark}\)\.", status(page))
+    assert levels(page)["any two runs"] != before
+
+
+@pytest.mark.parametrize("page", CHAPTER_PAGES)
+def test_chapters_link_to_their_runs(pages, runs, page):
+    chapter = page.rpartition("/")[2].removesuffix(".html")
+    (link,) = set(re.findall(r'href="([^"]*explorer\.html\?[^"]*)"', (pages / page).read_text(encoding="utf-8")))
+    scale = defaults(notebooks(ROOT)[chapter])["preset"]
+    assert urlsplit(link).path == "../explorer.html"
+    assert parse_qs(urlsplit(link.replace("&amp;", "&")).query) == {"chapter": [chapter], "scale": [scale]}
+    assert len(runs.query("chapter == @chapter and scale == @scale"))
+
+
+def test_the_keyboard_reaches_axes_and_filters(explore, keys, runs):
+    page = explore()
+
+    def tab_to(name):
+        for _ in range(60):
+            if page.switch_to.active_element.get_attribute("id") == name:
+                return page.switch_to.active_element
+            page.switch_to.active_element.send_keys(keys.TAB)
+        raise AssertionError(f"no way to {name}")
+
+    tab_to("explorer-x").send_keys("Jacobian")
+    settle(page)
+    assert "x=jacobian_norm" in page.current_url
+    tab_to("explorer-chapter-10").send_keys(keys.SPACE)
+    settle(page)
+    assert "chapter=11_regularisers" in page.current_url
+    n = runs.query("chapter == '11_regularisers'")["run_id"].nunique()
+    assert f"of the {n} runs kept" in status(page)
+
+
+def test_arrow_keys_walk_through_runs(explore, keys, runs):
+    page = explore("chapter=04_dropout")
+    plot = page.find_element("css selector", ".explorer-plot")
+    plot.send_keys(keys.END, keys.ARROW_LEFT)
+    card = page.find_element("css selector", ".explorer-card")
+    run = runs.query("chapter == '04_dropout'").sort_values("lambda_max").iloc[-2]
+    assert run["run_id"] in card.text
+    shown = dict(zip(*[iter(card.text.splitlines()[2:-1])] * 2, strict=True))
+    assert (shown["Dropout rate p"], shown["Seed"]) == (f"{run['dropout']:g}", str(run["seed"]))
+    assert float(shown["Sharpness λ_max"]) == pytest.approx(run["lambda_max"], rel=1e-3)
+    plot.send_keys(keys.ESCAPE)
+    assert card.text == ""
+
+
+def test_the_address_holds_the_state(explore):
+    expected = "x=trace&y=test_loss&yscale=linear&colour=seed&model=small_cnn&learning_rate=0.05"
+    page = explore(f"{expected}&nonsense=1&chapter=13_luck")
+    page.find_element("css selector", "#explorer-xlog").click()
+    settle(page)
+    query = urlsplit(page.current_url).query
+    assert parse_qs(query) == parse_qs(f"{expected}&xscale=linear")
+    before = status(page), levels(page)
+    explore(query)
+    assert (status(page), levels(page)) == before
+    assert page.find_element("id", "explorer-colour").get_attribute("value") == "seed"
+
+
+def test_it_works_from_disk(explore, pages, runs):
+    page = explore("chapter=02_linear_scaling", at=pages.as_uri())
+    n = runs.query("chapter == '02_linear_scaling'")["run_id"].nunique()
+    assert f"over {n} of the {n} runs kept" in status(page)
+    page.get_log("browser"), page.get_log("performance")  # a log is emptied by reading it
+    page.find_element("id", "explorer-y").send_keys("Generalization")
+    settle(page)
+    assert "y=generalization_gap" in page.current_url
+    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == requested(page) == []

@@ -1,4 +1,4 @@
-"""Committed notebooks as pages: sections, numbers that come from outputs, captions, nothing left of a run."""
+"""Committed notebooks as pages: sections, numbers that come from outputs, captions, no traces of a run."""
 
 import re
 
@@ -34,7 +34,7 @@ def name(request):
 
 @pytest.fixture
 def page(name):
-    """Every committed notebook."""
+    """Return a committed notebook."""
     return nbformat.read(PAGES[name], 4)
 
 
@@ -48,7 +48,7 @@ def plain(text: str) -> str:
     return REFERENCE.sub(" ", text)
 
 
-def test_sections_are_those_of_every_chapter(name, page):
+def test_chapters_have_the_same_sections(name, page):
     headings = re.findall(r"^(#+) (.*)$", COMMANDS.sub("", prose(page)), flags=re.MULTILINE)
     assert [level for level, _ in headings] == ["#", *["##"] * (len(headings) - 1)]
     assert page.cells[0].source.startswith("# ")
@@ -70,7 +70,7 @@ def test_code_is_short_and_defines_nothing(page):
     assert not re.search(r"^\s*(def|class) |\blambda [a-z_]+: .*\bif\b", source(page), re.MULTILINE)
 
 
-def test_numbers_in_prose_are_glued_or_in_the_code(name, page):
+def test_numbers_in_prose_are_glued(name, page):
     shown = [output for cell in code(page) if "show_source(" in cell.source for output in cell.outputs]
     settings = [source(page), *(output["data"]["text/plain"] for output in shown)]
     allowed = set(re.findall(r"\d+(?:\.\d+)?", "\n".join(settings)))
@@ -82,7 +82,7 @@ def test_numbers_in_prose_are_glued_or_in_the_code(name, page):
             assert set(NUMBER.findall(plain(text))) <= allowed | PROTOCOL, title
 
 
-def test_figures_have_name_caption_and_alternative_text(page):
+def test_figures_have_captions(page):
     drawn = [cell for cell in code(page) if "plt.show()" in cell.source]
     assert drawn
     for cell in drawn:
@@ -110,7 +110,7 @@ def test_glued_names_come_from_the_page(name, page):
         assert all("nbval-check-output" in cell.metadata.get("tags", []) for cell in checked)
 
 
-def test_nothing_of_a_run_is_left(name, page):
+def test_no_traces_of_a_run(name, page):
     assert set(page.metadata) == {"kernelspec", "language_info"}
     assert not any({"papermill", "execution"} & set(cell.metadata) for cell in page.cells)
     tags = [cell.metadata.get("tags", []) for cell in page.cells]
@@ -118,7 +118,7 @@ def test_nothing_of_a_run_is_left(name, page):
     assert tags.count(["parameters", "hide-input"]) == (name in CHAPTERS)
 
 
-def test_a_page_is_executed_from_top_to_bottom(page):
+def test_a_page_is_executed_in_order(page):
     assert [cell.execution_count for cell in code(page)] == list(range(1, len(code(page)) + 1))
     for output in (output for cell in code(page) for output in cell.outputs):
         assert output.output_type != "error"

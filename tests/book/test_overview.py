@@ -1,4 +1,4 @@
-"""The whole book, on invented chapters and on those there are."""
+"""The whole book: synthetic chapters, and the committed ones."""
 
 from dataclasses import replace
 
@@ -17,29 +17,28 @@ from flatlib.errors import FlatlibError
 from flatlib.runs import records
 
 ROOT = find_root()
-
-
+RATES = (0.1, 0.2, 0.4)
 SHARPNESS = Statistic(Study(), lambda runs: runs.groupby("seed")["lambda_max"].mean(), "")
 
 
 def claim_of(chapter: str, *rules: Rule) -> Claim:
-    """One prediction for each rule, all about the mean sharpness of a seed."""
-    predictions = tuple(Prediction(f"p{i}", "", SHARPNESS, rule, "as said") for i, rule in enumerate(rules))
+    """Return a claim with one prediction for each rule, all about the mean sharpness of a seed."""
+    predictions = tuple(Prediction(f"p{i}", "", SHARPNESS, rule, "") for i, rule in enumerate(rules))
     return Claim(chapter, f"Claim of {chapter} on λ_max.", "Somebody 2020, section 1", predictions)
 
 
 @pytest.fixture
 def book(tmp_path, line, monkeypatch):
-    """Two chapters; the gap falls with the sharpness within each, and rises from the first to the second."""
+    """Return two chapters; the gap falls with the sharpness within each, and rises from the first to the second."""
     claims = [claim_of("02_two", above(0)), claim_of("11_eleven", above(0), below(0), between(0, 1e9))]
     monkeypatch.setattr(overview, "CLAIMS", {claim.chapter: claim for claim in claims})
 
     def write(chapter, scale, model, base):
         configs = [RunConfig(model=model, learning_rate=rate, seed=s) for rate in (0.1, 0.2) for s in range(5)]
-        lines = []
-        for i, config in enumerate(configs):
-            measured = {"lambda_max": base + i, "generalization_gap": base - i, "margin": None if i else 1.0}
-            lines.append(line(config, **measured))
+        lines = [
+            line(config, lambda_max=base + i, generalization_gap=base - i, margin=None if i else 1.0)
+            for i, config in enumerate(configs)
+        ]
         lines.append(line(replace(configs[0], seed=9), status="capped", lambda_max=1e6, generalization_gap=1e6))
         lines.append(line(replace(configs[0], seed=8), status="diverged", lambda_max=None))
         records.write(tmp_path / "book" / "records" / chapter / f"{scale}.jsonl", lines)
@@ -52,24 +51,20 @@ def book(tmp_path, line, monkeypatch):
     return overview.read_records(tmp_path)
 
 
-def test_every_scale_of_a_claim_is_read(book):
+def test_every_scale_is_read(book):
     assert list(book) == [("02_two", "small"), ("11_eleven", "paper"), ("11_eleven", "small")]
     runs = overview.all_runs(book)
-    assert len(runs) == 36
     assert runs.groupby(["chapter", "scale"]).size().tolist() == [12, 12, 12]
     assert {"train_size", "sam_batch", "status", "lambda_max"} <= set(runs)
 
 
-def test_verdicts_are_counted_by_claim_and_scale(book):
-    judged = overview.verdicts(book)
-    assert len(judged) == 1 + 2 * 3
-    tally = overview.tally(judged)
+def test_a_tally_counts_predictions(book):
+    tally = overview.tally(overview.verdicts(book))
     assert tally["verdict"].tolist() == ["supported", "contradicted", "contradicted"]
-    assert tally["held"].tolist() == [1, 2, 2]
-    assert tally["predictions"].tolist() == [1, 3, 3]
+    assert tally[["held", "predictions"]].to_numpy().tolist() == [[1, 1], [2, 3], [2, 3]]
 
 
-def test_a_card_shows_claim_source_and_verdicts(book):
+def test_cards_show_claim_source_and_verdicts(book):
     one, two = overview.cards(overview.verdicts(book)).split(":::{grid-item-card} ")[1:]
     assert one.startswith("Claim of 02_two on $\\lambda_{\\max}$\n")
     assert "[supported]{.verdict} [small: 1 of 1 predictions]{.scale}" in one
@@ -84,13 +79,8 @@ def test_pooled_tau_differs_from_stratified_tau(book):
     assert found.loc["any two runs", "estimate"] == pytest.approx((100 - 2 * 45) / 190)
     assert found.loc["same experiment", "estimate"] == -1
     assert (found["above_zero"] == "contradicted").tolist() == [False, True, True]
-
-
-def test_runs_are_counted_by_status_and_place(book):
-    found = overview.concordances(overview.all_runs(book), "generalization_gap").set_index("series")
-    assert found["runs"].tolist() == [20, 30, 30]
-    assert found["groups"].tolist() == [1, 3, 6]
-    assert found["pairs"].tolist() == [190, 3 * 45, 6 * 10]
+    counts = found[["runs", "groups", "pairs"]].to_numpy().tolist()
+    assert counts == [[20, 1, 190], [30, 3, 3 * 45], [30, 6, 6 * 10]], "a run of two places counts in each"
 
 
 def test_measures_are_sorted_by_stratified_tau(book):
@@ -102,7 +92,7 @@ def test_measures_are_sorted_by_stratified_tau(book):
     assert shown["τ of single groups"].tolist()[:2] == ["", "1.00 to 1.00"]
 
 
-def test_chapters_and_overview_agree():
+def test_overview_repeats_the_chapters_verdicts():
     judged = overview.verdicts(overview.read_records(ROOT))
     for name in judged["chapter"].unique():
         path = notebooks(ROOT)[name]
@@ -111,7 +101,7 @@ def test_chapters_and_overview_agree():
         assert (glued(page, "verdict"), glued(page, "verdict_sentence")) == (claim_verdict(here), summarize(here))
 
 
-def test_every_published_run_is_in_the_overview():
+def test_every_published_run_is_included():
     tables = overview.read_records(ROOT)
     files = set((ROOT / "book" / "records").glob("*/*.jsonl")) - set((ROOT / "book" / "records" / "ledger").iterdir())
     lines = [line for path in files for line in path.read_text().splitlines()]
@@ -127,17 +117,57 @@ def test_a_book_without_records_is_an_error(tmp_path):
         overview.read_records(tmp_path)
 
 
-def test_changed_verdicts_are_counted():
-    pairs = {
-        "a": ("supported", "supported"),
-        "b": ("inconclusive", "contradicted"),
-        "c": ("supported", "inconclusive"),
-        "d": ("contradicted", "supported"),
-        "e": ("inconclusive", "inconclusive"),
-        "only small": (None, "supported"),
-    }
-    scales = ("digits", "small")
-    rows = [("01_x", name, *one) for name, both in pairs.items() for one in zip(scales, both, strict=True) if one[1]]
+@pytest.mark.parametrize(("second", "counts"), [("small", (5, 2, 1, 1, 1)), ("paper", (0, 0, 0, 0, 0))])
+def test_changed_verdicts_are_counted(second, counts):
+    digits = dict(zip("abcde", ("supported", "inconclusive", "supported", "contradicted", "inconclusive"), strict=True))
+    small = dict(
+        zip("abcdef", ("supported", "contradicted", "inconclusive", *["supported", "inconclusive"] * 2), strict=False)
+    )
+    scales = {"digits": digits, "small": small}
+    rows = [("01_x", name, scale, word) for scale, words in scales.items() for name, word in words.items()]
     judged = pd.DataFrame(rows, columns=["chapter", "prediction", "scale", "verdict"])
-    assert overview.verdict_change(judged, "digits", "small") == (5, 2, 1, 1, 1)
-    assert overview.verdict_change(judged, "digits", "paper") == (0, 0, 0, 0, 0)
+    assert overview.verdict_change(judged, "digits", second) == counts
+
+
+@pytest.fixture
+def runs(line):
+    """Return two experiments at two levels: each doubling of the rate halves the sharpness and gains two points."""
+
+    def chapter(name, model, sharpness, accuracy):
+        lines = [
+            line(
+                RunConfig(model=model, learning_rate=rate, seed=seed),
+                lambda_max=sharpness * 0.1 / rate,
+                test_accuracy=accuracy + 0.02 * (seed - 2) + 0.02 * doublings,
+            )
+            for doublings, rate in enumerate(RATES)
+            for seed in range(5)
+        ]
+        return records.table(lines).assign(chapter=name, scale="small")
+
+    parts = [chapter("01_lr_batch", "small_cnn", 8.0, 0.3), chapter("03_sam", "mlp", 1000.0, 0.9)]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_the_mean_of_an_experiment_is_subtracted(runs):
+    found = overview.centred_by_experiment(runs)
+    assert found["intervention"].tolist() == ["learning rate, batch size"] * 3 + ["SAM"] * 3
+    assert found["lambda_max"].tolist() == pytest.approx([1, 0, -1] * 2)
+    assert found["test_accuracy"].tolist() == pytest.approx([-2, 0, 2] * 2)
+
+
+def test_incomplete_settings_move_no_mean(runs):
+    diverged = runs.assign(status=runs["status"].mask((runs.index == 0), "diverged"))
+    found = overview.centred_by_experiment(diverged)
+    assert found["lambda_max"].tolist() == pytest.approx([0.5, -0.5, 1, 0, -1])
+
+
+def test_batch_norm_is_an_intervention(runs):
+    plain = runs.query("chapter == '01_lr_batch'")
+    normalized = plain.assign(model="small_cnn_bn", lambda_max=4 * plain["lambda_max"])
+    found = overview.centred_by_experiment(pd.concat([plain, normalized], ignore_index=True))
+    assert sorted(found["lambda_max"]) == pytest.approx([-2, -1, 0, 0, 1, 2])
+
+
+def test_a_single_setting_has_no_deviation(runs):
+    assert overview.centred_by_experiment(runs.query("learning_rate == 0.1")).empty

@@ -21,7 +21,7 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
 
 CLAIM = Claim(
     experiment=experiment,
-    chapter="00_skeleton",
+    chapter="00_template",
     sentence="Larger learning rates find smaller λ_max.",
     source="Authors, year, section, Figures",
     predictions=(
