@@ -16,7 +16,6 @@ from flatlib.config import RunConfig
 from flatlib.runs.records import Line, Lines
 from flatlib.training.data import data_folder, raw
 from flatlib.training.models import build
-from flatlib.training.train import tracking_interval
 
 __all__ = ["NOTE", "duration", "plan_table"]
 
@@ -24,8 +23,7 @@ NOTE = (
     "time: the recorded seconds of the nearest runs, scaled by epochs, images and the size of the network, on the "
     "machine that recorded them; in brackets the shortest and longest of other seeds, or a factor of 3 either way."
 )
-ImageSet = tuple[int, tuple[int, int, int], int]  # training images, the shape (C, H, W) of one, classes
-IMAGES: dict[str, ImageSet] = {  # of the data sets that flatlib knows by name
+IMAGES = {  # training images, the shape (C, H, W) of one, and classes, of the data sets that flatlib knows by name
     "digits": (1000, (1, 8, 8), 10),
     "mnist": (60_000, (1, 28, 28), 10),
     "fashion_mnist": (60_000, (1, 28, 28), 10),
@@ -34,16 +32,17 @@ IMAGES: dict[str, ImageSet] = {  # of the data sets that flatlib knows by name
     "cifar10-jpeg": (10_000, (3, 32, 32), 10),
 }
 OVERHEAD = 1e7  # operations that the launches of one gradient cost: about 1 ms at the 1e10 a second of one core
-PRODUCTS = 10  # Hessian-vector products of a measure: medians of lambda_max in the committed records are 6 to 14
-CHEAP = ("performance", "train_loss", "gradient_norm", "weight_norm", "margin")  # measures of one gradient at most
 SPREAD = 3  # of runs unlike all recorded ones: predicted without its own record, a chapter is mostly within this factor
+# What other settings add to the distance of two runs, beside the logarithm of the ratio of each size; chosen by hand
+UNLIKE = {"model": 3, "dataset": 1, "stop": 4, "optimizer": 3, "measures": 2, "track": 2, "sam_rho": 1}
 UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 SEEDS, SETTINGS, GUESS, UNKNOWN = "other seeds", "other settings", "guess (other network or data)", "unknown"
+Estimate = tuple[str, list[float]]  # the basis, and the seconds by it, whose median is the estimate
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A finished run: its settings, epochs and seconds."""
+    """Finished run: its settings, epochs and seconds, and whether a limit ended it."""
 
     config: RunConfig
     epochs: float
@@ -57,9 +56,9 @@ def plan_table(
     """Return a row for each chapter, and a total: its runs, and the time that the missing ones will take.
 
     Args:
-        requests: by chapter, the runs that it needs and the recorded lines among them.
-        known: lines of any records to estimate from, such as all that are committed.
-        workers: runs that are trained at the same time.
+        requests: By chapter, the runs that it needs and the recorded lines among them.
+        known: Lines of any records to estimate from, such as all that are committed.
+        workers: Number of runs that are trained at the same time.
 
     Returns:
         Columns ``chapter``, ``runs``, ``recorded``, ``missing``, ``networks``, ``time`` (with its range; ``unknown``
@@ -74,15 +73,12 @@ def plan_table(
         missing = [config for run_id, config in wanted.items() if run_id not in lines]
         estimates = [of_setting(replace(config, seed=0)) for config in missing]
         networks = ", ".join(dict.fromkeys(config.model for config in configs))
-        rows.append([chapter, len(wanted), len(wanted) - len(missing), len(missing), networks])
-        rows[-1] += summary(estimates, workers)
+        counts = [len(wanted), len(wanted) - len(missing), len(missing)]
+        rows.append([chapter, *counts, networks, *summary(estimates, workers)])
         everything += estimates
-    counts = [sum(row[column] for row in rows) for column in (1, 2, 3)]
-    rows.append(["total", *counts, "", *summary(everything, workers)])
+    totals = [sum(row[column] for row in rows) for column in (1, 2, 3)]
+    rows.append(["total", *totals, "", *summary(everything, workers)])
     return pd.DataFrame(rows, columns=["chapter", "runs", "recorded", "missing", "networks", "time", "basis"])
-
-
-Estimate = tuple[str, list[float]]  # the basis, and the seconds by it, whose median is the estimate
 
 
 def summary(estimates: list[Estimate], workers: int) -> list[str]:
@@ -90,17 +86,11 @@ def summary(estimates: list[Estimate], workers: int) -> list[str]:
     if not estimates:
         return ["-", "-"]
     basis = ", ".join(f"{count} {name}" for name, count in Counter(name for name, _ in estimates).items())
-    seconds = [found for _, found in estimates if found]
-    if not seconds:
+    ranges = [(min(found), median(found), max(found)) for _, found in estimates if found]
+    if not ranges:
         return [UNKNOWN, basis]
-    at_once = min(workers, len(estimates))
-    low, middle, high = (duration(sum(column) / at_once) for column in zip(*map(spread, seconds), strict=True))
+    low, middle, high = (duration(sum(column) / min(workers, len(estimates))) for column in zip(*ranges, strict=True))
     return [f"{middle} ({low} to {high})", basis]
-
-
-def spread(seconds: list[float]) -> tuple[float, float, float]:
-    """Return smallest, median and largest."""
-    return min(seconds), median(seconds), max(seconds)
 
 
 def recorded_runs(lines: Iterable[Line]) -> dict[RunConfig, list[Recorded]]:
@@ -117,29 +107,22 @@ def recorded_runs(lines: Iterable[Line]) -> dict[RunConfig, list[Recorded]]:
 
 def estimate(config: RunConfig, history: Mapping[RunConfig, list[Recorded]]) -> Estimate:
     """Return the basis of an estimate and its seconds: those of other seeds, or low, middle and high by the nearest."""
-    same = history.get(config)
-    if same:
+    if same := history.get(config):
         return SEEDS, [run.seconds for run in same]
     if not history:
         return UNKNOWN, []
     nearest = min(history, key=lambda other: distance(config, other))
     basis = SETTINGS if (nearest.model, nearest.dataset) == (config.model, config.dataset) else GUESS
-    middle = median(scaled_seconds(config, run) for run in history[nearest])
+    per_operation = {run: run.seconds / work(nearest, run.epochs) for run in history[nearest]}
+    middle = median(rate * work(config, expected_epochs(config, run)) for run, rate in per_operation.items())
     return basis, [middle / SPREAD, middle, middle * SPREAD]
 
 
 def distance(one: RunConfig, other: RunConfig) -> float:
     """Return how unlike two runs are in what decides their length and their time for an epoch."""
-    names = {"model": 3, "dataset": 1, "stop": 4, "optimizer": 3, "measures": 2, "track": 2, "batch_norm": 0.5}
-    unlike = sum(weight for name, weight in names.items() if getattr(one, name) != getattr(other, name))
-    unlike += 2 * ((one.sam_rho > 0) != (other.sam_rho > 0))
+    unlike = sum(weight for name, weight in UNLIKE.items() if getattr(one, name) != getattr(other, name))
     sizes = [(c.learning_rate, c.batch_size or images(c), images(c), operations(c)) for c in (one, other)]
     return unlike + sum(abs(math.log(a / b)) for a, b in zip(*sizes, strict=True))
-
-
-def scaled_seconds(config: RunConfig, run: Recorded) -> float:
-    """Return the recorded seconds in proportion to the operations of another run."""
-    return run.seconds * work(config, expected_epochs(config, run)) / work(run.config, run.epochs)
 
 
 def expected_epochs(config: RunConfig, run: Recorded) -> float:
@@ -147,31 +130,15 @@ def expected_epochs(config: RunConfig, run: Recorded) -> float:
     limits = [float(config.max_epochs)]
     if config.max_updates is not None:
         limits.append(config.max_updates / updates_per_epoch(config))
-    rule = {"epochs": limits[0], "updates": limits[-1]}.get(config.stop)
-    if rule is not None:
-        return rule
+    if config.stop in ("epochs", "updates"):
+        return limits[0 if config.stop == "epochs" else -1]
     return min(limits) if run.capped else min(run.epochs, *limits)
 
 
 def work(config: RunConfig, epochs: float) -> float:
-    """Return the floating-point operations of a run: its steps, looks at the stop rule, and measures."""
-    updates = epochs * updates_per_epoch(config)
-    steps = updates * gradient(config, config.batch_size or images(config)) * (2 if config.sam_rho else 1)
-    looks = updates / (config.check_every or updates_per_epoch(config)) * operations(config) * images(config)
-    points = updates / (tracking_interval(config) or math.inf)
-    endings = 1 if config.matched_loss is None else 2
-    costly = points * curvatures(config.track) + endings * curvatures(config.measures)
-    return steps + looks + costly * PRODUCTS * 2 * gradient(config, min(config.measure_size, images(config)))
-
-
-def gradient(config: RunConfig, count: int) -> float:
-    """Return the operations of one gradient over so many images; backward costs twice the forward pass."""
-    return 3 * operations(config) * count + OVERHEAD
-
-
-def curvatures(names: Iterable[str]) -> int:
-    """Return how many of these measures take products with the Hessian."""
-    return sum(name not in CHEAP for name in names)
+    """Return the floating-point operations of a run's steps; a backward pass costs twice the forward one."""
+    epoch = 3 * operations(config) * images(config) + OVERHEAD * updates_per_epoch(config)
+    return epochs * epoch * (2 if config.sam_rho else 1)
 
 
 def images(config: RunConfig) -> int:
@@ -185,8 +152,8 @@ def updates_per_epoch(config: RunConfig) -> int:
 
 
 @functools.cache
-def image_set(dataset: str) -> ImageSet:
-    """Return how many training images a data set has, their shape, and the classes; a reader's own file is opened."""
+def image_set(dataset: str) -> tuple[int, tuple[int, int, int], int]:
+    """Return what ``IMAGES`` has of a data set; a reader's own file is opened."""
     if dataset in IMAGES:
         return IMAGES[dataset]
     arrays = raw(dataset, data_folder())
@@ -196,7 +163,7 @@ def image_set(dataset: str) -> ImageSet:
 
 def operations(config: RunConfig) -> int:
     """Return the floating-point operations of a forward pass over one image."""
-    return _operations(*(getattr(config, name) for name in ("dataset", "model", "width", "depth")))
+    return _operations(config.dataset, config.model, config.width, config.depth)
 
 
 @functools.cache
@@ -212,8 +179,8 @@ def _operations(dataset: str, model: str, width: float, depth: int) -> int:
 def duration(seconds: float) -> str:
     """Return a length of time in the largest unit of which there are two.
 
-    >>> duration(100), duration(7300), duration(0.2)
-    ('100 s', '2.0 h', '0.2 s')
+    >>> duration(0.2), duration(100), duration(7300), duration(200_000)
+    ('0.2 s', '100 s', '2.0 h', '2.3 d')
     """
     unit, size = next((pair for pair in UNITS if seconds >= 2 * pair[1]), UNITS[-1])
     return f"{seconds / size:.{0 if unit == 's' and seconds >= 10 else 1}f} {unit}"
