@@ -80,7 +80,7 @@ def test_activation_and_depth(activation, kind):
 
 
 @pytest.mark.parametrize("model", ["bejan_simple", "bejan_middle", "bejan_complex"])
-def test_bejan_networks_normalize_after_activation(model):
+def test_bejan_normalizes_after_activation(model):
     kinds = [type(layer) for layer in build(RunConfig(model=model, width=0.1), MNIST, 10)]
     for i, kind in enumerate(kinds):
         if kind is nn.Conv2d:
