@@ -1,11 +1,13 @@
-"""Tables of runs that nobody trained, as a record would hold them, for the tests of the claims."""
+"""Tables of runs that nobody trained, and those for or against the claims of Kaur, Cohen and Lipton 2022."""
+
+from dataclasses import replace
+from math import ceil
 
 import numpy as np
 import pandas as pd
-import pytest
 
-from flatlib.claims import Claim, claim_verdict
-from flatlib.config import RunConfig
+from flatlib.claims import Claim
+from flatlib.config import RunConfig, grid
 from flatlib.runs import records
 
 SEEDS = range(5)
@@ -46,31 +48,95 @@ def numbers(claim: Claim, runs: pd.DataFrame) -> dict[str, float]:
     return dict(zip(verdicts["prediction"], verdicts["estimate"], strict=True))
 
 
-def check_open(claim: Claim, runs: pd.DataFrame, mute: set[str]) -> None:
-    """On these predictions no seed has an answer, and they are open; the others are supported as if nothing were
-    missing."""
-    verdicts = claim.verdicts(runs).set_index("prediction")
-    assert set(verdicts.index[verdicts["n"] == 0]) == mute
-    assert set(verdicts.loc[list(mute), "verdict"]) <= {"inconclusive"}
-    assert set(verdicts["verdict"].drop(list(mute))) <= {"supported"}
+RATES = [0.05, 0.1, 0.2]
 
 
-def check_both_ways(claim: Claim, make, supporting: dict[str, float], contradicting: dict[str, float]) -> None:
-    """`make(True)` supports every prediction and `make(False)` contradicts it, at these estimates, in any order."""
-    for holds, word, expected in ((True, "supported", supporting), (False, "contradicted", contradicting)):
-        runs = make(holds)
-        verdicts = claim.verdicts(runs).set_index("prediction")
-        assert verdicts["verdict"].to_dict() == {prediction.name: word for prediction in claim.predictions}
-        assert verdicts["estimate"].to_dict() == pytest.approx(expected, rel=1e-6, abs=1e-9)
-        assert (verdicts["n"] == 5).all()
-        assert not verdicts["n_missing"].any()
-        assert claim_verdict(verdicts) == word
-        shuffled = claim.verdicts(runs.sample(frac=1, random_state=0)).set_index("prediction")
-        pd.testing.assert_frame_equal(verdicts, shuffled)
+def lr_runs(holds: bool, seeds=SEEDS) -> pd.DataFrame:
+    """Sharpness on 2 / rate; there the small batch starts at 60 % and rises, the large one stays at 50 %."""
+
+    def measures(config):
+        decades, small = np.log10(config.learning_rate / 0.02), config.batch_size < 1000
+        sharpness = 2 / config.learning_rate if holds else 600 * 10**decades
+        accuracy = (0.6 + 0.05 * decades, 0.5) if holds else (0.4 - 0.05 * decades, 0.5 + 0.05 * decades)
+        noisy = noise(config.seed)
+        return {"lambda_max": sharpness * noisy, "test_accuracy": accuracy[0 if small else 1] * noisy}
+
+    axes = {"batch_size": [50, 250, 1000], "learning_rate": [0.02, 0.05, 0.1]}
+    return runs_of(grid(RunConfig(), **axes, seed=seeds), measures)
 
 
-def check_left_out(claim: Claim, runs: pd.DataFrame, setting: str) -> None:
-    """A setting that one seed did not train to the stop rule is left out, as a whole and alone."""
-    missed = numbers(claim, without(runs, f"{setting} and seed == 2"))
-    assert missed == pytest.approx(numbers(claim, runs.query(f"not ({setting})")), nan_ok=True)
-    assert sum(np.isfinite(number) for number in missed.values()) >= len(missed) - 1
+def scaling_runs(holds: bool) -> pd.DataFrame:
+    """Batches of 10, 40, 160 at two ratios; one is tracked every second epoch, at the start in the other order."""
+    fixed, across = (0.0, 0.02) if holds else (0.03, -0.02)
+    base = RunConfig(train_size=1000)
+    pairs = [(size, alpha) for alpha in (500, 1000) for size in (10, 40, 160)]
+    configs = []
+    for size, alpha in pairs:
+        tracked = {"track": ("lambda_max",), "track_every": 2 * ceil(1000 / size)} if alpha == 1000 else {}
+        configs += grid(replace(base, batch_size=size, learning_rate=size / alpha, **tracked), seed=SEEDS)
+
+    def measures(config):
+        rate, alpha = config.learning_rate, config.batch_size / config.learning_rate
+        accuracy = 0.6 + fixed * np.log10(rate) + (across - fixed) * np.log10(1 / alpha)
+        sharpness = 100 * rate ** (-0.5 if holds else 0.5) * alpha  # the ratios lie far apart
+        return {"lambda_max": sharpness * noise(config.seed), "test_accuracy": accuracy * noise(config.seed)}
+
+    def path(config):
+        if not config.track:
+            return None
+        late = [config.learning_rate ** (-1 if holds else 1)] * 10
+        return {
+            "update": [config.track_every * k for k in range(11)],
+            "lambda_max": [1 / late[0], *late],
+        }
+
+    return runs_of(configs, measures, path)
+
+
+def sam_runs(holds: bool) -> pd.DataFrame:
+    """Sharpness that falls with the radius and by much more with the learning rate; accuracy that depends on both."""
+    gains = {20: 0.02, 1000: 0.002} if holds else {20: -0.01, 1000: 0.01}
+
+    def measures(config):
+        sharpness = (10 + (-20 if holds else 20) * config.sam_rho) / config.learning_rate**2
+        accuracy = 0.5 + config.learning_rate + gains[config.batch_size] * (config.sam_rho > 0)
+        return {"lambda_max": sharpness * noise(config.seed), "test_accuracy": accuracy * noise(config.seed)}
+
+    axes = {"batch_size": [20, 1000], "learning_rate": RATES[:2], "sam_rho": [0.0, 0.05, 0.1, 0.2]}
+    return runs_of(grid(RunConfig(), **axes, seed=SEEDS), measures)
+
+
+DROPOUT_ACCURACY = {0.0: 0.5, 0.1: 0.51, 0.2: 0.52, 0.4: 0.7, 0.7: 0.45}
+
+
+def dropout_runs(holds: bool) -> pd.DataFrame:
+    """Accuracy that two modest rates raise and the largest lowers; between them a rate that is neither."""
+
+    def measures(config):
+        accuracy = DROPOUT_ACCURACY[config.dropout] if holds else 1 - DROPOUT_ACCURACY[config.dropout]
+        sharpness = (10 + (-10 if holds else 10) * config.dropout) / config.learning_rate**2
+        return {"lambda_max": sharpness * noise(config.seed), "test_accuracy": accuracy * noise(config.seed)}
+
+    axes = {"learning_rate": RATES[:2], "dropout": list(DROPOUT_ACCURACY)}
+    return runs_of(grid(RunConfig(), **axes, seed=SEEDS), measures)
+
+
+def batch_norm_runs(holds: bool, mode: str = "train") -> pd.DataFrame:
+    """With batch norm the sharpness lies above at some rates and below at others; lambda_max itself is far off."""
+    doublings = {50: 0.75, 250: 0.5} if holds else {50: 1.25, 250: 1.5}
+    gains = {0.05: -0.02, 0.1: 0.1, 0.2: 0.03} if holds else {0.05: 0.02, 0.1: 0.1, 0.2: -0.03}
+
+    def measures(config):
+        above = 1 if config.learning_rate == 0.1 else -1
+        with_norm = config.model == "small_cnn_bn"
+        sharpness = 2 / config.learning_rate * 2 ** (with_norm * above * doublings[config.batch_size])
+        gain = gains[config.learning_rate] * (1 if config.batch_size == 50 else 2)
+        accuracy = (0.5 + with_norm * gain) * noise(config.seed)
+        return {
+            "lambda_max": 100 * sharpness if with_norm else sharpness,
+            "between_iterates": sharpness,
+            "test_accuracy": accuracy,
+        }
+
+    axes = {"model": ["small_cnn", "small_cnn_bn"], "batch_size": [50, 250], "learning_rate": RATES}
+    return runs_of(grid(RunConfig(batch_norm=mode), **axes, seed=SEEDS), measures)

@@ -60,6 +60,32 @@ def adam_runs(holds: bool) -> pd.DataFrame:
     return runs_of([replace(config, seed=seed) for config in (SGD, ADAMW, AVERAGED, *six) for seed in SEEDS], measures)
 
 
+def sharpening_runs(holds: bool) -> pd.DataFrame:
+    """Sharpness that climbs to just below 2 / rate, jumps and stays; wider networks rise less, a linear one hardly."""
+    base = RunConfig(track=("train_loss", "lambda_max", "softmax_jacobian_norm"), track_every=1)
+    rates = [0.02, 0.05, 0.1]
+    configs = grid(base, learning_rate=rates, seed=SEEDS)
+    configs += grid(base, width=[0.25, 0.5], learning_rate=rates[:1], seed=SEEDS)
+    configs += grid(replace(base, model="softmax_regression"), learning_rate=rates[:1], seed=SEEDS)
+
+    def path(config):
+        shape = np.array([1 / 16, 0.9, 1.05] if holds else [0.9, 0.98, 1.7]) * 2 / config.learning_rate
+        if config.width < 1:
+            shape = [1.0, 1.0, 32 / config.width if holds else 1 + config.width / 10]
+        if config.model == "softmax_regression":
+            shape = [1.0, 1.0, 1.05 if holds else 8.0]
+        start, before, peak = shape
+        sharpness = np.concatenate([np.geomspace(start, before, 5), np.full(5, peak)])
+        return {
+            "update": list(range(10)),
+            "train_loss": np.linspace(2.3, 0.29, 10).tolist(),  # fitted at the last point
+            "lambda_max": (sharpness * noise(config.seed)).tolist(),
+            "softmax_jacobian_norm": (np.geomspace(1, 8.0 if holds else 1 / 8, 10) * noise(config.seed)).tolist(),
+        }
+
+    return runs_of(configs, lambda config: {}, path)
+
+
 def smoothing_runs(holds: bool) -> pd.DataFrame:
     """The peak and the point at 90 % accuracy are ordered one way, the start and the end of a run the other."""
     tracked = {"track": ("train_loss", "lambda_max", "softmax_jacobian_norm"), "track_every": 1}

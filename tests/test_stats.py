@@ -1,14 +1,22 @@
 """Statistics over seeds: coverage by simulation, slopes and differences on data whose answer is known."""
 
 from itertools import product
-from math import inf
+from math import inf, nan
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from flatlib.errors import FlatlibError
-from flatlib.stats import Interval, bootstrap_mean, kendall_tau, seed_slopes
+from flatlib.stats import (
+    Interval,
+    bootstrap_mean,
+    kendall_tau,
+    seed_differences,
+    seed_log2_ratios,
+    seed_slopes,
+    seed_taus,
+)
 
 
 def coverage(samples, mean, **options):
@@ -26,7 +34,7 @@ def test_coverage_at_five_seeds(law, mean, at_least):
     assert coverage(samples, mean) >= at_least
 
 
-def test_coverage_at_three_seeds_is_the_75_percent_that_the_docstring_warns_of():
+def test_coverage_at_three_seeds():
     samples = np.random.default_rng(1).normal(size=(10_000, 3))
     assert coverage(samples, 0.0) == pytest.approx(0.75, abs=0.01)
 
@@ -36,7 +44,7 @@ def test_coverage_of_the_monte_carlo_branch():
     assert coverage(samples, 0.0, resamples=4000) >= 0.93
 
 
-def test_exact_interval_is_the_quantile_of_every_resample():
+def test_exact_interval_enumerates_resamples():
     values = np.array([0.3, 1.1, 1.2, 4.0])
     means = np.array([np.mean(draw) for draw in product(values, repeat=4)])
     interval = bootstrap_mean(values, level=0.5)
@@ -47,28 +55,28 @@ def test_exact_interval_is_the_quantile_of_every_resample():
 
 
 @pytest.mark.parametrize("n", [5, 9])
-def test_interval_depends_on_the_set_of_values_only(n):
+def test_interval_ignores_order(n):
     values = np.random.default_rng(0).normal(size=n)
     assert bootstrap_mean(values) == bootstrap_mean(values[::-1])
 
 
-def test_one_value_knows_nothing_of_its_spread():
+def test_one_value_has_infinite_interval():
     assert bootstrap_mean([2.5]) == Interval(2.5, -inf, inf, 1, 0.95)
 
 
-def test_equal_values_have_an_interval_of_no_width():
+def test_equal_values_have_no_width():
     interval = bootstrap_mean([0.25] * 5)
     assert (interval.low, interval.high) == (0.25, 0.25)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, np.nan], [1.0, inf], [[1.0, 2.0]]])
-def test_bootstrap_refuses_what_has_no_mean(values):
+def test_bootstrap_needs_finite_values(values):
     with pytest.raises(FlatlibError):
         bootstrap_mean(values)
 
 
 @pytest.mark.parametrize("level", [0, 1, 95])
-def test_bootstrap_refuses_a_level_that_is_no_probability(level):
+def test_bootstrap_needs_a_probability(level):
     with pytest.raises(FlatlibError, match="level"):
         bootstrap_mean([1.0, 2.0], level=level)
 
@@ -89,59 +97,80 @@ def test_interval_prints_two_digits_of_its_width(interval, text):
 @pytest.fixture
 def runs():
     """Two seeds at four sharpnesses; accuracy falls by 0.1 (seed 0) and 0.2 (seed 1) per decade."""
-    sharpness = [1.0, 10.0, 100.0, 1000.0]
-    rows = [
-        {"seed": seed, "lambda_max": s, "test_accuracy": 0.9 - 0.1 * (seed + 1) * np.log10(s)}
-        for seed in (0, 1)
-        for s in sharpness
-    ]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(list(product((0, 1), (1.0, 10.0, 100.0, 1000.0))), columns=["seed", "lambda_max"])
+    return table.assign(test_accuracy=0.9 - 0.1 * (table["seed"] + 1) * np.log10(table["lambda_max"]))
 
 
-def test_slopes_are_exact_on_a_line(runs):
+def test_slopes_are_exact(runs):
     slopes = seed_slopes(runs, "lambda_max", "test_accuracy")
     assert slopes.index.name == "seed"
     assert slopes.to_dict() == pytest.approx({0: -0.1, 1: -0.2})
+    runs = runs.assign(power=3 * runs["lambda_max"] ** -1.5, line=7 - 2 * runs["lambda_max"])
+    assert seed_slopes(runs, "lambda_max", "power", logy=True).tolist() == pytest.approx([-1.5, -1.5])
+    assert seed_slopes(runs, "lambda_max", "line", logx=False).tolist() == pytest.approx([-2.0, -2.0])
 
 
-def test_slope_of_logarithms_is_the_exponent(runs):
-    runs["power"] = 3 * runs["lambda_max"] ** -1.5
-    assert seed_slopes(runs, "lambda_max", "power", logy=True).to_dict() == pytest.approx({0: -1.5, 1: -1.5})
+def test_slopes_exclude_diverged_runs(runs):
+    runs.loc[(runs["seed"] == 0) & (runs["lambda_max"] == 1000), "lambda_max"] = nan
+    runs.loc[(runs["seed"] == 1) & (runs["lambda_max"] > 1), "test_accuracy"] = inf
+    assert seed_slopes(runs, "lambda_max", "test_accuracy").tolist() == pytest.approx([-0.1, nan], nan_ok=True)
 
 
-def test_slope_without_logarithm(runs):
-    runs["line"] = 7 - 2 * runs["lambda_max"]
-    assert seed_slopes(runs, "lambda_max", "line", logx=False).to_dict() == pytest.approx({0: -2.0, 1: -2.0})
-
-
-def test_slope_leaves_out_diverged_runs_and_is_nan_without_two_points(runs):
-    runs.loc[(runs["seed"] == 0) & (runs["lambda_max"] == 1000), "lambda_max"] = np.nan
-    runs.loc[(runs["seed"] == 1) & (runs["lambda_max"] > 1), "test_accuracy"] = np.inf
-    slopes = seed_slopes(runs, "lambda_max", "test_accuracy")
-    assert slopes[0] == pytest.approx(-0.1)
-    assert np.isnan(slopes[1])
-
-
-def test_slopes_refuse_a_logarithm_that_is_undefined(runs):
-    runs.loc[0, "lambda_max"] = 0.0
+def test_slopes_name_the_fault(runs):
     with pytest.raises(FlatlibError, match="not positive"):
-        seed_slopes(runs, "lambda_max", "test_accuracy")
-
-
-def test_missing_column_and_empty_table_are_named(runs):
+        seed_slopes(runs.assign(lambda_max=0.0), "lambda_max", "test_accuracy")
     with pytest.raises(FlatlibError, match="no column trace"):
         seed_slopes(runs, "trace", "test_accuracy")
     with pytest.raises(FlatlibError, match="empty"):
         seed_slopes(runs.iloc[:0], "lambda_max", "test_accuracy")
 
 
-def test_kendall_tau_orders_and_corrects_ties():
+def test_kendall_tau_corrects_ties():
     assert kendall_tau([1, 2, 3], [2, 4, 9]) == pytest.approx(1.0)
     assert kendall_tau([1, 2, 3], [9, 4, 2]) == pytest.approx(-1.0)
     assert kendall_tau([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / np.sqrt(6))  # P = 2, Q = 0, T_x = 1, T_y = 0
 
 
-@pytest.mark.parametrize(("x", "y"), [([1, 2], [1]), ([1], [1]), ([], []), ([1, 1], [1, 2]), ([1, 2], [1, np.nan])])
-def test_kendall_tau_refuses_what_has_no_ranking(x, y):
+@pytest.mark.parametrize(("x", "y"), [([1, 2], [1]), ([1], [1]), ([], []), ([1, 1], [1, 2]), ([1, 2], [1, nan])])
+def test_kendall_tau_needs_a_ranking(x, y):
     with pytest.raises(FlatlibError):
         kendall_tau(x, y)
+
+
+def points(*rows: tuple) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["seed", "x", "y"])
+
+
+@pytest.mark.parametrize("missing", [nan, inf, None])
+def test_taus_exclude_missing_values(missing):
+    runs = points((0, 1, 1.0), (0, 2, missing), (0, 3, 3.0), (1, 1, missing), (1, 2, 5.0), (2, missing, 1), (2, 1, 2))
+    assert seed_taus(runs, "x", "y").to_dict() == pytest.approx({0: 1.0, 1: nan, 2: nan}, nan_ok=True)
+
+
+def test_taus_are_by_seed():
+    runs = points(
+        (7, 0.0, 1.0), (3, 0.1, 4.0), (3, 0.2, 2.0), (3, 0.3, 1.0), (3, 0.4, 3.0), (7, 0.5, 2.0), (1, 1, 5), (1, 2, 5)
+    )
+    assert seed_taus(runs, "x", "y").to_dict() == pytest.approx({1: nan, 3: (2 - 4) / 6, 7: 1.0}, nan_ok=True)
+    assert seed_taus(runs.iloc[:0], "x", "y").empty
+
+
+@pytest.mark.parametrize("missing", [nan, inf])
+@pytest.mark.parametrize("statistic", [seed_differences, seed_log2_ratios])
+def test_missing_measure_keeps_its_seed(statistic, missing):
+    def of(runs):
+        return statistic(runs, "y", runs["x"] == 1, runs["x"] == 0).to_dict()
+
+    known = points((0, 1, 8.0), (0, 0, 2.0), (1, 1, 4.0), (1, 0, 1.0))
+    both = pd.concat([known, points((0, 1, missing), (0, 0, missing), (0, 2, missing))], ignore_index=True)
+    assert of(both) == of(known)
+    lost = both.assign(y=both["y"].where((both["seed"] == 0) | (both["x"] == 1), missing))
+    assert of(lost) == pytest.approx({0: of(known)[0], 1: nan}, nan_ok=True)
+    assert of(known.assign(y=None)) == pytest.approx({0: nan, 1: nan}, nan_ok=True)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0])
+def test_ratio_without_logarithm_is_undefined(value):
+    runs = points((0, 1, 8.0), (0, 1, value), (0, 0, 2.0), (1, 1, 4.0), (1, 0, 1.0), (1, 2, value))
+    found = seed_log2_ratios(runs, "y", runs["x"] == 1, runs["x"] == 0)
+    assert found.to_dict() == pytest.approx({0: nan, 1: 2.0}, nan_ok=True)  # of seed 1, in neither group

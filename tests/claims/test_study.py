@@ -1,14 +1,14 @@
-"""Statistics of a study and of its seeds: against values worked out by hand, missing values excluded or named."""
+"""Which runs a study selects and compares, against values worked out by hand."""
 
-from math import inf, nan
+from math import nan
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from flatlib.claims import Statistic, Study, trends
+from flatlib.claims import Statistic, Study, complete_cells, exclusions, trends
 from flatlib.errors import FlatlibError
-from flatlib.stats import UNDEFINED, seed_differences, seed_log2_ratios, seed_taus
+from flatlib.stats import UNDEFINED
 
 
 def table(*rows: tuple, columns=("seed", "x", "y")) -> pd.DataFrame:
@@ -19,62 +19,18 @@ def same(found: pd.Series, expected: dict) -> None:
     assert found.to_dict() == pytest.approx(expected, nan_ok=True)
 
 
-def test_tau_by_hand():
-    runs = table((7, 0.0, 1.0), (3, 0.1, 4.0), (3, 0.2, 2.0), (3, 0.3, 1.0), (3, 0.4, 3.0), (7, 0.5, 2.0))
-    same(seed_taus(runs, "x", "y"), {3: (2 - 4) / 6, 7: 1.0})
-
-
-@pytest.mark.parametrize("missing", [nan, inf, None])
-def test_tau_excludes_values_that_are_not_finite(missing):
-    runs = table((0, 1, 1.0), (0, 2, missing), (0, 3, 3.0), (1, 1, missing), (1, 2, 5.0), (2, missing, 1), (2, 1, 2))
-    same(seed_taus(runs, "x", "y"), {0: 1.0, 1: nan, 2: nan})
-
-
-def test_tau_of_a_constant_is_undefined():
-    runs = table((0, 1, 5.0), (0, 2, 5.0), (1, 3, 1.0), (1, 3, 2.0))
-    same(seed_taus(runs, "x", "y"), {0: nan, 1: nan})
-    same(seed_taus(runs.iloc[:0], "x", "y"), {})
-
-
 UNBALANCED = table(
     (0, 1, 8.0), (0, 1, 2.0), (0, 1, 1.0), (0, 0, 4.0), (1, 1, 16.0), (1, 0, 1.0), (1, 0, 4.0), (2, 1, 3.0)
 )
-BOTH = pytest.mark.parametrize("statistic", [seed_differences, seed_log2_ratios])
 
 
 def test_differences_of_unequal_groups():
-    high, low = UNBALANCED["x"] == 1, UNBALANCED["x"] == 0
-    same(seed_differences(UNBALANCED, "y", high, low), {0: 11 / 3 - 4, 1: 16 - 2.5, 2: nan})
-    same(seed_log2_ratios(UNBALANCED, "y", high, low), {0: 4 / 3 - 2, 1: 4 - 1, 2: nan})
     study = Study()
     same(study.difference("y", "x == 1", "x == 0")(UNBALANCED), {0: 100 * (11 / 3 - 4), 1: 1350, 2: nan})
     same(study.log2_ratio("y", "x == 1", "x == 0")(UNBALANCED), {0: 4 / 3 - 2, 1: 3, 2: nan})
 
 
-@pytest.mark.parametrize("missing", [nan, inf])
-@BOTH
-def test_a_run_without_the_measure_keeps_its_seed(statistic, missing):
-    known = table((0, 1, 8.0), (0, 0, 2.0), (1, 1, 4.0), (1, 0, 1.0))
-    both = pd.concat([known, table((0, 1, missing), (0, 0, missing), (0, 2, missing))], ignore_index=True)
-    expected = statistic(known, "y", known["x"] == 1, known["x"] == 0)
-    same(statistic(both, "y", both["x"] == 1, both["x"] == 0), expected.to_dict())
-    lost = both.assign(y=both["y"].where((both["seed"] == 0) | (both["x"] == 1), missing))
-    same(statistic(lost, "y", lost["x"] == 1, lost["x"] == 0), {0: expected[0], 1: nan})
-
-
-@BOTH
-def test_a_measure_that_no_run_has_is_undefined(statistic):
-    runs = UNBALANCED.assign(y=None)
-    same(statistic(runs, "y", runs["x"] == 1, runs["x"] == 0), {0: nan, 1: nan, 2: nan})
-
-
-@pytest.mark.parametrize("value", [0.0, -1.0])
-def test_a_ratio_without_logarithm_is_undefined(value):
-    runs = table((0, 1, 8.0), (0, 1, value), (0, 0, 2.0), (1, 1, 4.0), (1, 0, 1.0), (1, 2, value))
-    same(seed_log2_ratios(runs, "y", runs["x"] == 1, runs["x"] == 0), {0: nan, 1: 2.0})  # of seed 1, in neither group
-
-
-def test_a_block_without_a_value_is_excluded():
+def test_undefined_block_is_excluded():
     rows = [("a", 0, 1, 5.0), ("a", 0, 0, 1.0), ("b", 0, 1, 3.0), ("b", 0, 0, 1.0), ("b", 1, 1, 9.0), ("b", 1, 0, 2.0)]
     rows += [("a", 1, 1, 7.0), ("c", 2, 1, 1.0), ("c", 0, 1, 9.0), ("c", 0, 0, 0.0)]
     runs = table(*rows, columns=("group", "seed", "x", "y"))
@@ -84,7 +40,7 @@ def test_a_block_without_a_value_is_excluded():
     assert gain(runs.iloc[:0]).empty
 
 
-def test_only_runs_of_one_block_are_compared():
+def test_blocks_are_compared_apart():
     runs = table(
         ("a", 0, 1, 2.0), ("a", 0, 2, 1.0), ("b", 0, 3, 9.0), ("b", 0, 4, 8.0), columns=("g", "seed", "x", "y")
     )
@@ -99,7 +55,7 @@ def test_slopes_are_in_points_or_decades():
     same(Study().slope("x", "y")(runs), {0: 100 * 0.5 * (10 - 1) / 2})
 
 
-def test_a_statistic_has_its_unit():
+def test_statistic_names_its_unit():
     study = Study()
     units = [study.slope("x", "lambda_max", logy=True).unit, study.difference("test_accuracy", "", "").unit]
     assert units == ["decades of λ_max per decade of x", "points of test accuracy"]
@@ -107,7 +63,7 @@ def test_a_statistic_has_its_unit():
     assert study.log2_ratio("frobenius", "", "", " from A to B").unit == "doublings of the Frobenius norm from A to B"
 
 
-def test_a_condition_on_a_missing_column_is_named():
+def test_missing_condition_column_is_named():
     with pytest.raises(FlatlibError, match="rho"):
         Study().difference("y", "rho > 0", "rho == 0")(UNBALANCED)
 
@@ -129,17 +85,28 @@ def test_complete_settings_at_one_batch(which, size):
     assert (set(kept["batch_size"]), kept["learning_rate"].tolist()) == ({size}, [0.1, 0.1])
 
 
-def test_a_capped_batch_is_not_replaced():
+def test_incomplete_setting_is_excluded_and_counted():
+    by = ["batch_size", "learning_rate"]
+    missed = BATCHES.eval("batch_size == 50 and learning_rate == 0.2 and seed == 1")
+    runs = BATCHES.assign(status=BATCHES["status"].mask(missed, "capped"))
+    assert complete_cells(runs, by).index.tolist() == [0, 1, *range(4, 12)]
+    counted = exclusions(runs, by).set_index(by)
+    assert counted.loc[(50, 0.2)].to_dict() == {"reached": 1, "capped": 1, "diverged": 0, "counts": "no"}
+    assert (counted["counts"] == "yes").sum() == 5
+    assert counted[["reached", "capped", "diverged"]].to_numpy().sum() == len(runs)
+
+
+def test_capped_batch_is_not_replaced():
     runs = BATCHES.assign(status=BATCHES["status"].mask(BATCHES["batch_size"] == 50, "capped"))
     assert RATES.at("small").select(runs).empty
 
 
-def test_one_batch_size_is_neither_small_nor_large():
+def test_one_batch_size_is_refused():
     with pytest.raises(FlatlibError, match="batch_size"):
         RATES.at("small").select(BATCHES.query("batch_size == 50"))
 
 
-def test_a_setting_counts_with_its_pair_only():
+def test_setting_counts_with_its_pair():
     capped = BATCHES.assign(
         status=BATCHES["status"].mask(BATCHES.eval("batch_size > 50 and learning_rate == 0.2"), "capped")
     )
@@ -164,7 +131,7 @@ def radii() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def test_trends_compare_within_the_held_settings():
+def test_trends_compare_within_held_settings():
     shown = trends(radii(), "sam_rho", ["lambda_max"], held=["learning_rate"])
     assert shown.to_dict("records") == [
         {"measure": "lambda max", "batch size 20": "-1 [-1, -1], n = 5", "batch size 500": "1 [1, 1], n = 5"}
@@ -173,7 +140,7 @@ def test_trends_compare_within_the_held_settings():
     assert float(mixed.split()[0]) == pytest.approx(-6 / np.sqrt(15 * 12), abs=0.005)  # the rates differ far more
 
 
-def test_trends_exclude_a_setting_that_lost_a_seed():
+def test_trends_exclude_incomplete_settings():
     runs = radii()
     runs.loc[runs.eval("sam_rho == 0.2 and seed == 3 and batch_size == 20"), "status"] = "capped"
     runs.loc[runs.eval("sam_rho == 0.2 and batch_size == 20"), "lambda_max"] = 1e9  # would turn the order round
@@ -181,5 +148,5 @@ def test_trends_exclude_a_setting_that_lost_a_seed():
     assert shown["batch size 20"].tolist() == ["-1 [-1, -1], n = 5"]
 
 
-def test_trends_of_what_is_constant_are_undefined():
+def test_trends_of_constants_are_undefined():
     assert trends(radii(), "sam_rho", ["trace", "weight_norm"])["batch size 500"].tolist() == [UNDEFINED] * 2

@@ -1,0 +1,166 @@
+"""Which runs single statistics of the claims compare, against numbers worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_runs import (
+    MEAN_NOISE,
+    RATES,
+    SEEDS,
+    batch_norm_runs,
+    dropout_runs,
+    numbers,
+    sam_runs,
+    scaling_runs,
+    without,
+    words,
+)
+from synthetic_runs_others import (
+    adam_runs,
+    decay_runs,
+    minimum_runs,
+    regulariser_runs,
+    sharpening_runs,
+    smoothing_runs,
+)
+
+from flatlib.claims import CLAIMS, batch_norm, label_smoothing, linear_scaling
+from flatlib.claims import progressive_sharpening as ps
+from flatlib.claims.lr_batch import accuracy_at_equal_sharpness
+from flatlib.errors import FlatlibError
+
+SCALING, SAM, DROPOUT, BATCH_NORM = (
+    CLAIMS[name] for name in ("02_linear_scaling", "03_sam", "04_dropout", "05_batch_norm")
+)
+DECAY, ADAM, MINIMUM, REGULARISERS = (
+    CLAIMS[name] for name in ("06_weight_decay", "07_adam_vs_sgd", "10_minimum_sharpness", "11_regularisers")
+)
+POINT = 100 * MEAN_NOISE  # an accuracy in percentage points, as a mean over the seeds
+
+
+@pytest.mark.parametrize(
+    ("small", "large", "gap"),  # (lambda_max, test_accuracy) of one seed at two batch sizes
+    [
+        ([(1, 0.9), (100, 0.7)], [(10, 0.6), (1000, 0.6)], 0.15),  # over log10 x in [1, 2], 0.8 .. 0.7 less 0.6
+        ([(100, 0.0), (10, 1.0), (1, 0.0)], [(1, 0.0), (100, 0.0)], 0.5),  # a triangle of height 1
+        ([(1, 0.8), (1, 1.0), (10, 0.9)], [(1, 0.5), (10, 0.5)], 0.4),  # runs of equal sharpness at their mean
+        ([(1, 0.9), (100, 0.7)], [(200, 0.6), (1000, 0.6)], np.nan),
+        ([(1, 0.9), (100, 0.7)], [(100, 0.6), (1000, 0.6)], np.nan),
+        ([(1, 0.9), (100, 0.7)], [(np.nan, 0.6)], np.nan),
+    ],
+)
+def test_accuracy_gap_is_integrated_over_overlap(small, large, gap):
+    rows = [(0, size, 0.1, "reached", *point) for size, points in ((32, small), (512, large)) for point in points]
+    names = ["seed", "batch_size", "learning_rate", "status", "lambda_max", "test_accuracy"]
+    found = accuracy_at_equal_sharpness(pd.DataFrame(rows, columns=names))
+    assert found.to_dict() == pytest.approx({0: gap}, nan_ok=True)
+
+
+def test_epochs_of_tracked_runs_are_whole():
+    points = linear_scaling.tracked(scaling_runs(True))
+    assert set(points["alpha"]) == {1000}
+    for _, run in points.groupby("run_id"):
+        assert run["epoch"].tolist() == [2 * k for k in range(11)]
+    with pytest.raises(FlatlibError, match="tracked"):
+        linear_scaling.tracked(scaling_runs(True).query("batch_size / learning_rate < 600"))
+
+
+def test_share_is_of_common_epochs():
+    runs = scaling_runs(True)
+    falls = [1.0, *[999.0] * 2, *[0.1] * 6]  # flatter at 6 of 8 epochs after the start
+    path = {"update": [14 * k for k in range(9)], "lambda_max": falls}
+    largest = runs["learning_rate"] == 0.16
+    runs["trajectory"] = [path if cut else whole for cut, whole in zip(largest, runs["trajectory"], strict=True)]
+    assert linear_scaling.share_ordered(linear_scaling.tracked(runs)).tolist() == [0.75] * 5
+    assert words(SCALING, runs)["along training"] == "contradicted"
+
+
+def test_sam_compares_within_a_rate():
+    runs = sam_runs(True)
+    some = runs[(runs["learning_rate"] == 0.05) | (runs["sam_rho"] < 0.1)]
+    assert numbers(SAM, some) == pytest.approx(numbers(SAM, runs))
+
+
+def test_largest_rate_of_half_is_excessive():
+    runs = dropout_runs(True)
+    half = runs.assign(dropout=runs["dropout"].replace({0.4: 0.5}))
+    assert numbers(DROPOUT, half)["excess (accuracy)"] == pytest.approx(-0.065 * POINT)
+    assert numbers(DROPOUT, half.query("dropout < 0.7"))["excess (accuracy)"] == pytest.approx(0.185 * POINT)
+    capped = without(runs, "learning_rate == 0.1 and dropout > 0.2")  # the other learning rate decides alone
+    assert numbers(DROPOUT, capped)["excess (accuracy)"] == pytest.approx(-0.065 * POINT)
+    assert words(DROPOUT, capped)["excess (sharpness)"] == "supported"
+
+
+def test_largest_rate_counts_with_both_networks():
+    runs = without(batch_norm_runs(True), "model == 'small_cnn_bn' and batch_size == 50 and learning_rate == 0.2")
+    gain = (0.1 + 0.06) / 2  # at 0.1 with the small batch, at 0.2 with the large one
+    assert numbers(BATCH_NORM, runs)["accuracy (large rate)"] == pytest.approx(gain * POINT)
+
+
+def test_other_modes_change_no_verdict():
+    main = batch_norm_runs(True)
+    modes = pd.concat([batch_norm_runs(False, mode) for mode in ("eval", "recalibrated")])
+    modes = modes.query("batch_size == 50 and model == 'small_cnn_bn'").drop(columns="between_iterates")
+    everything = pd.concat([main, modes], ignore_index=True)
+    assert numbers(BATCH_NORM, everything) == numbers(BATCH_NORM, main)
+    found = batch_norm.by_mode(everything)
+    assert found["how"].value_counts().to_dict() == dict.fromkeys(
+        ["train", "eval", "recalibrated", "between iterates"], len(RATES) * len(SEEDS)
+    )
+    assert set(zip(found["model"], found["batch_size"], strict=True)) == {("small_cnn_bn", 50)}
+    kept = found.set_index(["how", "learning_rate", "seed"])["lambda_max"]
+    pd.testing.assert_series_equal(100 * kept["between iterates"], kept["train"], check_names=False)
+
+
+def test_other_kinds_change_no_verdict():
+    """Density runs of one seed; tuning runs; runs on the loss of the paper's code."""
+    runs = decay_runs(True)
+    measured = ("lambda_max", "frobenius", "test_accuracy", "generalization_gap", "softmax_jacobian_norm")
+    density = runs[runs["seed"] == 0][[name for name in runs if name not in measured]]
+    tuning = adam_runs(False).query("stop == 'epochs'").assign(validation_size=100.0)
+    coded = minimum_runs(False, "batch_softmax")
+    for claim, kept, more in (
+        (DECAY, runs, density),
+        (ADAM, adam_runs(True), tuning),
+        (MINIMUM, minimum_runs(True), coded),
+    ):
+        assert numbers(claim, pd.concat([kept, more], ignore_index=True)) == numbers(claim, kept)
+
+
+def test_windows_end_where_data_are_fitted():
+    run = sharpening_runs(True).iloc[0]
+    assert ps.trajectory(run)["train_loss"].iloc[-2] > ps.FITTED >= ps.trajectory(run)["train_loss"].iloc[-1]
+    for loss, points in ((0.2, 1), (1.0, 10)):
+        run["trajectory"] = run["trajectory"] | {"train_loss": [loss] * 10}
+        assert len(ps.trajectory(run)) == points
+
+
+def test_peak_and_point_of_equal_accuracy():
+    summary = label_smoothing.summarized(smoothing_runs(True))
+    smoothing, scale = summary["label_smoothing"], 0.001 / summary["learning_rate"] ** 3
+    factors = 1 + 0.01 * np.sin(summary["seed"])
+    for measure, factor in (("lambda_max", 1), ("softmax_jacobian_norm", 2)):
+        peak, at_accuracy = (factor * (value - smoothing) * scale * factors for value in (10, 5))
+        assert summary[f"peak_{measure}"].to_numpy() == pytest.approx(peak)
+        assert summary[f"{measure}_at_accuracy"].to_numpy() == pytest.approx(at_accuracy)
+
+
+def test_share_of_optimizers():
+    runs = minimum_runs(True)
+    for names, share in ((["sgd"], 5 / 6), (["sgd", "adam"], 4 / 6)):
+        inside = runs["optimizer"].isin(names) & (runs["sam_rho"] > 0)
+        worse = runs.assign(
+            minimum_sharpness=runs["minimum_sharpness"] * np.where(inside, 4, 1),
+            test_accuracy=runs["test_accuracy"] - np.where(inside, 0.05, 0),
+        )
+        for measure in ("minimum sharpness", "accuracy"):
+            assert numbers(MINIMUM, worse)[f"{measure} (every optimizer)"] == pytest.approx(share)
+    capped = without(runs, "optimizer == 'sgd' and sam_rho > 0 and seed == 0")
+    assert numbers(MINIMUM, capped)["accuracy (every optimizer)"] == 1
+    unmeasured = runs.assign(minimum_sharpness=runs["minimum_sharpness"].where(runs["optimizer"] != "sgd"))
+    assert numbers(MINIMUM, unmeasured)["minimum sharpness (every optimizer)"] == 1
+
+
+def test_capped_weakest_strength_yields_to_next():
+    runs = without(regulariser_runs(True), "mixup == 0.2 and seed == 4")
+    assert numbers(REGULARISERS, runs)["Jacobian (mixup)"] == 20
