@@ -45,6 +45,8 @@ def load(target: str) -> tuple[nn.Module, Any]:
     if not path.is_file():
         raise FlatlibError(f"{path}: no such file")
     spec = importlib.util.spec_from_file_location(f"{path.stem} of flatlib measure", path)
+    assert spec is not None  # the suffix is one that Python imports
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Kept: data may import a neighbour of the file when read, and dataclasses and pickle look their module up.
     sys.path.insert(0, str(path.resolve().parent))
@@ -109,7 +111,7 @@ def described(checkpoint: Checkpoint, device: torch.device) -> dict[str, Any]:
         "model": type(checkpoint.model).__name__,
         "parameters": sum(p.numel() for p in trainable),
         "dtype": str(trainable[0].dtype) if trainable else None,
-        "examples": len(checkpoint.examples[0]),
+        "examples": len(collect_batches(checkpoint.examples)[0]),
         "loss": checkpoint.loss,
         "batch_norm": checkpoint.batch_norm,
         "tolerance": checkpoint.tolerance,

@@ -114,7 +114,7 @@ def lambda_max_between_iterates(checkpoint: Checkpoint) -> Numbers:
     """Return the largest eigenvalue at 8 points up to the next iterate, batch norm in train mode (Kaur et al. 2022)."""
     if checkpoint.after is None:
         raise NotDefined("between_iterates needs the network after one more step: this checkpoint has none")
-    options = {"engine": checkpoint.engine, "tol": checkpoint.tolerance, "seed": checkpoint.seed}
+    options: dict[str, Any] = {"engine": checkpoint.engine, "tol": checkpoint.tolerance, "seed": checkpoint.seed}
     largest = between_iterates(checkpoint.model, checkpoint.after(), checkpoint.loss, checkpoint.examples, **options)
     return columns("between_iterates", largest, "residual", "products", "converged")
 

@@ -80,7 +80,7 @@ class Tracker:
         if self._optimizer is not None:
             point["stability_threshold"] = stability_threshold(self._optimizer)
             if isinstance(self._optimizer, Adam | AdamW) and self._optimizer.state:
-                point |= self._preconditioned()
+                point |= self._preconditioned(self._optimizer)
         self._points.append(point)
         return point
 
@@ -88,12 +88,12 @@ class Tracker:
         """Return one row for each look, in order; numbers not measured at a look are missing there."""
         return pd.DataFrame(self._points)
 
-    def _preconditioned(self) -> Numbers:
+    def _preconditioned(self, optimizer: Optimizer) -> Numbers:
         checkpoint = self._checkpoint
         operator: HessianOperator = checkpoint.hessian()
         found = preconditioned_eigenvalue(
             operator,
-            adam_preconditioner(self._optimizer, checkpoint.model, operator),
+            adam_preconditioner(optimizer, checkpoint.model, operator),
             tol=checkpoint.tolerance,
             start=self._preconditioned_vector,
             seed=checkpoint.seed,

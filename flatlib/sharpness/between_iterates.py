@@ -12,7 +12,7 @@ from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
 from flatlib.curvature.spectrum.lanczos_search import Eigenvalues
 from flatlib.errors import FlatlibError
-from flatlib.sharpness.perturbed_loss import Options
+from flatlib.sharpness.perturbed_loss import BlockOptions
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def between_iterates(
     max_products: int | None = None,
     start: Tensor | None = None,
     seed: int = 0,
-    **options: Unpack[Options],
+    **options: Unpack[BlockOptions],
 ) -> BetweenIterates:
     r"""The largest eigenvalue found between two iterates.
 

@@ -48,7 +48,8 @@ def chain_of_layers(model: nn.Module) -> list[Layer]:
     Raises `FlatlibError` for a parameter that is not the weight or bias of one module alone: there is no chain then.
     Whether the order is that of the computation is for `require_homogeneous` to find out.
     """
-    layers, seen = [], set()
+    layers: list[Layer] = []
+    seen: set[nn.Parameter] = set()
     for name, module in model.named_modules():
         own = dict(module.named_parameters(recurse=False))
         odd = set(own) - {"weight", "bias"}
@@ -75,7 +76,7 @@ def rescale(model: nn.Module, layers: list[Layer], alphas: np.ndarray) -> None:
     scales = np.cumprod(alphas)
     for i, layer in enumerate(layers):
         parameters[layer.weight].mul_(float(alphas[i]))
-        if layer.has_bias:
+        if layer.bias is not None:
             parameters[layer.bias].mul_(float(scales[i]))
         mean = buffers.get(layer.running_mean)
         if mean is not None and i > 0:
@@ -94,7 +95,7 @@ def require_homogeneous(model: nn.Module, layers: list[Layer], x: Tensor, *, see
     with torch.no_grad():
         for name, p in original.named_parameters():
             if name.rpartition(".")[2] == "bias":
-                p += 0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p)
+                p.add_(0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p))
     rescaled = frozen_copy(original)
     logs = torch.rand(len(layers), generator=generator, dtype=torch.float64).numpy()
     rescale(rescaled, layers, np.exp(logs - logs.mean()))

@@ -1,6 +1,7 @@
 """Re-estimation of batch-norm statistics on the data at hand, as averaged weights need it."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ def recalibrate(model: nn.Module, chunks: Callable[[], Iterable[Tensor]]) -> Non
     Raises:
         FlatlibError: If a layer receives a single value per channel.
     """
-    counts: dict[nn.Module, int] = {}
+    counts: dict[Any, int] = {}  # batch norms with running statistics
     while (found := _next_statistics(model, chunks, set(counts))) is not None:
         layer, count, mean, variance = found
         layer.running_mean.copy_(mean)
@@ -39,8 +40,8 @@ def recalibrate(model: nn.Module, chunks: Callable[[], Iterable[Tensor]]) -> Non
 
 
 def _next_statistics(
-    model: nn.Module, chunks: Callable[[], Iterable[Tensor]], done: set[nn.Module]
-) -> tuple[nn.Module, int, Tensor, Tensor] | None:
+    model: nn.Module, chunks: Callable[[], Iterable[Tensor]], done: set[Any]
+) -> tuple[Any, int, Tensor, Tensor] | None:
     """Return the first layer not done, and its input's count, mean and variance per channel; None if all are done."""
     inputs: list[tuple[nn.Module, Tensor]] = []
 

@@ -50,7 +50,7 @@ def analyze_graph(output: Tensor, parameters: dict[str, nn.Parameter]) -> GraphS
     uses = dict.fromkeys(parameters, 0)
     reach: dict = {None: 0}  # the parameters that each operation depends on, as bits
     linear = True
-    stack = [output.grad_fn]
+    stack: list[Any] = [output.grad_fn]
     while stack:
         node = stack[-1]
         if node in reach:
