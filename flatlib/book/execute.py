@@ -17,8 +17,8 @@ from nbclient.exceptions import CellExecutionError
 from papermill.exceptions import PapermillExecutionError
 
 from flatlib.book.chapter import Chapter
-from flatlib.book.paths import find_root, notebook
 from flatlib.book.headless import train
+from flatlib.book.paths import find_root, notebook
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
 from flatlib.runs.lock import locked

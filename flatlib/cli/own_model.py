@@ -45,7 +45,7 @@ def load(target: str) -> tuple[nn.Module, Any]:
     if not path.is_file():
         raise FlatlibError(f"{path}: no such file")
     spec = importlib.util.spec_from_file_location(f"{path.stem} of flatlib measure", path)
-    assert spec is not None  # a path that ends in .py has a loader
+    assert spec is not None  # the suffix is one that Python imports
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # Kept: data may import a neighbour of the file when read, and dataclasses and pickle look their module up.

@@ -29,7 +29,8 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy
     >>> evaluate(nn.Identity(), torch.eye(2), torch.tensor([0, 1]))[1]
     1.0
     """
-    smoothing = loss.smoothing if isinstance(loss, SmoothedCrossEntropy) else 0.0
+    smoothed = loss if isinstance(loss, SmoothedCrossEntropy) else None
+    smoothing = smoothed.smoothing if smoothed else 0.0
     training = model.training
     model.eval()
     place = next(model.parameters(), x).device
@@ -42,8 +43,8 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy
             correct += (logits.argmax(dim=1) == labels).sum()
     model.train(training)
     mean = float(total) / len(x)
-    if smoothing:
-        mean -= float(SmoothedCrossEntropy(smoothing).entropy(y, logits.shape[1]))
+    if smoothed:
+        mean -= float(smoothed.entropy(y, logits.shape[1]))
     return mean, int(correct) / len(x)
 
 

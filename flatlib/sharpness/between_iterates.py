@@ -1,7 +1,7 @@
 """The largest eigenvalue between two successive iterates, for networks with batch norm (Kaur et al. 2022)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
 from flatlib.curvature.spectrum.lanczos_search import Eigenvalues
 from flatlib.errors import FlatlibError
+from flatlib.sharpness.perturbed_loss import BlockOptions
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def between_iterates(
     max_products: int | None = None,
     start: Tensor | None = None,
     seed: int = 0,
-    **options: Any,
+    **options: Unpack[BlockOptions],
 ) -> BetweenIterates:
     r"""The largest eigenvalue found between two iterates.
 

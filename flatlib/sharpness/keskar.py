@@ -125,10 +125,11 @@ class _Box:
 
     def climb_corners(self, corner: np.ndarray) -> tuple[np.ndarray, float]:
         """The best of a sequence of corners, each at the signs of the slope at the one before; its slope's 1-norm."""
-        best, least, scale = corner, np.inf, 1.0
+        best, scale = corner, 1.0
+        least: float | None = None
         for _ in range(MOST_CORNERS):
             value, slope = self.negative_rise(corner, 1.0)
-            if least < np.inf and value >= least - RISING * abs(least):
+            if least is not None and value >= least - RISING * abs(least):
                 break
             best, least, scale = corner, value, float(np.abs(slope).sum()) or 1.0
             corner = _signs(-slope, corner)

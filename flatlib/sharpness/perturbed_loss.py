@@ -11,13 +11,18 @@ from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.errors import FlatlibError, NotFinite
 
 
-class Options(TypedDict, total=False):
-    """What every measure hands on to `HessianOperator`, under the same names and with the same defaults."""
+class BlockOptions(TypedDict, total=False):
+    """Options of `HessianOperator` that every measure passes on, with the same names and defaults."""
 
-    batch_norm: str
     chunk_size: int | None
     parameters: str | Sequence[str] | None
     dtype: torch.dtype | None
+
+
+class Options(BlockOptions, total=False):
+    """Options of `HessianOperator` that a measure without a batch-norm mode of its own passes on."""
+
+    batch_norm: str
 
 
 class PerturbedLoss:

@@ -29,7 +29,7 @@ def recalibrate(model: nn.Module, chunks: Callable[[], Iterable[Tensor]]) -> Non
     Raises:
         FlatlibError: If a layer receives a single value per channel.
     """
-    counts: dict[Any, int] = {}
+    counts: dict[Any, int] = {}  # batch norms with running statistics
     while (found := _next_statistics(model, chunks, set(counts))) is not None:
         layer, count, mean, variance = found
         layer.running_mean.copy_(mean)
@@ -40,7 +40,7 @@ def recalibrate(model: nn.Module, chunks: Callable[[], Iterable[Tensor]]) -> Non
 
 
 def _next_statistics(
-    model: nn.Module, chunks: Callable[[], Iterable[Tensor]], done: set[nn.Module]
+    model: nn.Module, chunks: Callable[[], Iterable[Tensor]], done: set[Any]
 ) -> tuple[Any, int, Tensor, Tensor] | None:
     """Return the first layer not done, and its input's count, mean and variance per channel; None if all are done."""
     inputs: list[tuple[nn.Module, Tensor]] = []

@@ -3,7 +3,7 @@
 import fnmatch
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +85,7 @@ def collect_batches(data: Data) -> tuple[Tensor, Tensor, int]:
         raise FlatlibError(f"the batches do not fit together: {error}") from error
 
 
-def _is_pair(data: Any) -> bool:
+def _is_pair(data: Any) -> TypeGuard[tuple[Tensor, Tensor]]:
     return isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
 
 
@@ -98,7 +98,7 @@ def _require_pair(batch: Any) -> tuple[Tensor, Tensor]:
             f"a batch must be (inputs, targets), two tensors; got {kind} (flatlib.curvature.from_dict_batches "
             "converts dictionaries)"
         )
-    x, y = (part.detach() for part in batch)
+    x, y = batch[0].detach(), batch[1].detach()
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
         raise FlatlibError(
             f"inputs of shape {tuple(x.shape)} and targets of shape {tuple(y.shape)} are not N pairs"

@@ -1,7 +1,9 @@
 """Symmetry checks of matrix-vector products: a second derivative that is missing or wrong breaks symmetry first."""
 
 from collections.abc import Iterable
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from flatlib.errors import FlatlibError
@@ -12,6 +14,21 @@ ASYMMETRY = 0.03
 # Nodes that autograd inserts for a derivative that does not exist. They raise only when passed, and the last node of a
 # path is not passed: the derivative is then silently zero.
 UNDIFFERENTIABLE = ("torch::autograd::Error", "torch::autograd::NotImplemented")
+
+
+class SymmetricOperator(Protocol):
+    """Symmetric matrix (n, n) known by its products, as Lanczos needs it."""
+
+    shape: tuple[int, int]
+    torch_dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def noise(self) -> float:
+        """Norm that rounding gives a zero product with a unit vector."""
+
+    def matvec(self, v: Tensor) -> Tensor:
+        """Return the product with v of shape (n,)."""
 
 
 def require_second_derivatives(gradient: Iterable[Tensor]) -> None:

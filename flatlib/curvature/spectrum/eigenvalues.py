@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from flatlib.curvature.operators.base import CurvatureOperator
 from flatlib.curvature.operators.hessian import HessianOperator
+from flatlib.curvature.operators.symmetry import SymmetricOperator
 from flatlib.curvature.spectrum.lanczos_search import EigenvalueRequest, Eigenvalues, lanczos_eigenvalues
 from flatlib.errors import FlatlibError
 
@@ -13,7 +13,7 @@ ENGINES = ("lanczos", "pyhessian")
 
 
 def top_eigenvalues(
-    operator: CurvatureOperator,
+    operator: SymmetricOperator,
     k: int = 1,
     *,
     which: str = "largest",

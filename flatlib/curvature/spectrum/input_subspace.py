@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from flatlib.curvature.operators.base import CurvatureOperator
 from flatlib.curvature.operators.frozen_model import measurement_mode
+from flatlib.curvature.operators.symmetry import SymmetricOperator
 from flatlib.errors import FlatlibError
 
 PRODUCTS = 12  # within which the factorization must pay for itself; a search on an MLP needs 8 to 30
@@ -53,7 +54,7 @@ class ReducedOperator:
         return torch.cat(pieces)
 
 
-def reduced_operator(operator: CurvatureOperator) -> ReducedOperator | None:
+def reduced_operator(operator: SymmetricOperator) -> ReducedOperator | None:
     """Return the operator reduced to the subspace of its inputs, or None where that saves no time or changes outputs.
 
     It saves time on a CPU for a model whose inputs go to one ``nn.Linear`` only and are fewer than their dimension.
@@ -94,8 +95,7 @@ def reduced_operator(operator: CurvatureOperator) -> ReducedOperator | None:
     names = list(operator.parameters)
     block = names.index(weight_name) if weight_name in names else None
     sizes = [p.numel() for p in operator.parameters.values()]
-    shape = (layer.out_features, layer.in_features)
-    return ReducedOperator(reduced, sizes, block, shape, factors)
+    return ReducedOperator(reduced, sizes, block, (layer.out_features, layer.in_features), factors)
 
 
 def _saves_time(examples: int, inputs: int, outputs: int) -> bool:

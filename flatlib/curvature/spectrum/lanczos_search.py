@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from flatlib.curvature.operators.base import CurvatureOperator
-from flatlib.curvature.operators.symmetry import require_symmetry
+from flatlib.curvature.operators.symmetry import SymmetricOperator, require_symmetry
 from flatlib.curvature.spectrum.input_subspace import reduced_operator
 from flatlib.curvature.spectrum.lanczos import Lanczos
 
@@ -63,7 +63,7 @@ class EigenvalueRequest(NamedTuple):
 
 
 def lanczos_eigenvalues(
-    operator: CurvatureOperator, start: Tensor | str | None, generator: torch.Generator, request: EigenvalueRequest
+    operator: SymmetricOperator, start: Tensor | str | None, generator: torch.Generator, request: EigenvalueRequest
 ) -> Eigenvalues:
     """Compute the requested eigenvalues by Lanczos, in the subspace of the inputs where that is cheaper.
 
@@ -81,7 +81,7 @@ def lanczos_eigenvalues(
 
 
 def _search(
-    operator: CurvatureOperator, start: Tensor | str | None, generator: torch.Generator, request: EigenvalueRequest
+    operator: SymmetricOperator, start: Tensor | str | None, generator: torch.Generator, request: EigenvalueRequest
 ) -> Eigenvalues:
     if start is None:
         start = subsampled_initial_vector(operator, request, generator)
@@ -109,10 +109,12 @@ def _search(
 
 
 def subsampled_initial_vector(
-    operator: CurvatureOperator, request: EigenvalueRequest, generator: torch.Generator
+    operator: SymmetricOperator, request: EigenvalueRequest, generator: torch.Generator
 ) -> Tensor | None:
     """Return the sum of the requested eigenvectors of a subsample's Hessian, or None where it costs what it saves."""
-    n, examples = operator.shape[0], int(SUBSAMPLE_FRACTION * getattr(operator, "examples", 0))
+    if not isinstance(operator, CurvatureOperator):
+        return None
+    n, examples = operator.shape[0], int(SUBSAMPLE_FRACTION * operator.examples)
     if examples < MIN_SUBSAMPLE:
         return None
     if examples * operator.bytes_per_example < MIN_COST_RATIO * n * operator.torch_dtype.itemsize:
@@ -123,7 +125,7 @@ def subsampled_initial_vector(
     return lanczos_eigenvalues(part, "random", generator, rough).vectors.sum(1)
 
 
-def initial_vector(operator: CurvatureOperator, start: Tensor | str | None, generator: torch.Generator) -> Tensor:
+def initial_vector(operator: SymmetricOperator, start: Tensor | str | None, generator: torch.Generator) -> Tensor:
     """Return a random unit vector, or the warm start plus ``RANDOM_PART`` of one; the same on every device."""
     noise = torch.randn(operator.shape[0], generator=generator, dtype=torch.float64)
     noise /= noise.norm()

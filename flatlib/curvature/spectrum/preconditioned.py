@@ -1,12 +1,11 @@
 """Curvature as an optimizer sees it: the Hessian preconditioned by Adam's second moments, and stability thresholds."""
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from flatlib.curvature.operators.base import CurvatureOperator
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
 from flatlib.curvature.spectrum.lanczos_search import Eigenvalues
@@ -89,8 +88,7 @@ def preconditioned_eigenvalue(
     Raises:
         FlatlibError: If the preconditioner is not n positive numbers, or ``top_eigenvalues`` refuses an argument.
     """
-    # It is no CurvatureOperator, but has all that the search reads of one.
-    preconditioned = cast(CurvatureOperator, PreconditionedOperator(operator, preconditioner))
+    preconditioned = PreconditionedOperator(operator, preconditioner)
     return top_eigenvalues(preconditioned, tol=tol, max_products=max_products, start=start, seed=seed)
 
 

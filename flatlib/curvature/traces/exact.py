@@ -1,7 +1,7 @@
 """Exact trace of every parameter tensor's diagonal block, from one backward pass per output."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +19,13 @@ PART_MEMORY = 2**27  # bytes of unfolded images held at a time; tuned on a CPU, 
 
 
 class Recording(NamedTuple):
-    """Forward pass: its outputs, and for every call of a layer its input and the output's place in the graph."""
+    """Forward pass: its outputs, and for every call of a layer its input and the output's place in the graph.
+
+    The input is empty where it was passed by keyword.
+    """
 
     output: Tensor
-    calls: dict[nn.Module, list[tuple[Any, GradientEdge]]]  # the input is a tensor, or None if there was none
+    calls: dict[nn.Module, list[tuple[Tensor, GradientEdge]]]
 
 
 def exact_traces(operator: CurvatureOperator) -> dict[str, float] | None:
@@ -77,7 +80,7 @@ def _record(operator: CurvatureOperator, owners: dict[str, nn.Module], x: Tensor
     def note(owner: nn.Module, inputs: tuple, output: Tensor) -> None:
         if output.requires_grad:
             # An edge, not the tensor: an in-place ReLU would put its own output there.
-            calls[owner].append((inputs[0].detach() if inputs else None, get_gradient_edge(output)))
+            calls[owner].append((inputs[0].detach() if inputs else torch.empty(0), get_gradient_edge(output)))
 
     handles = [owner.register_forward_hook(note, prepend=True) for owner in calls]
     try:
@@ -103,18 +106,18 @@ def _mean_traces(
     with torch.no_grad():
         output = recording.output.detach() if recording else torch.cat([operator.output(part) for part in parts])
     operator.checked_loss(output, y)
-    factors = output_hessian_factors(operator.loss, output, y)
-    if factors is None:
+    terms = output_hessian_factors(operator.loss, output, y)
+    if terms is None:
         return None
-    weighted = [(weight, vector.view_as(output).to(output.dtype)) for weight, vector in factors]
+    factors = [(weight, vector.view_as(output).to(output.dtype)) for weight, vector in terms]
     totals = dict.fromkeys(owners, 0.0)
     for i, part in enumerate(parts):
         here = slice(i * part_size, i * part_size + len(part))
         recording = recording or _record(operator, owners, part)
         if not _is_proved(operator, owners, recording):
             return None
-        norms = _squared_norms(owners, recording, [vector[here] for _, vector in weighted])
-        for (weight, _), found in zip(weighted, norms, strict=False):
+        norms = _squared_norms(owners, recording, [vector[here] for _, vector in factors])
+        for (weight, _), found in zip(factors, norms, strict=False):
             for name, norm in found.items():
                 totals[name] += float(weight[here] @ norm.double())
         recording = None
@@ -193,4 +196,4 @@ def _spot_check(operator: CurvatureOperator, owners: dict[str, nn.Module]) -> in
 def _well_formed(recording: Recording, n: int) -> bool:
     """Return whether every layer got n examples along its first dimension, in one positional argument."""
     inputs = [a for calls in recording.calls.values() for a, _ in calls]
-    return all(a is not None and a.ndim > 1 and len(a) == n for a in inputs)
+    return all(a.ndim > 1 and len(a) == n for a in inputs)

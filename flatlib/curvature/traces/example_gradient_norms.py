@@ -1,7 +1,7 @@
 """Per-example gradient norms of a layer without forming the gradients (Goodfellow 2015, arXiv:1510.01799)."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,9 +41,7 @@ def gradient_squared_norms(
             return {"weight": inputs * square, "bias": square}
 
         return both
-    maps = {"bias": _bias_norm(owner)}
-    if "weight" in attributes:
-        maps["weight"] = _weight_norm(owner, a, passes)
+    maps = {"bias": _bias_norm(owner)} | ({"weight": _weight_norm(owner, a, passes)} if "weight" in attributes else {})
     return lambda delta: {attribute: maps[attribute](delta) for attribute in attributes}
 
 
@@ -53,15 +51,16 @@ def _bias_norm(owner: nn.Module) -> NormMap:
     return lambda delta: _squared(_sum_positions(delta))
 
 
-def _weight_norm(owner: Any, a: Tensor, passes: int) -> NormMap:
+def _weight_norm(owner: nn.Module, a: Tensor, passes: int) -> NormMap:
     if isinstance(owner, nn.Linear):
         features = a.reshape(len(a), -1, a.shape[-1]).mT
         squared_norm = _outer_product_norm(features, passes, owner.out_features)
         return lambda delta: squared_norm(delta.reshape(len(a), -1, owner.out_features).mT)
     if isinstance(owner, nn.Conv2d):
         return _convolution_norm(owner, a, passes)
+    norm: Any = owner  # batch norm, the last of ``LAYERS``
     shape = (1, -1) + (1,) * (a.ndim - 2)
-    normal = (a - owner.running_mean.view(shape)) * torch.rsqrt(owner.running_var + owner.eps).view(shape)
+    normal = (a - norm.running_mean.view(shape)) * torch.rsqrt(norm.running_var + norm.eps).view(shape)
     return lambda delta: _squared(_sum_positions(delta * normal))
 
 
@@ -96,8 +95,9 @@ def _outer_product_norm(a: Tensor, passes: int, outputs: int) -> NormMap:
 
 def _convolution_norm(owner: nn.Conv2d, a: Tensor, passes: int) -> NormMap:
     """Map $\\delta$ to the squared norms for a convolution, a linear map of its unfolded patches, group by group."""
-    groups = owner.groups
-    patches = F.unfold(a, owner.kernel_size, owner.dilation, cast(tuple[int, int], owner.padding), owner.stride)
+    groups, padding = owner.groups, owner.padding
+    assert not isinstance(padding, str)  # by ``is_known``
+    patches = F.unfold(a, owner.kernel_size, owner.dilation, padding, owner.stride)
     patches = patches.reshape(len(a) * groups, -1, patches.shape[-1])
     squared_norm = _outer_product_norm(patches, passes, owner.out_channels // groups)
     return lambda delta: squared_norm(delta.reshape(len(a) * groups, -1, patches.shape[-1])).view(len(a), groups).sum(1)
