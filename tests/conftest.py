@@ -16,7 +16,6 @@ from flatlib.config import RunConfig
 from flatlib.figures import use_style
 from flatlib.losses import resolve_loss
 
-pytest.register_assert_rewrite("synthetic_runs")
 torch.set_num_threads(1)  # several processes test at the same time; more threads would only wait for each other
 
 

@@ -1,8 +1,7 @@
 """Claim 7: Adam with decoupled weight decay and averaged iterates is sharper than SGD, and as good or better.
 
-Granziol 2020, section 5: SGD is heavy ball with momentum 0.9, "Gadam" is AdamW whose iterates are averaged at a lower
-constant rate. Learning rates are tuned for each method on validation images, neither trained nor tested on, with seeds
-of their own. Bejan et al. 2022, Figure 4: six optimizers, adaptive against not.
+Granziol 2020, section 5: SGD is heavy ball with momentum 0.9, "Gadam" is AdamW with averaged iterates. Learning rates
+are tuned on further images with seeds of their own. Bejan et al. 2022, Figure 4: six optimizers, adaptive against not.
 """
 
 from dataclasses import replace
@@ -46,10 +45,9 @@ def tuned(tuning: pd.DataFrame) -> pd.DataFrame:
 def tuning_table(tuning: pd.DataFrame) -> pd.DataFrame:
     """Format the result of :func:`tuned` for a page."""
     means = tuned(tuning)
-    percent = (100 * means["validation_accuracy"]).map("{:.1f} %".format, na_action="ignore")
-    return means.assign(
-        validation_accuracy=percent.fillna("a run diverged"), chosen=means["chosen"].map({True: "yes", False: ""})
-    ).rename(columns={"learning_rate": "learning rate", "validation_accuracy": "validation accuracy"})
+    percent = (100 * means["validation_accuracy"]).map("{:.1f} %".format, na_action="ignore").fillna("a run diverged")
+    means = means.assign(validation_accuracy=percent, chosen=means["chosen"].map({True: "yes", False: ""}))
+    return means.rename(columns=lambda name: name.replace("_", " "))
 
 
 def best_rate(tuning: pd.DataFrame, config: RunConfig) -> float:

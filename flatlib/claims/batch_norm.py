@@ -16,13 +16,9 @@ from flatlib.config import RunConfig, grid
 
 
 def compared(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs measured in train mode, which the claim compares."""
-    return runs[runs["batch_norm"] == "train"].assign(normalized=lambda table: normalized(table))
-
-
-def normalized(runs: pd.DataFrame) -> pd.Series:
-    """Return which runs trained the network with batch norm."""
-    return runs["model"].str.endswith("_bn")
+    """Return the runs measured in train mode, which the claim compares, and which trained with batch norm."""
+    kept = runs[runs["batch_norm"] == "train"]
+    return kept.assign(normalized=kept["model"].str.endswith("_bn"))
 
 
 def by_mode(runs: pd.DataFrame) -> pd.DataFrame:
@@ -30,7 +26,7 @@ def by_mode(runs: pd.DataFrame) -> pd.DataFrame:
 
     The column ``how`` names the way, ``lambda_max`` has the value.
     """
-    kept = runs[normalized(runs) & (runs["batch_size"] == runs["batch_size"].min())]
+    kept = runs[runs["model"].str.endswith("_bn") & (runs["batch_size"] == runs["batch_size"].min())]
     between = compared(kept)
     along = between.assign(lambda_max=between["between_iterates"], how="between iterates")
     return pd.concat([kept.assign(how=kept["batch_norm"]), along], ignore_index=True)

@@ -28,12 +28,11 @@ def summarized(runs: pd.DataFrame) -> pd.DataFrame:
     if kept.empty:
         raise FlatlibError("no run was tracked")
     points = [pd.DataFrame(trajectory).astype(float) for trajectory in kept["trajectory"]]
+    accurate = [run[run["train_accuracy"] >= ACCURATE].head(1) for run in points]
     columns = {}
     for measure in ("lambda_max", JACOBIAN):
         columns[f"peak_{measure}"] = [run[measure].max() for run in points]
-        columns[f"{measure}_at_accuracy"] = [
-            run.loc[run["train_accuracy"] >= ACCURATE, measure].head(1).mean() for run in points
-        ]
+        columns[f"{measure}_at_accuracy"] = [first[measure].mean() for first in accurate]
     return kept.assign(**columns)
 
 

@@ -33,14 +33,9 @@ def compare_with_paper(scales: dict[str, pd.DataFrame]) -> pd.DataFrame:
             paper = GRANZIOL2020_MNIST.get(setting["model"], {}).get(setting["weight_decay"])
             if paper is None:
                 continue
-            row = {
-                "scale": scale,
-                "network": setting["model"],
-                "epochs": setting["max_epochs"],
-                "inputs": "standardized" if setting["standardize"] else "in [0, 1]",
-                "γ": f"{setting['weight_decay']:g}",
-                "n": group["seed"].nunique(),
-            }
+            row = {"scale": scale, "network": setting["model"], "epochs": setting["max_epochs"]}
+            row["inputs"] = "standardized" if setting["standardize"] else "in [0, 1]"
+            row |= {"γ": f"{setting['weight_decay']:g}", "n": group["seed"].nunique()}
             for (name, column, unit), reported in zip(MEASURES, paper, strict=True):
                 ours = format_mean(group[column].dropna() * unit, missing="").rpartition(", n =")[0]
                 row |= {name: ours, f"{name} (paper)": reported}

@@ -9,7 +9,7 @@ RATES = {"sgd": 0.1, "heavy_ball": 0.1, "adam": 0.001, "adagrad": 0.01, "adashif
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "batch_softmax"])
-def test_six_optimizers_each_alone_and_inside_sam(loss):
+def test_six_optimizers_alone_and_inside_sam(loss):
     configs = optimizer_grid(RunConfig(model="bejan_simple", width=0.5, seed=3, train_size=500), loss)
     assert [(c.optimizer, c.sam_rho) for c in configs] == [(name, rho) for name in RATES for rho in (0.0, 0.05)]
     assert len({c.run_id for c in configs}) == 12
@@ -24,11 +24,11 @@ def test_six_optimizers_each_alone_and_inside_sam(loss):
 
 
 @pytest.mark.parametrize(("train_size", "batch_size"), [(None, 128), (128, 128), (100, 100)])
-def test_a_batch_is_no_more_than_all_images(train_size, batch_size):
+def test_batch_is_at_most_all_images(train_size, batch_size):
     assert {c.batch_size for c in optimizer_grid(RunConfig(train_size=train_size, batch_size=1))} == {batch_size}
 
 
-def test_the_text_and_the_code_differ_in_the_loss_and_in_the_stop_rule_that_goes_with_it():
+def test_text_and_code_differ_in_loss():
     stated, coded = (optimizer_grid(RunConfig(), loss) for loss in ("cross_entropy", "batch_softmax"))
     for one, other in zip(stated, coded, strict=True):
         differing = {name for name, value in one.to_json().items() if value != other.to_json()[name]}

@@ -33,14 +33,14 @@ def with_ties():
     return pd.DataFrame(table | {"x": rng.integers(6, size=60), "y": rng.integers(4, size=60)})
 
 
-def test_one_group_is_scipys_tau():
+def test_one_stratum_is_scipys_tau():
     runs = with_ties()
     assert stratified_kendall_tau(runs, "x", "y").tau.estimate == pytest.approx(
         kendalltau(runs["x"], runs["y"]).statistic
     )
 
 
-def test_groups_are_averaged_by_their_untied_pairs():
+def test_strata_are_weighted_by_untied_pairs():
     runs = with_ties()
     taus, weights, ordered = [], [], 0
     for _, group in runs.groupby(["a", "b"]):
@@ -55,14 +55,14 @@ def test_groups_are_averaged_by_their_untied_pairs():
     assert (found.runs, found.groups, found.pairs) == (60, 6, ordered)
 
 
-def test_the_order_between_groups_has_no_say():
+def test_order_between_strata_is_ignored():
     runs = runs_of(within=0.9, between=0.9)
     shifted = runs.assign(y=runs["y"] - 100 * runs["setting"], x=runs["x"] + 100 * runs["setting"])
     assert stratified_kendall_tau(shifted, "x", "y").tau.estimate < -0.5
     assert stratified_kendall_tau(shifted, "x", "y", ["setting"]) == stratified_kendall_tau(runs, "x", "y", ["setting"])
 
 
-def test_groups_with_nothing_to_compare_give_nothing():
+def test_strata_without_pairs_are_excluded():
     runs = runs_of()
     alone = pd.DataFrame({"seed": [0], "setting": [90], "x": [1.0], "y": [1.0]})
     constant = pd.DataFrame({"seed": [0, 1], "setting": 91, "x": [1.0, 1.0], "y": [1.0, 2.0]})
@@ -74,13 +74,13 @@ def test_groups_with_nothing_to_compare_give_nothing():
     assert (nothing.runs, nothing.groups, nothing.pairs) == (0, 0, 0)
 
 
-def test_a_missing_setting_is_a_group_of_its_own():
+def test_missing_setting_is_a_stratum():
     runs = pd.DataFrame({"seed": range(6), "size": [None] * 3 + [10.0] * 3, "x": range(6), "y": [2, 1, 0, 5, 4, 3]})
     assert stratified_kendall_tau(runs, "x", "y", ["size"]).groups == 2
     assert stratified_kendall_tau(runs, "x", "y", ["size"]).tau.estimate == -1
 
 
-def test_every_pair_counts_once_in_expectation():
+def test_pairs_count_once_in_expectation():
     drawn, likelihood = seed_resamples(4, 0, 0)
     np.testing.assert_allclose(np.average(pair_weights(drawn), axis=0, weights=likelihood), 1)
 
@@ -94,7 +94,7 @@ def test_runs_are_resampled_by_seed():
     assert (ten.low, ten.high) == pytest.approx((one.low, one.high))
 
 
-def test_one_seed_knows_nothing_of_its_spread():
+def test_one_seed_has_infinite_interval():
     found = stratified_kendall_tau(runs_of(seeds=1), "x", "y").tau
     assert (found.low, found.high, found.n) == (-inf, inf, 1)
 
@@ -131,6 +131,6 @@ def test_coverage_of_the_monte_carlo_branch():
     assert np.mean([tau.low <= true_tau(**law, grouped=False) <= tau.high for tau in found]) >= 0.93
 
 
-def test_a_missing_column_is_named():
+def test_missing_column_is_named():
     with pytest.raises(FlatlibError, match="no column batch_size"):
         stratified_kendall_tau(runs_of(), "x", "y", ["batch_size"])

@@ -38,20 +38,20 @@ def test_one_setting_is_changed(reading):
         assert getattr(other, name) == pytest.approx(ratio * getattr(one, name))
 
 
-def test_every_run_is_recorded_and_no_other():
+def test_records_hold_exactly_these_runs():
     lines = records.read(ROOT / "book" / "records" / "ledger" / f"{SCALE}.jsonl")
     assert set(lines) == {run.run_id for run in variant_configs(ROOT)}
 
 
 @pytest.mark.parametrize("reading", VARIANTS)
-def test_both_readings_stand_side_by_side(reading):
+def test_readings_are_paired(reading):
     runs = paired_runs(ROOT, reading)
     assert len(runs) == len(paired_configs(ROOT, reading))
     assert (runs["seed"] == runs["seed_other"]).all()
     assert (runs["status"] != "diverged").all()
 
 
-def test_what_a_reading_changes():
+def test_differences_between_readings():
     accuracy, gains = np.array([[0.5, 0.6, 0.7, 0.8, 0.9], [0.01, 0.02, 0.03, 0.04, 0.05]])
     runs = pd.DataFrame({"test_accuracy": accuracy, "test_accuracy_other": accuracy + gains})
     assert accuracy_difference(runs).estimate == pytest.approx(3)
