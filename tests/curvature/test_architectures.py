@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, frobenius, top_eigenvalues, trace
+from flatlib.curvature.traces.exact import exact_traces
 
 EXAMPLES = 7
 ACTIVATIONS = {"relu": nn.ReLU, "leaky": nn.LeakyReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "softplus": nn.Softplus}
@@ -142,7 +143,7 @@ def test_exact_traces_and_norms(architecture, loss, chunk_size):
 
 @reproducible
 @given(architectures, st.sampled_from(["cross_entropy", "mse"]), chunk_sizes)
-def test_gauss_newton_is_the_hessian_without_the_networks_own_curvature(architecture, loss, chunk_size):
+def test_gauss_newton_in_the_last_layer(architecture, loss, chunk_size):
     """In the weights of the last layer, in which every network is linear, the two are the same; everywhere the
     Gauss-Newton matrix is positive."""
     model, data = architecture.build()
@@ -155,7 +156,7 @@ def test_gauss_newton_is_the_hessian_without_the_networks_own_curvature(architec
 
 @reproducible
 @given(architectures.filter(lambda a: a.norm == "batch"), st.sampled_from(sorted(LOSSES)))
-def test_train_mode_batch_norm_against_differences(architecture, loss):
+def test_train_mode_batch_norm(architecture, loss):
     """torch.func.hessian is wrong there. Smooth activations only: a difference may step over a kink."""
     smooth = "tanh" if architecture.activation in PIECEWISE_LINEAR else architecture.activation
     no_kinks = {"activation": smooth, "pool": "mean" if architecture.pool == "max" else architecture.pool}
@@ -176,3 +177,45 @@ def test_train_mode_batch_norm_against_differences(architecture, loss):
     # Richardson's extrapolation, without which the differences are the larger error.
     expected = (4 * difference(1e-4) - difference(2e-4)) / 3
     assert (product - expected).norm() <= 1e-6 * max(product.norm(), operator.gradient().norm())
+
+
+KINKS = [nn.ReLU(), nn.ReLU(inplace=True), nn.LeakyReLU(), nn.Hardtanh(), nn.Identity(), nn.Dropout(0.5)]
+BENDS = [nn.Tanh(), nn.GELU(), nn.Softplus(), nn.Softmax(1), nn.Hardswish(), nn.LayerNorm(4)]
+POOLS = [nn.AdaptiveMaxPool2d(2), nn.AdaptiveAvgPool2d(2), nn.MaxPool2d(2, padding=1), nn.AvgPool2d(2, padding=1)]
+
+
+@st.composite
+def networks(draw):
+    """A random network on (2, 6, 6), and whether it is piecewise linear in every parameter."""
+    channels, layers = 2, []
+    for _ in range(draw(st.integers(0, 2))):
+        width, groups = channels * draw(st.integers(1, 2)), draw(st.sampled_from([1, channels]))
+        kernel, stride = draw(st.sampled_from([1, (2, 1), 2])), draw(st.integers(1, 2))
+        padding, dilation, bias = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.booleans())
+        layers.append(nn.Conv2d(channels, width, kernel, stride, padding, dilation, groups, bias))
+        channels = width
+        layers += [nn.BatchNorm2d(channels)] if draw(st.booleans()) else []
+        layers.append(draw(st.sampled_from(KINKS)))
+    layers += [draw(st.sampled_from(POOLS)), nn.Flatten()]
+    features = nn.Sequential(*layers)(torch.zeros(2, 2, 6, 6)).shape[1]
+    layers += [nn.Linear(features, 4)] + ([nn.BatchNorm1d(4)] if draw(st.booleans()) else [])
+    bent = draw(st.booleans())
+    layers += [draw(st.sampled_from(KINKS)), *([draw(st.sampled_from(BENDS))] if bent else [])]
+    return nn.Sequential(*layers, nn.Linear(4, 3, bias=draw(st.booleans()))), not bent
+
+
+@reproducible
+@given(networks(), st.sampled_from(["cross_entropy", "mse", nn.CrossEntropyLoss(label_smoothing=0.1)]), chunk_sizes)
+def test_exact_traces_of_layers(network, loss, chunk_size):
+    torch.manual_seed(0)
+    model = network[0].double()
+    data = torch.randn(EXAMPLES, 2, 6, 6, dtype=torch.float64), torch.arange(EXAMPLES) % 3
+    model(data[0])
+    operator = HessianOperator(model, loss, data, chunk_size=chunk_size)
+    traces = exact_traces(operator)
+    assert (traces is not None) == network[1]
+    if traces is not None:
+        diagonal = operator.to_dense().diagonal().split([p.numel() for p in operator.parameters.values()])
+        expected = torch.stack([part.sum() for part in diagonal])
+        found = torch.tensor(list(traces.values()), dtype=torch.float64)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10 * float(expected.abs().max()))

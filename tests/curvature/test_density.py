@@ -2,8 +2,6 @@ import pytest
 import torch
 
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, density
-from flatlib.errors import FlatlibError
-from flatlib.losses import resolve_loss
 
 
 @pytest.mark.parametrize("kind", [HessianOperator, GaussNewtonOperator])
@@ -47,13 +45,6 @@ def test_breakdown_leaves_no_ghosts(quadratic):
     assert float(found.weights.sum()) == pytest.approx(1)
 
 
-def test_zero_hessian(quadratic):
-    found = density(HessianOperator(*quadratic([0.0] * 4)))
-    assert (found.nodes.tolist(), found.weights.tolist(), found.products) == ([0.0], [1.0], 1)
-    grid, curve = found.smooth()
-    assert float(torch.trapezoid(curve, grid)) == pytest.approx(1, abs=1e-3)
-
-
 def test_smooth_is_a_density(case):
     found = density(HessianOperator(case.model, case.loss, case.data), steps=20)
     for width in (None, 0.1):
@@ -62,33 +53,3 @@ def test_smooth_is_a_density(case):
         assert float(torch.trapezoid(curve * grid, grid)) == pytest.approx(found.moment(1), abs=1e-3)
     grid, curve = found.smooth(torch.linspace(-1, 1, 7), 0.5)
     assert curve.shape == grid.shape == (7,)
-
-
-def test_relative_errors_do_not_depend_on_the_scale_of_the_loss(small_case):
-    model, (x, y) = small_case.model.float(), small_case.data
-    loss = resolve_loss(small_case.loss)
-    plain, tiny = (
-        density(HessianOperator(model, lambda o, t, f=factor: f * loss(o, t), (x.float(), y)), steps=10)
-        for factor in (1.0, 2.0**-40)
-    )
-    torch.testing.assert_close(tiny.nodes * 2.0**40, plain.nodes, rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(tiny.weights, plain.weights, rtol=1e-2, atol=1e-5)
-
-
-def test_the_seed_is_the_only_randomness(small_case):
-    operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
-    state = torch.get_rng_state()
-    first, second, other = (density(operator, 5, seed=seed) for seed in (0, 0, 1))
-    assert torch.equal(first.nodes, second.nodes)
-    assert not torch.equal(first.nodes, other.nodes)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("arguments", [{"steps": 0}, {"probes": 0}])
-def test_says_what_is_wrong(quadratic, arguments):
-    operator = HessianOperator(*quadratic([1.0, 2.0]))
-    with pytest.raises(FlatlibError, match="at least 1"):
-        density(operator, **arguments)
-    for width in (0.0, -1.0, float("inf")):
-        with pytest.raises(FlatlibError, match="must be positive"):
-            density(operator).smooth(width=width)

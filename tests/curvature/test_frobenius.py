@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, frobenius, top_eigenvalues
-from flatlib.errors import FlatlibError
 from flatlib.losses import resolve_loss
 
 SPECTRUM = [9.0, -5.0, 3.0, *torch.linspace(-1, 1, 147).tolist()]
@@ -86,30 +85,3 @@ def test_loss_scaled(small_case):
     loss = resolve_loss(small_case.loss)
     operator = HessianOperator(small_case.model, lambda o, t: 1e-9 * loss(o, t), small_case.data)
     assert frobenius(operator).value == pytest.approx(1e-9 * float(small_case.dense().norm()), rel=1e-10)
-
-
-def test_zero_hessian(quadratic):
-    for n in (4, 150):
-        found = frobenius(HessianOperator(*quadratic([0.0] * n)))
-        assert (found.value, found.standard_error, found.per_parameter.value) == (0.0, 0.0, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"probes": 1}, "at least 2"),
-        ({"basis": torch.ones(149, 2)}, "columns of 150 numbers"),
-        ({"basis": torch.ones(150)}, "columns of 150 numbers"),
-        ({"basis": torch.ones(150, 0)}, "columns of 150 numbers"),
-    ],
-)
-def test_says_what_is_wrong(large, arguments, message):
-    with pytest.raises(FlatlibError, match=message) as error:
-        frobenius(large, **arguments)
-    assert "\n" not in str(error.value)
-
-
-def test_products_that_are_not_finite_are_refused(large):
-    for n in (3, 150):
-        with pytest.raises(FlatlibError, match="not finite"):
-            frobenius(Matrix(torch.full((n, n), torch.nan)))

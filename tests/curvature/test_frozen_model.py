@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from flatlib.curvature import HessianOperator
 from flatlib.device import PRECISION_SWITCHES
@@ -100,3 +101,21 @@ def test_reduced_precision_is_off_while_measuring_only(small_case):
         assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == ("high", before[1])
     finally:
         torch.set_float32_matmul_precision(before[0])
+
+
+def test_wrappers_are_removed(small_case):
+    expected = HessianOperator(small_case.model, small_case.loss, small_case.data).to_dense()
+    parallel = nn.DataParallel(small_case.model)
+    for wrapped in (parallel, torch.compile(small_case.model), torch.compile(parallel)):
+        operator = HessianOperator(wrapped, small_case.loss, small_case.data)
+        assert list(operator.parameters) == ["0.weight", "0.bias", "3.weight", "3.bias"]
+        assert torch.equal(operator.to_dense(), expected)
+
+
+def test_sparse_gradients_become_dense():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(7, 2, sparse=True), nn.Flatten(), nn.Linear(6, 3))
+    data = torch.arange(12).reshape(4, 3) % 7, torch.arange(4) % 3
+    found = HessianOperator(model, "mse", data).to_dense()
+    model[0].sparse = False
+    assert torch.equal(found, HessianOperator(model, "mse", data).to_dense())

@@ -4,7 +4,6 @@ from torch import nn
 
 from flatlib.curvature import HessianOperator, top_eigenvalues
 from flatlib.curvature.spectrum.lanczos import Lanczos
-from flatlib.errors import FlatlibError
 
 
 def scaled(loss, factor):
@@ -31,15 +30,6 @@ def test_agrees_with_the_dense_spectrum(case, which):
     assert (result.residuals <= 1e-5 * result.values.abs() + 1e-12).all()
 
 
-def test_batch_norm_in_train_mode():
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 2)).double()
-    data = torch.randn(9, 4, dtype=torch.float64), torch.arange(9) % 2
-    operator = HessianOperator(model, "cross_entropy", data, batch_norm="train")
-    expected = torch.linalg.eigvalsh(operator.to_dense())[[-1, 0]]
-    torch.testing.assert_close(top_eigenvalues(operator, which="both", tol=1e-6).values, expected)
-
-
 @pytest.mark.parametrize("eigenvalues", [[1.0, -1.0, 0.5], [2.0, -3.0, 0.5], [-1.0, -2.0, -4.0], [1.0, 1.0, 1.0]])
 @pytest.mark.parametrize("factor", [1.0, 1e-9, 1e12])
 def test_ends_by_sign_ties_and_scale(quadratic, eigenvalues, factor):
@@ -50,30 +40,6 @@ def test_ends_by_sign_ties_and_scale(quadratic, eigenvalues, factor):
     torch.testing.assert_close(result.values / factor, expected, rtol=1e-5, atol=0)
     assert result.converged
     assert result.products <= 3
-
-
-def test_relative_errors_do_not_depend_on_the_scale_of_the_loss(small_case):
-    model, (x, y) = small_case.model.float(), small_case.data
-
-    def loss(output, target):
-        return torch.nn.functional.cross_entropy(output, target)
-
-    plain, tiny = (
-        top_eigenvalues(HessianOperator(model, scaled(loss, factor), (x.float(), y)), which="both")
-        for factor in (1.0, 2.0**-40)
-    )
-    assert plain.products == tiny.products
-    torch.testing.assert_close(tiny.values * 2.0**40, plain.values, rtol=1e-6, atol=0)
-    torch.testing.assert_close(tiny.residuals * 2.0**40, plain.residuals, rtol=1e-2, atol=1e-7)
-
-
-def test_zero_hessian(quadratic):
-    operator = HessianOperator(*quadratic([0.0] * 4))
-    result = top_eigenvalues(operator, 2, which="both")
-    assert result.values.tolist() == [0.0] * 4
-    assert result.residuals.tolist() == [0.0] * 4
-    assert result.converged
-    torch.testing.assert_close(result.vectors[:, :2].T @ result.vectors[:, :2], torch.eye(2, dtype=torch.float64))
 
 
 def test_invariant_subspace_and_the_whole_dimension(quadratic):
@@ -121,41 +87,6 @@ def test_warm_start_saves_products_and_is_never_trusted_alone(case):
     torch.testing.assert_close(misled.values, cold.values[:1], rtol=1e-3, atol=0)
 
 
-def test_the_seed_is_the_only_randomness(small_case):
-    operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
-    state = torch.get_rng_state()
-    first, second, other = (top_eigenvalues(operator, seed=seed) for seed in (0, 0, 1))
-    assert torch.equal(first.vectors, second.vectors)
-    assert not torch.equal(first.vectors, other.vectors)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"k": 5}, "dimension 3"),
-        ({"k": 0}, "k=0"),
-        ({"which": "top"}, "largest, smallest, both"),
-        ({"engine": "arpack"}, "lanczos, pyhessian"),
-        ({"tol": 0.0}, "tol=0.0"),
-        ({"k": 2, "max_products": 1}, "max_products=1"),
-        ({"start": torch.ones(4)}, "start must be 3"),
-    ],
-)
-def test_says_what_is_wrong(quadratic, arguments, message):
-    with pytest.raises(FlatlibError, match=message):
-        top_eigenvalues(HessianOperator(*quadratic([1.0, 2.0, 3.0])), **arguments)
-
-
-@pytest.mark.parametrize("engine", ["lanczos", "pyhessian"])
-def test_products_that_are_not_finite_are_refused(quadratic, engine):
-    model, loss, data = quadratic([1.0, 2.0, 1e200])
-    model.weight.data.zero_()
-    operator = HessianOperator(model, scaled(loss, 1e200), data)
-    with pytest.raises(FlatlibError, match="product is not finite"):
-        top_eigenvalues(operator, engine=engine)
-
-
 class TestSubsampleStart:
     """Where examples outweigh parameters, the search starts from a tenth of them."""
 
@@ -189,7 +120,3 @@ class TestSubsampleStart:
         v = torch.randn(operator.shape[0])
         torch.testing.assert_close(part.matvec(v), operator.matvec(v))
         assert operator.subsampled(7, torch.Generator()).data[0].shape == (7, 8)
-
-    def test_an_unknown_start_is_refused(self):
-        with pytest.raises(FlatlibError, match='start="warm" is unknown'):
-            top_eigenvalues(self.operator(50), start="warm")

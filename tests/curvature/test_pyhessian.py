@@ -1,39 +1,48 @@
-"""The engine against the dense spectrum; and, for each trap that it handles, PyHessian alone falling into it."""
+"""The PyHessian engine against the dense spectrum; and, for each trap that it avoids, PyHessian itself caught in it."""
 
 import copy
 import gc
+import importlib.util
 import warnings
 import weakref
 
+import numpy as np
 import pyhessian
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from flatlib.curvature import HessianOperator, top_eigenvalues
+from flatlib.curvature import HessianOperator, density, from_dict_batches, per_layer, top_eigenvalues, trace
 from flatlib.curvature.spectrum.pyhessian import PyHessianProducts, power_iteration
 from flatlib.errors import FlatlibError
+from flatlib.figures import landscape_lines
+
+ENGINES = ("lanczos", "pyhessian")
+CLOSE = [1.0, *torch.linspace(0.5, 0.985, 40).tolist()]
 
 
-def bare(model, loss, data):
+def bare(model, loss, data=None, **options):
     """PyHessian as its documentation calls it, on the CPU."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pyhessian.hessian(model, loss, data=data, cuda=False)
+        return pyhessian.hessian(model, loss, data=data, **{"cuda": False} | options)
 
 
-def bare_eigenvalue(model, loss, data):
-    torch.manual_seed(0)
-    return bare(model, loss, data).eigenvalues()[0][0]
+def bare_eigenvalue(model, loss, data, seed=0):
+    """PyHessian's value for a copy of the model."""
+    torch.manual_seed(seed)
+    return bare(copy.deepcopy(model), loss, data).eigenvalues()[0][0]
 
 
 def wrapped(model, loss, data, **arguments):
     return top_eigenvalues(HessianOperator(model, loss, data), engine="pyhessian", **arguments)
 
 
-def float32(case):
-    return case.model.float(), F.cross_entropy, (case.data[0].float(), case.data[1])
+@pytest.fixture
+def single(small_case):
+    """A network in single precision, its loss and its data."""
+    return small_case.model.float(), F.cross_entropy, (small_case.data[0].float(), small_case.data[1])
 
 
 @pytest.mark.parametrize("which", ["largest", "smallest"])
@@ -47,29 +56,44 @@ def test_agrees_with_the_dense_spectrum(model_case, which):
     torch.testing.assert_close(residuals, result.residuals, rtol=1e-3, atol=1e-12)
 
 
-def test_agrees_with_lanczos_in_single_precision_and_train_mode():
+def test_train_mode_single_precision_and_warm_starts():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    before = model[1].running_mean.clone()
     operator = HessianOperator(model, "mse", (torch.randn(9, 4), torch.arange(9) % 2), batch_norm="train")
     lanczos, power = (top_eigenvalues(operator, 2, engine=engine) for engine in ("lanczos", "pyhessian"))
     torch.testing.assert_close(power.values, lanczos.values, rtol=1e-3, atol=0)
+    dense = torch.linalg.eigvalsh(operator.to_dense().double())
+    torch.testing.assert_close(lanczos.values, dense[[-1, -2]], rtol=1e-4, atol=0)
     assert power.products > lanczos.products
     warm = top_eigenvalues(operator, engine="pyhessian", start=lanczos.vectors[:, 0])
     assert warm.products < power.products
+    assert torch.equal(model[1].running_mean, before)
 
 
-def test_trap_largest_magnitude_is_not_largest(quadratic):
-    problem = quadratic([2.0, -3.0, 0.5], torch.float32)
-    assert bare_eigenvalue(*problem) == pytest.approx(-3, rel=1e-2)
-    assert wrapped(*problem).values.item() == pytest.approx(2, rel=1e-3)
-    assert wrapped(*problem, which="smallest").values.item() == pytest.approx(-3, rel=1e-3)
-    negative = quadratic([-1.0, -2.0, -4.0], torch.float32)
-    torch.testing.assert_close(
-        wrapped(*negative, which="both").values, torch.tensor([-1.0, -4.0], dtype=torch.float64), rtol=1e-3, atol=0
-    )
+def test_restricts_to_a_block(small_case):
+    operator = HessianOperator(small_case.model, small_case.loss, small_case.data, parameters="3.*")
+    result = top_eigenvalues(operator, engine="pyhessian", tol=1e-4)
+    assert result.values.item() == pytest.approx(float(torch.linalg.eigvalsh(operator.to_dense())[-1]), rel=1e-6)
 
 
-def test_the_wrong_end_is_never_converged(quadratic):
+def test_leaks_no_graph(single):
+    model, loss, data = single
+    alive = []
+
+    def watched(output, target):
+        alive.append(weakref.ref(output))
+        return loss(output, target)
+
+    gc.disable()
+    try:
+        wrapped(model, watched, data)
+        assert all(output() is None for output in alive)
+    finally:
+        gc.enable()
+
+
+def test_wrong_end_never_converges(quadratic):
     model, loss, data = quadratic([2.0, -3.0, 0.5])
     start = top_eigenvalues(HessianOperator(model, loss, data), which="smallest", tol=1e-9).vectors[:, 0]
     products = PyHessianProducts(HessianOperator(model, loss, data))
@@ -79,108 +103,132 @@ def test_the_wrong_end_is_never_converged(quadratic):
     assert not pair.is_requested_end
 
 
-def test_trap_ties_stop_anywhere(quadratic):
-    problem = quadratic([1.0, -1.0, 0.5], torch.float32)
-    assert abs(bare_eigenvalue(*problem)) < 0.99
+@pytest.mark.parametrize(
+    ("spectrum", "least", "most", "expected"),
+    [
+        ([2.0, -3.0, 0.5], -3.03, -2.97, [2.0, -3.0]),  # it returns the largest magnitude
+        ([-1.0, -2.0, -4.0], -4.04, -3.96, [-1.0, -4.0]),
+        ([1.0, -1.0, 0.5], -0.99, 0.99, [1.0, -1.0]),  # between ties it stops anywhere
+        (CLOSE, 0.5, 0.995, [1.0, 0.5]),  # the change between iterates is not the error
+    ],
+)
+def test_trap_wrong_eigenvalue(quadratic, spectrum, least, most, expected):
+    problem = quadratic(spectrum, torch.float32)
+    assert least < bare_eigenvalue(*problem) < most
     result = wrapped(*problem, which="both")
-    torch.testing.assert_close(result.values, torch.tensor([1.0, -1.0], dtype=torch.float64), rtol=1e-3, atol=0)
+    torch.testing.assert_close(result.values, torch.tensor(expected, dtype=torch.float64), rtol=1e-3, atol=0)
     assert result.converged
+    short = wrapped(*problem, max_products=1)
+    assert (short.converged, short.products) == (False, 1)
 
 
-def test_trap_change_between_iterates_is_not_an_error(quadratic):
-    problem = quadratic([1.0, *torch.linspace(0.5, 0.985, 40).tolist()], torch.float32)
-    assert bare_eigenvalue(*problem) < 0.995
-    result = wrapped(*problem)
-    assert result.values.item() == pytest.approx(1, rel=1e-3)
-    assert (result.converged, result.residuals.item() <= 1e-3) == (True, True)
-    short = wrapped(*problem, max_products=10)
-    assert (short.converged, short.products) == (False, 10)
-
-
-def test_trap_small_hessians_vanish(small_case):
-    model, loss, data = float32(small_case)
+def test_trap_small_hessians_vanish(single):
+    model, loss, data = single
     size = wrapped(model, loss, data).values.item()
 
     def tiny(output, target):
         return 1e-9 * loss(output, target)
 
-    assert bare_eigenvalue(copy.deepcopy(model), tiny, data) < 0.5e-9 * size
+    assert bare_eigenvalue(model, tiny, data) < 0.5e-9 * size
     assert wrapped(model, tiny, data).values.item() == pytest.approx(1e-9 * size, rel=1e-5)
 
 
-def test_trap_second_construction_doubles(small_case):
-    model, loss, data = float32(small_case)
-    single = bare_eigenvalue(copy.deepcopy(model), loss, data)
-    bare(model, loss, data)
-    assert bare_eigenvalue(model, loss, data) == pytest.approx(2 * single, rel=1e-2)
-    first, second = (wrapped(model, loss, data).values.item() for _ in range(2))
-    assert first == second
-
-
-def test_trap_model_state_changes(small_case):
-    model, loss, data = float32(small_case)
-    changed = copy.deepcopy(model)
-    bare(changed, loss, data)
-    assert not changed.training
-    assert next(changed.parameters()).grad is not None
-
-    state, rng = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    wrapped(model, loss, data, max_products=5)
-    assert all(module.training for module in model.modules())
-    assert all(p.grad is None for p in model.parameters())
-    assert torch.equal(torch.get_rng_state(), rng)
-    torch.testing.assert_close(dict(model.state_dict()), dict(state), rtol=0, atol=0)
-
-
-def test_trap_train_mode_updates_running_statistics():
+def test_trap_second_construction_doubles(single):
+    value = bare_eigenvalue(*single)
+    changed = copy.deepcopy(single[0])
+    bare(changed, *single[1:])
+    assert not changed.training  # it changes the mode, and leaves gradients that are added to
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
-    data = torch.randn(9, 4), torch.arange(9) % 2
-    before = model[1].running_mean.clone()
-    operator = HessianOperator(model, "cross_entropy", data, batch_norm="train")
-    result = top_eigenvalues(operator, engine="pyhessian", tol=1e-4)
-    assert torch.equal(model[1].running_mean, before)
-    assert result.values.item() == pytest.approx(float(torch.linalg.eigvalsh(operator.to_dense())[-1]), rel=1e-4)
+    assert bare(changed, *single[1:]).eigenvalues()[0][0] == pytest.approx(2 * value, rel=1e-2)
+    state = copy.deepcopy(single[0].state_dict())
+    first, second = (wrapped(*single).values.item() for _ in range(2))
+    assert first == second
+    assert all(module.training for module in single[0].modules())
+    assert all(p.grad is None for p in single[0].parameters())
+    torch.testing.assert_close(dict(single[0].state_dict()), dict(state), rtol=0, atol=0)
 
 
-def test_trap_unused_parameters_and_linear_losses(small_case, quadratic):
-    model, loss, data = float32(small_case)
+def test_trap_unused_parameters_and_linear_losses(single):
+    model, loss, data = single
+    linear = nn.Linear(8, 3), lambda output, target: output.mean(), data
+    with pytest.raises(RuntimeError):
+        bare_eigenvalue(*linear)
+    result = wrapped(*linear, k=2)
+    assert (result.values.tolist(), result.converged) == ([0.0, 0.0], True)
     model.register_parameter("unused", nn.Parameter(torch.ones(2)))
     with pytest.raises((RuntimeError, AssertionError, TypeError)):
-        bare_eigenvalue(copy.deepcopy(model), loss, data)
+        bare_eigenvalue(model, loss, data)
     expected = top_eigenvalues(HessianOperator(model, loss, data)).values.item()
     assert wrapped(model, loss, data).values.item() == pytest.approx(expected, rel=1e-3)
 
-    linear = nn.Linear(8, 3), lambda output, target: output.mean(), data
-    with pytest.raises(RuntimeError):
-        bare_eigenvalue(copy.deepcopy(linear[0]), *linear[1:])
-    result = wrapped(*linear, k=2)
-    assert (result.values.tolist(), result.converged) == ([0.0, 0.0], True)
+
+def test_trap_density_needs_removed_function(single):
+    with pytest.raises(RuntimeError, match=r"torch\.eig|deprecated|linalg"):
+        bare(*single).density(iter=5, n_v=1)
+    assert float(density(HessianOperator(*single), steps=5).weights.sum()) == pytest.approx(1)
 
 
-def test_trap_empty_loader_gives_nan(small_case):
-    model, loss, _ = float32(small_case)
-    with pytest.raises(FlatlibError, match="empty"):
-        wrapped(model, loss, iter([]))
+def test_trap_trace_stops_by_coincidence(single):
+    """Its number of samples is chosen by the first coincidence, and it states no error."""
+    exact = float(HessianOperator(*single, dtype=torch.float64).to_dense().trace())
+    samples, errors = [], []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        drawn = bare(copy.deepcopy(single[0]), *single[1:]).trace()
+        samples.append(len(drawn))
+        errors.append(abs(np.mean(drawn) - exact) / abs(exact))
+        found = trace(HessianOperator(*single), probes=200, seed=seed)
+        assert found.products == 200
+        assert abs(found.value - exact) < 5 * found.standard_error
+    assert min(samples) < 0.5 * max(samples)
+    assert max(errors) > 0.02
 
 
-def test_restricts_to_a_block_of_parameters(small_case):
-    operator = HessianOperator(small_case.model, small_case.loss, small_case.data, parameters="3.*")
-    result = top_eigenvalues(operator, engine="pyhessian", tol=1e-4)
-    assert result.values.item() == pytest.approx(float(torch.linalg.eigvalsh(operator.to_dense())[-1]), rel=1e-6)
+def test_trap_half_precision(single):
+    model, loss, (x, y) = single
+    exact = float(top_eigenvalues(HessianOperator(*single), tol=1e-5).values[0])
+    half = copy.deepcopy(model).bfloat16()
+    assert abs(bare_eigenvalue(half, loss, (x.bfloat16(), y)) - exact) > 0.005 * exact
+    with pytest.raises(FlatlibError, match=r"float32 or float64, not torch\.bfloat16"):
+        HessianOperator(half, loss, (x.bfloat16(), y))
+    assert HessianOperator(half, loss, (x, y), dtype=torch.float32).dtype == "float32"
 
 
-def test_leaks_no_graph(small_case):
-    model, loss, data = float32(small_case)
-    alive = []
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU to fall back on")
+def test_trap_needs_a_gpu_by_default(single):
+    with pytest.raises((RuntimeError, AssertionError)):
+        bare(*single, cuda=True)
+    assert HessianOperator(*single).device.type == "cpu"
 
-    def watched(output, target):
-        alive.append(weakref.ref(output))
-        return loss(output, target)
 
-    gc.disable()
-    try:
-        top_eigenvalues(HessianOperator(model, watched, data), engine="pyhessian")
-        assert all(output() is None for output in alive)
-    finally:
-        gc.enable()
+def test_trap_only_tuples_are_batches(single):
+    model, loss, (x, y) = single
+    batches = [{"pixels": x, "label": y}]
+    with pytest.raises((ValueError, AttributeError, TypeError)):
+        bare(copy.deepcopy(model), loss, dataloader=batches).eigenvalues()
+    found = wrapped(model, loss, from_dict_batches(batches, "pixels", "label"), tol=1e-4)
+    torch.testing.assert_close(found.values, top_eigenvalues(HessianOperator(*single)).values, rtol=1e-3, atol=0)
+
+
+def test_trap_global_random_state(single):
+    states, theirs, ours = [], set(), set()
+    for seed in (0, 1):
+        theirs.add(bare_eigenvalue(*single, seed=seed))
+        states.append(torch.get_rng_state())
+        ours.add(tuple(float(top_eigenvalues(HessianOperator(*single), engine=e).values) for e in ENGINES))
+        assert torch.equal(torch.get_rng_state(), states[-1])
+        assert not torch.equal(torch.manual_seed(seed).get_state(), states[-1])
+    assert (len(theirs), len(ours)) == (2, 1)
+
+
+def test_trap_frozen_parameters_vanish_silently(single):
+    single[0][0].requires_grad_(False)
+    assert len(bare(copy.deepcopy(single[0]), *single[1:]).params) == 2
+    assert list(HessianOperator(*single).parameters) == ["3.weight", "3.bias"]
+    assert list(per_layer(*single).index) == ["3.weight", "3.bias"]
+
+
+def test_trap_plots_are_not_packaged():
+    assert importlib.util.find_spec("density_plot") is None
+    assert not hasattr(pyhessian, "get_esd_plot")
+    assert callable(landscape_lines)

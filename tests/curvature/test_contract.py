@@ -1,0 +1,240 @@
+"""Models, losses and data of every kind: the right matrix, or one line that says what is wrong."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn.utils import parametrizations
+
+from flatlib.curvature import GaussNewtonOperator, HessianOperator, density, frobenius, top_eigenvalues, trace
+from flatlib.errors import FlatlibError
+
+DATA = torch.randn(12, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
+X, Y = torch.linspace(-1, 1, 48).sin().reshape(6, 8), torch.zeros(6, dtype=torch.long)
+CLASSES = torch.arange(6) % 3
+BN = nn.Sequential(nn.Linear(8, 3), nn.BatchNorm1d(3))
+HALVES = {"chunk_size": 3}
+
+
+class Then(nn.Linear):
+    """A linear layer, and a function of its outputs."""
+
+    def __init__(self, then):
+        super().__init__(8, 3)
+        self.then = then
+
+    def forward(self, x):
+        return self.then(super().forward(x))
+
+
+class Counting(nn.Linear):
+    """A model that is another one whenever it is run."""
+
+    def __init__(self):
+        super().__init__(8, 3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x) * self.calls
+
+
+class Last(nn.Module):
+    def forward(self, x):
+        return x[0][:, -1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data": []}, "empty"),
+        ({"data": (X[:0], Y[:0])}, "empty"),
+        ({"data": [{"x": X}]}, "two tensors"),
+        ({"data": (X, Y[:4])}, "not N pairs"),
+        ({"data": [(X, Y), (X[:, :2], Y)]}, "do not fit together"),
+        ({"data": (X.byte(), Y)}, "uint8 do not suit"),
+        ({"loss": "hinge"}, '"hinge" is unknown'),
+        ({"loss": 3}, "a name or a callable"),
+        ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "weights examples alike"),
+        ({"loss": "mse", "data": (X, X[:, :2])}, "mse: targets of shape"),
+        ({"loss": lambda output, target: output}, "a mean over examples"),
+        ({"loss": lambda output, target: output.mean() * torch.inf}, "the loss is"),
+        ({"loss": lambda output, target: (output - output.detach()).sqrt().mean()}, "gradient is not finite"),
+        ({"batch_norm": "running"}, "choose one of eval, train, recalibrated"),
+        ({"chunk_size": 0}, "not a positive number"),
+        ({"model": nn.Flatten()}, "no parameter"),
+        ({"model": nn.Linear(8, 3).requires_grad_(False)}, "no trainable parameter"),
+        ({"model": Then(F.dropout)}, "draws random numbers"),
+        ({"model": nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3).double())}, "more than one dtype"),
+        ({"model": nn.LazyLinear(3)}, "without values"),
+        ({"model": nn.Linear(8, 3, device="meta")}, "without values"),
+        ({"model": nn.Linear(8, 3, dtype=torch.complex64)}, "float32 or float64, not torch.complex64"),
+        ({"model": nn.Linear(5, 3)}, r"Linear fails on inputs of shape \(2, 8\): RuntimeError"),
+        ({"model": Counting()}, 'changes its buffer "calls"'),
+        ({"model": BN, "batch_norm": "train", "data": (X[:1], Y[:1])}, "more than 1 value per channel"),
+        ({"model": BN, "batch_norm": "recalibrated", "data": (X[:1], Y[:1])}, "a single value a channel"),
+        ({"model": nn.Sequential(nn.Linear(8, 3), nn.BatchNorm1d(3, track_running_stats=False))} | HALVES, "depend on"),
+        ({"model": nn.Sequential(nn.Unflatten(1, (4, 2)), nn.LSTM(2, 3), Last())} | HALVES, "depend on the others"),
+        ({"data": (X, Y + 3)}, "the targets run from 3 to 3, the outputs have 3 classes"),
+        ({"data": (X, Y - 1)}, "the targets run from -1 to -1"),
+        ({"data": (X, Y.float())}, r"the loss fails on outputs of shape \(6, 3\) and targets of shape \(6,\)"),
+        ({"data": (X, Y + 3), "loss": "mse"}, "mse: a target is not one of the 3 classes"),
+        ({"data": (X.where(torch.arange(6)[:, None] != 5, torch.nan), Y)} | HALVES, "the loss is nan"),
+        ({"data": None}, "got NoneType"),
+        ({"data": torch.utils.data.TensorDataset(X, Y)}, "in batches from a DataLoader"),
+        ({"data": (X.numpy(), Y.numpy())}, "tuple of ndarray, ndarray|got ndarray"),
+        ({"chunk_size": 2.5}, "not a positive number"),
+        ({"loss": lambda output, target: F.cross_entropy(output, target, reduction="sum")}, "is a sum over examples"),
+        ({"loss": nn.CrossEntropyLoss(torch.tensor([1.0, 9.0, 1.0])), "data": (X, CLASSES)} | HALVES, "weights or"),
+        ({"data": (X, torch.tensor([0, 1, 2, 0, -100, 1]))} | {"chunk_size": 5}, "ignores some"),
+        ({"loss": lambda output, target: 1.0}, "the loss is a float"),
+        ({"loss": lambda output, target: output.missing}, "AttributeError"),
+        ({"model": Then(lambda y: (y,)), "loss": "mse"}, "the loss fails on a tuple"),
+    ],
+)
+def test_bad_input_gives_one_line(arguments, message):
+    arguments = {"model": nn.Linear(8, 3), "loss": "cross_entropy", "data": (X, Y)} | arguments
+    state = torch.get_rng_state()
+    with pytest.raises(FlatlibError, match=message) as error:
+        HessianOperator(**arguments).gradient()
+    assert "\n" not in str(error.value)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Cube(Function):
+    """Its backward pass is computed where autograd does not see it."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 3 * grad.detach() * ctx.saved_tensors[0].detach() ** 2
+
+
+class CubeOnce(Cube):
+    """The same, declared so."""
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return 3 * grad * ctx.saved_tensors[0] ** 2
+
+
+MEASURES = {
+    "eigenvalue": top_eigenvalues,
+    "pyhessian": lambda operator: top_eigenvalues(operator, engine="pyhessian"),
+    "trace": lambda operator: trace(operator, probes=4),
+    "frobenius": frobenius,
+    "basis": lambda operator: frobenius(operator, probes=2, basis=torch.randn(operator.shape[0], 9)),
+    "density": density,
+    "dense": HessianOperator.to_dense,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "measure"),
+    [*((HessianOperator, measure) for measure in MEASURES.values()), (GaussNewtonOperator, top_eigenvalues)],
+    ids=[*MEASURES, "gauss_newton"],
+)
+@pytest.mark.parametrize("function", [CubeOnce, Cube])
+def test_missing_second_derivatives_are_found(kind, measure, function):
+    torch.manual_seed(0)
+    model = nn.Sequential(Then(function.apply), nn.Linear(3, 3))
+    with pytest.raises(FlatlibError, match=r"no second derivative|not those of a symmetric matrix"):
+        measure(kind(model, "cross_entropy", (X, CLASSES)))
+
+
+def test_pytorchs_missing_second_derivatives():
+    model = nn.Sequential(nn.EmbeddingBag(5, 3))
+    with pytest.raises(FlatlibError, match="second derivative fails: NotImplementedError") as error:
+        HessianOperator(model, "cross_entropy", (torch.arange(12).reshape(6, 2) % 5, Y)).matvec(torch.ones(15))
+    assert isinstance(error.value.__cause__, NotImplementedError)
+
+
+def differences(model, step=1e-5):
+    """The Hessian from central differences of the gradient, all parameters, cross-entropy on ``DATA``."""
+    parameters = list(model.parameters())
+    flat = nn.utils.parameters_to_vector(parameters).detach().clone()
+
+    def gradient(at):
+        nn.utils.vector_to_parameters(at, parameters)
+        grads = torch.autograd.grad(F.cross_entropy(model(DATA[0]), DATA[1]), parameters, materialize_grads=True)
+        return torch.cat([g.flatten() for g in grads])
+
+    rows = [(gradient(flat + e) - gradient(flat - e)) / (2 * step) for e in step * torch.eye(len(flat)).double()]
+    nn.utils.vector_to_parameters(flat, parameters)
+    return torch.stack(rows)
+
+
+class Tied(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.last(torch.relu(self.second(torch.relu(self.first(x)))))
+
+
+class Partly(nn.Module):
+    """One output that is constant, one parameter that only a part of the examples use."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.scale = nn.Linear(8, 2), nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        output = self.layer(x)
+        output = torch.where(x[:, :1] > 0, output * self.scale, output.tanh())
+        return torch.cat([output, torch.zeros(len(x), 1, dtype=x.dtype)], 1)
+
+
+MODELS = {
+    "tied": Tied,
+    "partly used": Partly,
+    "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(8, 5)), nn.Tanh(), nn.Linear(5, 3)),
+    "spectral norm": lambda: nn.Sequential(parametrizations.spectral_norm(nn.Linear(8, 5)), nn.Tanh(), nn.Linear(5, 3)),
+    "in place": lambda: nn.Sequential(nn.Linear(8, 5), nn.ReLU(inplace=True), nn.Linear(5, 3)),
+    "transformer": lambda: nn.Sequential(
+        nn.Unflatten(1, (2, 4)), nn.TransformerEncoderLayer(4, 2, 4, batch_first=True), nn.Flatten(), nn.Linear(8, 3)
+    ),
+    "groups": lambda: nn.Sequential(nn.Unflatten(1, (4, 2)), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(8, 3)),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("chunk_size", [None, 5])
+def test_unusual_models_agree_with_differences(name, chunk_size):
+    torch.manual_seed(0)
+    model = MODELS[name]().double().eval()
+    expected = differences(model)
+    operator = HessianOperator(model, "cross_entropy", DATA, chunk_size=chunk_size)
+    assert (operator.to_dense() - expected).norm() < 1e-7 * expected.norm()
+    found = trace(operator)
+    assert abs(found.value - float(expected.trace())) <= 5 * found.standard_error + 1e-7 * float(expected.norm())
+
+
+def test_train_mode_batch_norm_agrees_with_differences():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 3)).double()
+    expected = differences(model)
+    H = HessianOperator(model, "cross_entropy", DATA, batch_norm="train").to_dense()
+    assert (H - expected).norm() < 1e-7 * expected.norm()
+
+
+def test_float32_products_are_symmetric_to_rounding():
+    """What is checked on every product leaves a wide gap: rounding, and then nothing until a term is missing."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Unflatten(1, (2, 2, 2)), nn.Conv2d(2, 8, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
+    model.append(nn.Linear(8, 3))
+    operator = HessianOperator(model, "cross_entropy", (DATA[0].float(), DATA[1]), batch_norm="train")
+    dense = operator.to_dense()
+    assert (dense - dense.T).norm() < 1e-5 * dense.norm()
+    assert top_eigenvalues(operator, tol=1e-5).converged
