@@ -4,9 +4,9 @@ import copy
 import os
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
+from image_files import save
 from torch import nn
 
 from flatlib.config import MEASURES, RunConfig
@@ -43,22 +43,14 @@ def device(request):
     ],
     ids=lambda settings: settings.get("model", "small_cnn"),
 )
-def test_runs_are_deterministic(device, settings, images):
-    settings = settings | ({"dataset": str(images)} if "dataset" in settings else {})
+def test_runs_are_deterministic(device, settings, tmp_path):
+    if "dataset" in settings:
+        images = save(tmp_path / "images.npz", shape=(32, 32, 3))
+        settings = settings | {"dataset": images, "train_size": 24, "test_size": 12}
     config = replace(TINY, **settings, measures=("performance", "lambda_max"))
     one, two = (run_one(config, device.type, None) for _ in range(2))
     assert one["measures"] == two["measures"]
     assert one["provenance"]["device"] in ("cpu", *map(torch.cuda.get_device_name, range(torch.cuda.device_count())))
-
-
-@pytest.fixture
-def images(tmp_path):
-    """A data file of a few random images of CIFAR's shape."""
-    generator, arrays = np.random.default_rng(0), {}
-    for split, n in (("train", 40), ("test", 20)):
-        arrays |= {f"x_{split}": generator.integers(0, 256, (n, 32, 32, 3), np.uint8), f"y_{split}": np.arange(n) % 10}
-    np.savez(tmp_path / "images.npz", **arrays)
-    return tmp_path / "images.npz"
 
 
 def moved(config: RunConfig, model: nn.Module, device: torch.device, dtype: torch.dtype):
@@ -93,23 +85,20 @@ def test_chunked_products(device):
     assert top_eigenvalues(whole).vectors.device.type == device.type
 
 
-def test_reproducible_restores_settings(monkeypatch):
+@pytest.mark.parametrize("workspace", [None, ":16:8"])
+def test_reproducible_restores_settings(monkeypatch, workspace):
+    """A workspace that the environment sets is kept."""
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    if workspace:
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", workspace)
     before = [switch.fp32_precision for switch in PRECISION_SWITCHES]
     with reproducible():
         assert torch.are_deterministic_algorithms_enabled()
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == (workspace or ":4096:8")
         assert {switch.fp32_precision for switch in PRECISION_SWITCHES} == {"ieee"}
     assert not torch.are_deterministic_algorithms_enabled()
-    assert "CUBLAS_WORKSPACE_CONFIG" not in os.environ
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == workspace
     assert [switch.fp32_precision for switch in PRECISION_SWITCHES] == before
-
-
-def test_cublas_setting_is_kept(monkeypatch):
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    with reproducible():
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
-    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"
 
 
 def test_missing_gpu():

@@ -7,13 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from unittest import mock
 
 import pytest
 import torch
 
-from flatlib.curvature import HessianOperator
+from flatlib.config import RunConfig
+from flatlib.curvature import HessianOperator, top_eigenvalues
 from flatlib.device import container_memory, free_memory, keep_freed_memory
 from flatlib.runs.executors import prepare_worker
+from flatlib.training.train import train
 
 PEAK = """
 import psutil, torch, torchvision
@@ -64,17 +67,6 @@ for _ in range(13):
     batch_gradient(model, torch.nn.functional.cross_entropy, batch)
 faults = counts[-1] - counts[2]
 """
-IN_THIS_PROCESS = """
-from unittest import mock
-import torch
-from flatlib.config import RunConfig
-from flatlib.curvature import HessianOperator, top_eigenvalues
-from flatlib.training.train import train
-with mock.patch("ctypes.CDLL", side_effect=AssertionError("the allocator was changed")):
-    trained = train(RunConfig(width=0.1, train_size=100, test_size=20, max_epochs=1), device="cpu")
-    top_eigenvalues(HessianOperator(trained.model, "cross_entropy", trained.data.measured(20)))
-print(0)
-"""
 WIDE = """nn.Sequential(
     nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(25088, 9)
 )"""
@@ -106,8 +98,13 @@ def test_measurements_do_not_leak():
     assert later_objects < objects + 200
 
 
-def test_allocator_is_left_alone():
-    assert run(IN_THIS_PROCESS) == [0]
+def test_allocator_is_left_alone(monkeypatch):
+    """Here, and everywhere if the environment configures it."""
+    with mock.patch("ctypes.CDLL", side_effect=AssertionError("the allocator was changed")):
+        trained = train(RunConfig(width=0.1, train_size=100, test_size=20, max_epochs=1), device="cpu")
+        top_eigenvalues(HessianOperator(trained.model, "cross_entropy", trained.data.measured(20)))
+        monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+        assert not keep_freed_memory()
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library than glibc")
@@ -119,11 +116,6 @@ def test_worker_keeps_freed_memory(tmp_path):
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=prepare_worker) as pool:
         in_worker = pool.submit(eval, steps).result()
     assert 4 * in_worker < elsewhere
-
-
-def test_allocator_of_the_environment(monkeypatch):
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
-    assert not keep_freed_memory()
 
 
 def operator_with(monkeypatch, free: int) -> HessianOperator:

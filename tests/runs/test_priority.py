@@ -35,34 +35,17 @@ def sweep_shortly(tmp_path, monkeypatch, line):
     return run
 
 
-def trained(record) -> list[int]:
-    """The seeds of the recorded runs, in the order they were trained in."""
-    return [line["config"]["seed"] for line in records.read(record).values()]
-
-
 def test_short_sweeps_complete_seed_after_seed(sweep_shortly):
     ends = [sweep_shortly() for _ in range(len(GRID) // RUNS)]
-    assert trained(sweep_shortly.record) == [5] * 4 + [3] * 4 + [4] * 4
+    lines = records.read(sweep_shortly.record).values()
+    assert [line["config"]["seed"] for line in lines] == [5] * 4 + [3] * 4 + [4] * 4
     assert ends[-1] == "complete"
     assert [end.split(": ")[1].split(" of ")[0] for end in ends[:-1]] == ["3", "6", "9"]
 
 
 def test_nearly_complete_seed_comes_first():
     missing = [config for config in GRID if config.seed != 4 or config.batch_size == 20]
-    assert [config.seed for config in complete_seeds_first(missing)] == [4] * 2 + [5] * 4 + [3] * 4
-
-
-def test_order_within_a_seed_stays():
-    first = [config for config in GRID if config.seed == 5]
-    ordered = complete_seeds_first(GRID)
-    assert ordered[:4] == first
-    assert set(ordered) == set(GRID)
-
-
-def test_table_keeps_the_order_given(sweep_shortly, tmp_path, line):
-    sweep_shortly(runs=len(GRID))
-    table = sweep.run(GRID, sweep_shortly.record, LIMITED)
-    assert table["run_id"].tolist() == [config.run_id for config in GRID]
+    assert complete_seeds_first(missing) == [config for seed in (4, 5, 3) for config in missing if config.seed == seed]
 
 
 def test_run_that_was_too_long_comes_last(sweep_shortly):
@@ -77,15 +60,11 @@ def test_run_that_was_too_long_comes_last(sweep_shortly):
 
 
 def test_more_time_restores_its_place(sweep_shortly):
-    sweep_shortly(too_long={GRID[0].run_id})
-    assert previously_failed(sweep_shortly.record, LIMITED.time_limit) == {GRID[0].run_id}
-    assert previously_failed(sweep_shortly.record, 2 * LIMITED.time_limit) == set()
-    assert previously_failed(sweep_shortly.record, None) == set()
-
-
-def test_run_begun_late_keeps_its_place(sweep_shortly):
+    """A run that began late, because another one was before it, keeps its place all along."""
     sweep_shortly(execution=replace(LIMITED, workers=2), runs=1)
-    assert previously_failed(sweep_shortly.record, LIMITED.time_limit) == {complete_seeds_first(GRID)[1].run_id}
+    late = complete_seeds_first(GRID)[1].run_id
+    found = [previously_failed(sweep_shortly.record, limit) for limit in (60, 120, None)]
+    assert found == [{late}, set(), set()]
 
 
 def test_failed_run_comes_last(tmp_path):

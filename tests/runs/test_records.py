@@ -63,10 +63,6 @@ def test_infinite_numbers_become_null(tmp_path, lines):
     assert table([line])["x"].isna().all()
 
 
-def test_absent_record_is_empty(tmp_path):
-    assert read(tmp_path / "none.jsonl") == {}
-
-
 def test_torn_last_line_is_dropped_and_repaired(path, lines):
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.warns(RecordWarning, match="the last line is torn and was dropped"):
@@ -81,19 +77,6 @@ def test_last_line_needs_no_newline(path, lines):
     other = lines[0] | {"config": RunConfig(seed=9).to_json(), "run_id": RunConfig(seed=9).run_id}
     append(path, other)
     assert read(path) == by_id([*lines, other])
-
-
-@pytest.mark.parametrize("damage", ["unknown field", "contradiction"])
-def test_bad_whole_last_line_is_an_error(path, lines, damage):
-    bad = {
-        "unknown field": changed(lines[0], config=lines[0]["config"] | {"patience": 0.9}),
-        "contradiction": changed(lines[0], measures={"lambda_max": 9.0}),
-    }[damage]
-    path.write_bytes(path.read_bytes() + bad.rstrip())
-    with pytest.raises(FlatlibError, match="last line"):
-        read(path)
-    append(path, lines[2])
-    assert bad in path.read_bytes()
 
 
 @settings(max_examples=80, deadline=None)
@@ -114,56 +97,58 @@ def test_whole_lines_survive_any_cut(tmp_path_factory, line, data):
     assert read(path) == by_id(lines[:whole] + lines[2:])
 
 
-DAMAGE = {
-    "not JSON": (lambda line: b"{oops}\n", "line 2: not JSON"),
-    "not text": (lambda line: b"\xff\xfe\0\n", "line 2: not JSON"),
-    "NaN": (lambda line: changed(line, measures={"x": float("nan")}), "line 2: not JSON"),
-    "infinity": (lambda line: changed(line, measures={"x": float("-inf")}), "line 2: not JSON"),
-    "empty": (lambda line: b"\n", "line 2: not JSON"),
-    "nested without end": (lambda line: b"[" * 100_000 + b"\n", "line 2: not JSON"),
-    "a list": (lambda line: b"[1]\n", "line 2: expected the fields run_id"),
-    "a field is missing": (lambda line: b'{"run_id": "1"}\n', "line 2: expected the fields run_id"),
-    "a field too many": (lambda line: changed(line, note="hello"), "line 2: expected the fields .* found .*note"),
-    "status": (lambda line: changed(line, status="finished"), "line 2: unknown status 'finished'; allowed: reached"),
-    "measures a list": (lambda line: changed(line, measures=[1]), "line 2: .* must be objects"),
-    "measure a text": (lambda line: changed(line, measures={"x": "1"}), "line 2: measure x is not a number"),
-    "columns of two lengths": (lambda line: changed(line, trajectory={"a": [1], "b": []}), "line 2: .* one length"),
-    "column a number": (lambda line: changed(line, trajectory={"a": 1}), "line 2: .* lists"),
-    "column of texts": (lambda line: changed(line, trajectory={"a": ["1"]}), "line 2: .* not a number"),
-    "another version's field": (
-        lambda line: changed(line, config=line["config"] | {"patience": 0.9}),
-        "line 2: .*unknown name 'patience'.*another version",
-    ),
-    "another version's value": (
-        lambda line: changed(line, config=line["config"] | {"model": "vgg19"}),
-        "line 2: model: unknown name 'vgg19'.*another version",
-    ),
-    "seed true": (
-        lambda line: changed(line, config=line["config"] | {"seed": True}),
-        "line 2: seed: .*another version",
-    ),
-    "seed a float": (lambda line: changed(line, config=line["config"] | {"seed": 1.0}), "line 2: seed: .*"),
-    "run_id of other settings": (lambda line: changed(line, run_id="0" * 16), "line 2: .*does not hash to run_id"),
-    "run_id a list": (lambda line: changed(line, run_id=[]), "line 2: .*does not hash to run_id"),
-    "twice, differently": (
-        lambda line: changed(line, measures={"lambda_max": 9.0}),
-        "line 2: run .* recorded twice with different results .*",
-    ),
-    "twice, other end": (lambda line: changed(line, status="capped"), "line 2: .*status reached and capped"),
-    "twice, other path": (lambda line: changed(line, trajectory={"update": [0]}), "line 2: .*the trajectories"),
+VERSION, CONFIG = "another version", CONFIGS[0].to_json()
+DAMAGE = {  # a whole line, or changed fields of one, and the message
+    "not JSON": (b"{oops}", "not JSON"),
+    "not text": (b"\xff\xfe\0", "not JSON"),
+    "NaN": ({"measures": {"x": float("nan")}}, "not JSON"),
+    "infinity": ({"measures": {"x": float("-inf")}}, "not JSON"),
+    "empty": (b"", "not JSON"),
+    "nested without end": (b"[" * 100_000, "not JSON"),
+    "a list": (b"[1]", "expected the fields run_id"),
+    "a field is missing": (b'{"run_id": "1"}', "expected the fields run_id"),
+    "a field too many": ({"note": "hello"}, "expected the fields .* found .*note"),
+    "status": ({"status": "finished"}, "unknown status 'finished'; allowed: reached"),
+    "measures a list": ({"measures": [1]}, ".* must be objects"),
+    "measure a text": ({"measures": {"x": "1"}}, "measure x is not a number"),
+    "columns of two lengths": ({"trajectory": {"a": [1], "b": []}}, ".* one length"),
+    "column a number": ({"trajectory": {"a": 1}}, ".* lists"),
+    "column of texts": ({"trajectory": {"a": ["1"]}}, ".* not a number"),
+    "another field": ({"config": CONFIG | {"patience": 0.9}}, f".*unknown name 'patience'.*{VERSION}"),
+    "another value": ({"config": CONFIG | {"model": "vgg19"}}, f"model: unknown name 'vgg19'.*{VERSION}"),
+    "seed true": ({"config": CONFIG | {"seed": True}}, f"seed: .*{VERSION}"),
+    "seed a float": ({"config": CONFIG | {"seed": 1.0}}, "seed: .*"),
+    "run_id of other settings": ({"run_id": "0" * 16}, ".*does not hash to run_id"),
+    "run_id a list": ({"run_id": []}, ".*does not hash to run_id"),
+    "twice, differently": ({"measures": {"lambda_max": 9.0}}, "run .* recorded twice with different results .*"),
+    "twice, other end": ({"status": "capped"}, ".*status reached and capped"),
+    "twice, other path": ({"trajectory": {"update": [0]}}, ".*the trajectories"),
 }
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
 def test_damage_names_its_line(path, lines, damage, message):
     first, *rest = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(first + damage(lines[0]) + b"".join(rest))
+    bad = damage + b"\n" if isinstance(damage, bytes) else changed(lines[0], **damage)
+    path.write_bytes(first + bad + b"".join(rest))
     before = path.read_bytes()
-    with pytest.raises(FlatlibError, match=message) as error:
+    with pytest.raises(FlatlibError, match=f"line 2: {message}") as error:
         read(path)
     assert str(error.value).startswith(f"{path}, ")
     assert "\n" not in str(error.value)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "changes", [{"config": CONFIG | {"patience": 0.9}}, {"measures": {"lambda_max": 9.0}}], ids=str
+)
+def test_whole_last_line_is_checked(path, lines, changes):
+    bad = changed(lines[0], **changes)
+    path.write_bytes(path.read_bytes() + bad.rstrip())
+    with pytest.raises(FlatlibError, match="last line"):
+        read(path)
+    append(path, lines[2])
+    assert bad in path.read_bytes()
 
 
 def test_same_run_twice_may_agree(path, lines):
@@ -201,6 +186,7 @@ def test_unwritable_place_is_one_line(tmp_path, lines, how, place):
 
 
 def test_folder_is_no_record(tmp_path):
+    assert read(tmp_path / "absent.jsonl") == {}
     with pytest.raises(FlatlibError, match="cannot be read"):
         read(tmp_path)
 
