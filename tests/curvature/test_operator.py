@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from flatlib.curvature import HessianOperator, from_dict_batches, trace
+from flatlib.curvature import GaussNewtonOperator, HessianOperator, from_dict_batches, trace
 from flatlib.errors import FlatlibError
 
 
@@ -63,18 +63,6 @@ def test_is_of_the_model_as_it_was_made(small_case):
     torch.testing.assert_close(operator.to_dense(), dense)
 
 
-def test_the_kept_graph_is_freed_with_the_operator(small_case):
-    operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
-    operator.matvec(operator.gradient())
-    kept = weakref.ref(operator._graph[0])
-    gc.disable()
-    try:
-        del operator
-        assert kept() is None
-    finally:
-        gc.enable()
-
-
 def test_keeps_the_graph_only_when_all_examples_fit(small_case, monkeypatch):
     operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
     assert operator.chunk_size == operator.examples == 23
@@ -94,23 +82,6 @@ def test_a_block_of_parameters(small_case):
     assert biases.shape == (8, 8)
     with pytest.raises(FlatlibError, match='no parameter matches "4'):
         HessianOperator(small_case.model, small_case.loss, small_case.data, parameters=["0.*", "4.weight"])
-
-
-def test_unused_frozen_and_linear_parameters_have_no_curvature(small_case):
-    small_case.model.register_parameter("unused", nn.Parameter(torch.ones(2, dtype=torch.float64)))
-    operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
-    assert operator.to_dense()[:2].abs().max() == 0
-    small_case.model[0].requires_grad_(False)
-    assert list(HessianOperator(small_case.model, "mse", small_case.data).parameters) == [
-        "unused",
-        "3.weight",
-        "3.bias",
-    ]
-    linear = HessianOperator(nn.Linear(8, 3).double(), lambda output, target: output.mean(), small_case.data)
-    assert linear.to_dense().abs().max() == 0
-    assert linear.gradient().abs().max() > 0
-    constant = HessianOperator(nn.Linear(8, 3).double(), lambda output, target: torch.tensor(1.0), small_case.data)
-    assert constant.to_dense().abs().max() == 0
 
 
 def test_bytes_per_example_are_known_in_train_mode_too():
@@ -175,3 +146,36 @@ def test_ignored_targets_count_in_one_chunk(small_case):
     some = HessianOperator(small_case.model, "cross_entropy", (x, torch.where(kept, y, -100)))
     expected = HessianOperator(small_case.model, "cross_entropy", (x[kept], y[kept])).to_dense()
     torch.testing.assert_close(some.to_dense(), expected)
+
+
+@pytest.mark.parametrize("kind", [HessianOperator, GaussNewtonOperator])
+def test_graph_is_freed_with_the_operator(small_case, kind):
+    kept = []
+
+    def watched(output, target):
+        kept.append(weakref.ref(output))
+        return F.cross_entropy(output, target)
+
+    operator = kind(small_case.model, watched, small_case.data)
+    operator.matvec(operator.gradient())
+    gc.disable()
+    try:
+        del operator
+        assert kept
+        assert all(output() is None for output in kept)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("kind", [HessianOperator, GaussNewtonOperator])
+def test_unused_and_linear_parameters_are_flat(small_case, kind):
+    small_case.model.register_parameter("unused", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    assert kind(small_case.model, small_case.loss, small_case.data).to_dense()[:2].abs().max() == 0
+    alone = kind(small_case.model, small_case.loss, small_case.data, parameters="unused")
+    assert alone.to_dense().abs().max() == alone.gradient().abs().max() == 0
+    layer = nn.Linear(8, 3).double()
+    linear = kind(layer, lambda output, target: output.mean(), small_case.data)
+    assert linear.to_dense().abs().max() == 0
+    assert linear.gradient().abs().max() > 0
+    constant = kind(layer, lambda output, target: torch.tensor(1.0), small_case.data)
+    assert constant.to_dense().abs().max() == 0
