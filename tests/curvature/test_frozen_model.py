@@ -6,7 +6,6 @@ from torch import nn
 
 from flatlib.curvature import HessianOperator
 from flatlib.device import PRECISION_SWITCHES
-from flatlib.errors import FlatlibError
 
 
 def snapshot(model):
@@ -73,8 +72,6 @@ def test_dtypes(small_case):
     assert operator.torch_dtype == torch.float64
     torch.testing.assert_close(operator.to_dense(), small_case.dense(), rtol=1e-4, atol=1e-6)
     assert next(single.parameters()).dtype == torch.float32
-    with pytest.raises(FlatlibError, match="bfloat16"):
-        HessianOperator(single.bfloat16(), small_case.loss, (x.bfloat16(), y))
 
 
 def test_full_precision_and_gradients_whatever_surrounds_it(small_case):

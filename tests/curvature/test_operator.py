@@ -1,3 +1,6 @@
+"""Products of both operators against dense matrices, for every model, loss and chunk size."""
+
+import copy
 import gc
 import weakref
 
@@ -7,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from flatlib.curvature import GaussNewtonOperator, HessianOperator, from_dict_batches, trace
+from flatlib.curvature import GaussNewtonOperator, HessianOperator, from_dict_batches, top_eigenvalues, trace
 from flatlib.errors import FlatlibError
+from flatlib.losses import resolve_loss
 
 
 @pytest.mark.parametrize("chunk_size", [None, 5, 23])
@@ -179,3 +183,52 @@ def test_unused_and_linear_parameters_are_flat(small_case, kind):
     assert linear.gradient().abs().max() > 0
     constant = kind(layer, lambda output, target: torch.tensor(1.0), small_case.data)
     assert constant.to_dense().abs().max() == 0
+
+
+def dense_gauss_newton(operator, data):
+    """J^T A J from one derivative after another, of the operator's own model in its own mode."""
+    model = copy.deepcopy(operator.model)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    output = model(data[0])
+    rows = [torch.autograd.grad(f, parameters, retain_graph=True, materialize_grads=True) for f in output.flatten()]
+    J = torch.stack([torch.cat([piece.flatten() for piece in row]) for row in rows])
+    loss = resolve_loss(operator.loss)
+    outputs = output.detach().flatten()
+    A = torch.autograd.functional.hessian(lambda flat: loss(flat.view_as(output), data[1]), outputs)
+    return J.T @ A @ J
+
+
+@pytest.mark.parametrize("chunk_size", [None, 12])
+def test_gauss_newton_agrees_with_the_dense_matrix(case, chunk_size):
+    operator = GaussNewtonOperator(case.model, case.loss, case.data, chunk_size=chunk_size)
+    G = operator.to_dense()
+    torch.testing.assert_close(G, dense_gauss_newton(operator, case.data), rtol=1e-9, atol=1e-12)
+    assert torch.linalg.eigvalsh(G)[0] > -1e-12
+    assert (G - case.dense()).norm() > 1e-3 * G.norm()
+    for factor in (1.0, 1e-9):
+        scaled = GaussNewtonOperator(case.model, lambda o, t, f=factor: f * resolve_loss(case.loss)(o, t), case.data)
+        top = float(top_eigenvalues(scaled, tol=1e-5).values)
+        assert top == pytest.approx(factor * float(torch.linalg.eigvalsh(G)[-1]), rel=1e-6)
+    hessian = HessianOperator(case.model, case.loss, case.data)
+    torch.testing.assert_close(operator.gradient(), hessian.gradient())
+
+
+def test_gauss_newton_refusals(small_case):
+    operator = GaussNewtonOperator(small_case.model, small_case.loss, small_case.data)
+    with pytest.raises(FlatlibError, match='use engine="lanczos"'):
+        top_eigenvalues(operator, engine="pyhessian")
+    with pytest.raises(FlatlibError, match="the loss is"):
+        GaussNewtonOperator(small_case.model, lambda o, t: o.mean() * torch.inf, small_case.data).gradient()
+    with pytest.raises(FlatlibError, match="gradient is not finite"):
+        GaussNewtonOperator(small_case.model, lambda o, t: (o - o.detach()).sqrt().mean(), small_case.data).gradient()
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_gauss_newton_in_train_mode(loss):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 2)).double()
+    data = torch.randn(9, 4, dtype=torch.float64), torch.arange(9) % 2
+    operator = GaussNewtonOperator(model, loss, data, batch_norm="train")
+    G = operator.to_dense()
+    torch.testing.assert_close(G, dense_gauss_newton(operator, data), rtol=1e-9, atol=1e-12)
+    assert (G - GaussNewtonOperator(model, loss, data).to_dense()).norm() > 0.1 * G.norm()

@@ -57,7 +57,6 @@ def test_arguments_are_the_operators(small_case):
 
 
 def test_says_what_is_wrong(small_case):
-    with pytest.raises(FlatlibError, match="tensor, module"):
-        per_layer(small_case.model, small_case.loss, small_case.data, block="stage")
-    with pytest.raises(FlatlibError, match="at least 2"):
-        per_layer(small_case.model, small_case.loss, small_case.data, probes=1)
+    for options, message in (({"block": "stage"}, "tensor, module"), ({"probes": 1}, "at least 2")):
+        with pytest.raises(FlatlibError, match=message):
+            per_layer(small_case.model, small_case.loss, small_case.data, **options)
