@@ -61,7 +61,7 @@ def test_batch_norm_agrees_with_finite_differences(layer, training):
     assert torch.autograd.gradgradcheck(called(layer), arguments, fast_mode=True)
 
 
-def test_running_statistics_are_updated_as_by_pytorch():
+def test_running_statistics_agree_with_pytorch():
     x = torch.randn(6, 3, 4, 4)
     ours, theirs = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
     with FastDoubleBackward():

@@ -184,7 +184,7 @@ def test_tied_parametrized_and_hooked_layers():
     check(model, data, False)
 
 
-def test_batch_norm_in_train_mode_is_not_exact():
+def test_train_mode_batch_norm_is_inexact():
     model, data = problem(nn.Sequential(nn.Flatten(), nn.Linear(72, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3)))
     check(model, data, True)
     check(model, data, False, batch_norm="train")

@@ -51,14 +51,14 @@ def test_unequal_batches_count_by_examples(small_case):
     torch.testing.assert_close(operator.to_dense(), small_case.dense())
 
 
-def test_train_mode_batch_norm_is_never_chunked(small_case):
+def test_train_mode_is_never_chunked(small_case):
     x, y = small_case.data
     for data, chunk_size in (((x, y), 5), ([(x[:5], y[:5]), (x[5:], y[5:])], None)):
         with pytest.raises(FlatlibError, match="needs one batch"):
             HessianOperator(small_case.model, "mse", data, batch_norm="train", chunk_size=chunk_size)
 
 
-def test_is_of_the_model_as_it_was_made(small_case):
+def test_later_training_changes_nothing(small_case):
     dense = small_case.dense()
     operator = HessianOperator(small_case.model, small_case.loss, small_case.data, chunk_size=6)
     with torch.no_grad():
@@ -67,7 +67,7 @@ def test_is_of_the_model_as_it_was_made(small_case):
     torch.testing.assert_close(operator.to_dense(), dense)
 
 
-def test_keeps_the_graph_only_when_all_examples_fit(small_case, monkeypatch):
+def test_graph_is_kept_if_it_fits(small_case, monkeypatch):
     operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
     assert operator.chunk_size == operator.examples == 23
     monkeypatch.setattr("flatlib.curvature.operators.chunk_memory.GRAPH_MEMORY_CPU", 4000)
@@ -88,7 +88,7 @@ def test_a_block_of_parameters(small_case):
         HessianOperator(small_case.model, small_case.loss, small_case.data, parameters=["0.*", "4.weight"])
 
 
-def test_bytes_per_example_are_known_in_train_mode_too():
+def test_bytes_per_example_in_train_mode():
     """Batch norm in train mode refuses one value a channel, as a net that ends at 1 x 1 has for one example."""
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
     operator = HessianOperator(
@@ -97,7 +97,7 @@ def test_bytes_per_example_are_known_in_train_mode_too():
     assert operator.bytes_per_example > 0
 
 
-def test_batches_that_are_dictionaries_come_through_an_adapter(small_case):
+def test_dictionary_batches(small_case):
     x, y = small_case.data
     batches = [{"pixels": x[:9], "label": y[:9]}, {"pixels": x[9:], "label": y[9:]}]
     with pytest.raises(FlatlibError, match=r"got dict.*flatlib\.curvature\.from_dict_batches"):
@@ -108,7 +108,7 @@ def test_batches_that_are_dictionaries_come_through_an_adapter(small_case):
         HessianOperator(small_case.model, small_case.loss, from_dict_batches(batches, "image", "label"))
 
 
-def test_outputs_that_are_objects_are_the_losss_business(small_case):
+def test_outputs_that_are_objects(small_case):
     """As of the models whose output has its logits in an attribute."""
 
     class Wrapped(nn.Module):
@@ -199,7 +199,7 @@ def dense_gauss_newton(operator, data):
 
 
 @pytest.mark.parametrize("chunk_size", [None, 12])
-def test_gauss_newton_agrees_with_the_dense_matrix(case, chunk_size):
+def test_dense_gauss_newton(case, chunk_size):
     operator = GaussNewtonOperator(case.model, case.loss, case.data, chunk_size=chunk_size)
     G = operator.to_dense()
     torch.testing.assert_close(G, dense_gauss_newton(operator, case.data), rtol=1e-9, atol=1e-12)
