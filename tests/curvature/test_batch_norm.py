@@ -42,7 +42,7 @@ def expected(model, x):
 
 @pytest.mark.parametrize("chunk_size", [None, 5, 1])
 @pytest.mark.parametrize("kind", [HessianOperator, GaussNewtonOperator])
-def test_statistics_are_those_of_all_examples_as_one_batch(problem, kind, chunk_size):
+def test_statistics_of_all_examples(problem, kind, chunk_size):
     model, (x, y) = problem
     before = copy.deepcopy(model.state_dict())
     operator = kind(model, "cross_entropy", (x, y), batch_norm="recalibrated", chunk_size=chunk_size)
@@ -54,7 +54,7 @@ def test_statistics_are_those_of_all_examples_as_one_batch(problem, kind, chunk_
     assert not torch.allclose(operator.to_dense(), eval_mode.to_dense(), rtol=0.1)
 
 
-def test_both_engines_and_the_trace_see_them(problem):
+def test_engines_and_trace_use_them(problem):
     model, (x, y) = problem
     operator = HessianOperator(model, "cross_entropy", (x, y), batch_norm="recalibrated")
     dense = HessianOperator(expected(model, x), "cross_entropy", (x, y)).to_dense()
@@ -67,7 +67,7 @@ def test_both_engines_and_the_trace_see_them(problem):
     assert measured.value == pytest.approx(float(dense.trace()), rel=1e-10)
 
 
-def test_a_network_without_batch_norm_is_as_it_was():
+def test_no_batch_norm_no_change():
     model, x, y = nn.Linear(4, 2), torch.randn(6, 4), torch.arange(6) % 2
     operators = [HessianOperator(model, "mse", (x, y), batch_norm=mode) for mode in ("eval", "recalibrated")]
     assert torch.equal(*(operator.to_dense() for operator in operators))

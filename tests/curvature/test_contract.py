@@ -49,7 +49,7 @@ class Last(nn.Module):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"data": []}, "empty"),
+        ({"data": iter([])}, "empty"),
         ({"data": (X[:0], Y[:0])}, "empty"),
         ({"data": [{"x": X}]}, "two tensors"),
         ({"data": (X, Y[:4])}, "not N pairs"),

@@ -32,7 +32,7 @@ def plain_loss(w: torch.Tensor) -> torch.Tensor:
     return torch.exp(-torch.tensor(PRODUCTS, dtype=torch.float64) * w.prod()).mean()
 
 
-def test_closed_forms_are_those_of_autograd(weights):
+def test_closed_forms_agree_with_autograd(weights):
     w = torch.tensor(weights, dtype=torch.float64, requires_grad=True)
     dense = torch.autograd.functional.hessian(plain_loss, w)
     assert chain.chain_loss(weights, PRODUCTS) == pytest.approx(plain_loss(w).item(), rel=1e-14)
@@ -43,7 +43,7 @@ def test_closed_forms_are_those_of_autograd(weights):
     assert chain.chain_sharpness(weights, PRODUCTS) == pytest.approx(torch.linalg.eigvalsh(dense)[-1].item(), rel=1e-10)
 
 
-def test_the_package_measures_what_the_closed_forms_say(weights):
+def test_operators_agree_with_closed_forms(weights):
     hessian, gauss_newton = of_network(weights), of_network(weights, GaussNewtonOperator)
     torch.testing.assert_close(hessian.to_dense(), chain.chain_hessian(weights, PRODUCTS), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(
@@ -55,33 +55,30 @@ def test_the_package_measures_what_the_closed_forms_say(weights):
 
 
 @pytest.mark.parametrize("x", [1.0, -1.0, -2.5])
-def test_the_papers_equations_are_the_gauss_newton_matrix_and_want_a_square(x):
+def test_paper_equations_lack_a_square(x):
     """Equations 3 and 4 of Granziol 2020 as printed, with X = -m, beside the Hessian of autograd."""
     w = torch.tensor(WEIGHTS["three"], dtype=torch.float64)
     w1, w2, w3 = w
     q = torch.stack([w2 * w3, w1 * w3, w1 * w2])
-    matrix, trace_and_lambda = x * (w1 * w2 * w3 * x).exp() * torch.outer(q, q), x * (w1 * w2 * w3 * x).exp() * (q @ q)
+    slope = x * (w.prod() * x).exp()
+    matrix, trace_and_lambda = slope * torch.outer(q, q), slope * (q @ q)
     torch.testing.assert_close(x * matrix, chain.chain_gauss_newton(w, [-x]), rtol=1e-12, atol=0)
     assert (x * trace_and_lambda).item() == pytest.approx(chain.hessian_trace(w, [-x]), rel=1e-12)
     dense = torch.autograd.functional.hessian(lambda w: torch.exp(w.prod() * x), w)
     assert (x * matrix).trace().item() == pytest.approx(dense.trace().item(), rel=1e-12)
-    missing = (
-        x
-        * (w1 * w2 * w3 * x).exp()
-        * torch.stack([torch.stack([0 * w1, w3, w2]), torch.stack([w3, 0 * w1, w1]), torch.stack([w2, w1, 0 * w1])])
-    )
+    missing = slope * torch.tensor([[0, w3, w2], [w3, 0, w1], [w2, w1, 0]], dtype=torch.float64)
     torch.testing.assert_close(x * matrix + missing, dense, rtol=1e-12, atol=1e-14)
     assert abs(torch.linalg.eigvalsh(dense)[-1].item() / dense.trace().item() - 1) > 0.01
 
 
 @pytest.mark.parametrize("depth", [2, 3, 6])
 @pytest.mark.parametrize("weight", [0.5, 0.95, 1.4])
-def test_balanced_sharpness_is_that_of_equal_weights(weight, depth):
+def test_balanced_sharpness(weight, depth):
     assert chain.balanced_sharpness(weight, depth) == pytest.approx(chain.chain_sharpness([weight] * depth), rel=1e-12)
 
 
 @pytest.mark.parametrize("depth", [2, 3, 5])
-def test_a_network_with_weight_decay_ends_at_the_balanced_minimum(depth):
+def test_weight_decay_ends_at_balanced_minimum(depth):
     decay = 0.02
     w = chain.balanced_minimum(decay, depth)
     end = chain.gradient_descent([1.1] * (depth - 1) + [1.3], weight_decay=decay, updates=2000, learning_rate=0.5)[-1]
@@ -91,20 +88,17 @@ def test_a_network_with_weight_decay_ends_at_the_balanced_minimum(depth):
     assert chain.balanced_sharpness(w, depth) == pytest.approx(law, rel=1e-9)
 
 
-def test_a_trajectory_is_read_at_updates_spaced_evenly_in_their_logarithm():
+def test_trajectory_updates_are_log_spaced():
     path = chain.gradient_descent([1.0, 0.7, 1.3], updates=100)
     table = chain.trajectory_table(path)
     assert list(table["update"]) == sorted(set(table["update"]))
     assert (table["update"].iloc[0], table["update"].iloc[-1]) == (1, 100)
     last = table.iloc[-1]
-    assert (last["train_loss"], last["lambda_max"]) == (
-        chain.chain_loss(path[-1]),
-        chain.chain_sharpness(path[-1]),
-    )
+    assert (last["train_loss"], last["lambda_max"]) == (chain.chain_loss(path[-1]), chain.chain_sharpness(path[-1]))
     assert last["trace"] == chain.hessian_trace(path[-1])
 
 
-def test_sharpness_vanishes_with_the_loss_where_weights_grow_together():
+def test_growing_weights_flatten():
     path = chain.gradient_descent([1.0, 0.7, 1.3], updates=5000)[[0, 50, 500, 5000]]
     losses, values = [chain.chain_loss(w) for w in path], [chain.chain_sharpness(w) for w in path]
     assert losses == sorted(losses, reverse=True)
@@ -112,7 +106,7 @@ def test_sharpness_vanishes_with_the_loss_where_weights_grow_together():
     assert values[-1] < 1e-2 * values[0]
 
 
-def test_sharpness_diverges_while_the_loss_vanishes_where_one_weight_shrinks():
+def test_shrinking_weight_sharpens():
     outputs = [2.0, 4.0, 8.0]
     road = [[torch.e**-f, torch.e**f * f, 1.0] for f in outputs]
     losses, values = [chain.chain_loss(w) for w in road], [chain.chain_sharpness(w) for w in road]
@@ -125,10 +119,7 @@ def test_sharpness_diverges_while_the_loss_vanishes_where_one_weight_shrinks():
     ("call", "message"),
     [
         (lambda: chain.chain_hessian([]), r"weights: expected a list of numbers, got the shape \(0,\)"),
-        (
-            lambda: chain.chain_hessian([1.0], [[1.0]]),
-            r"products: expected a list of numbers, got the shape \(1, 1\)",
-        ),
+        (lambda: chain.chain_hessian([1.0], [[1.0]]), r"products: expected a list .* got the shape \(1, 1\)"),
         (lambda: chain.balanced_sharpness(0.0), "weight=0.0 must be positive"),
         (lambda: chain.balanced_sharpness(1.0, 1), "depth=1: a chain has at least two weights"),
         (lambda: chain.balanced_minimum(-1.0), "weight_decay=-1.0 must be positive"),
@@ -138,6 +129,6 @@ def test_sharpness_diverges_while_the_loss_vanishes_where_one_weight_shrinks():
         (lambda: chain.gradient_descent([3.0, 3.0], [-1.0], learning_rate=9.0, updates=40), "diverged"),
     ],
 )
-def test_what_has_no_meaning_is_refused(call, message):
+def test_bad_arguments(call, message):
     with pytest.raises(FlatlibError, match=message):
         call()

@@ -42,7 +42,7 @@ def test_ends_by_sign_ties_and_scale(quadratic, eigenvalues, factor):
     assert result.products <= 3
 
 
-def test_invariant_subspace_and_the_whole_dimension(quadratic):
+def test_invariant_subspace_and_whole_dimension(quadratic):
     operator = HessianOperator(*quadratic([3.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
     one = top_eigenvalues(operator, 1, tol=1e-12)
     assert (one.products, one.converged) == (2, True)
@@ -54,7 +54,7 @@ def test_invariant_subspace_and_the_whole_dimension(quadratic):
     torch.testing.assert_close(all_six.vectors.T @ all_six.vectors, torch.eye(6, dtype=torch.float64))
 
 
-def test_the_basis_stays_orthonormal_past_convergence():
+def test_basis_stays_orthonormal():
     """Without reorthogonalisation the top eigenvalue of this spectrum appears several times."""
     diagonal = torch.cat([torch.tensor([100.0, 30.0]), torch.linspace(-1, 1, 298)])
     lanczos = Lanczos(lambda v: diagonal * v, torch.ones(300), torch.Generator())
@@ -67,7 +67,7 @@ def test_the_basis_stays_orthonormal_past_convergence():
     assert residuals[-1] < 1e-4
 
 
-def test_gives_up_honestly(case):
+def test_limit_is_reported_as_unconverged(case):
     operator = HessianOperator(case.model, case.loss, case.data)
     result = top_eigenvalues(operator, 2, tol=1e-12, max_products=4)
     assert (result.products, result.converged) == (4, False)
@@ -76,7 +76,7 @@ def test_gives_up_honestly(case):
     assert (nearest <= result.residuals).all()
 
 
-def test_warm_start_saves_products_and_is_never_trusted_alone(case):
+def test_warm_start_is_not_trusted_alone(case):
     operator = HessianOperator(case.model, case.loss, case.data)
     cold = top_eigenvalues(operator, 2, tol=1e-6)
     warm = top_eigenvalues(operator, start=cold.vectors[:, 0])
@@ -96,24 +96,24 @@ class TestSubsampleStart:
         model = nn.Sequential(nn.Linear(8, 20), nn.ReLU(), nn.Linear(20, 3))
         return HessianOperator(model, "cross_entropy", (x, x[:, :3].argmax(1)))
 
-    def test_it_saves_products_and_changes_nothing_else(self):
+    def test_saves_products(self):
         operator = self.operator()
         cold, default = (top_eigenvalues(operator, start=start, tol=1e-4) for start in ("random", None))
         assert default.products < cold.products
         torch.testing.assert_close(default.values, cold.values, rtol=1e-5, atol=0)
 
-    def test_it_serves_both_ends_and_several_values(self):
+    def test_both_ends_and_several_values(self):
         operator = self.operator()
         spectrum = torch.linalg.eigvalsh(operator.to_dense().double())
         found = top_eigenvalues(operator, 2, which="both", tol=1e-4)
         torch.testing.assert_close(found.values, spectrum[[-1, -2, 0, 1]], rtol=1e-3, atol=1e-6)
 
-    def test_few_examples_or_many_parameters_start_at_random(self, monkeypatch):
+    def test_few_examples_start_at_random(self, monkeypatch):
         operator = self.operator(300)
         monkeypatch.setattr(HessianOperator, "subsampled", None)
         assert top_eigenvalues(operator).converged
 
-    def test_a_subsample_is_the_same_model_on_some_of_the_examples(self):
+    def test_subsample_shares_the_model(self):
         operator = self.operator(50)
         part = operator.subsampled(50, torch.Generator().manual_seed(0))
         assert part.model is operator.model

@@ -1,3 +1,6 @@
+"""Products of both operators against dense matrices, for every model, loss and chunk size."""
+
+import copy
 import gc
 import weakref
 
@@ -7,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from flatlib.curvature import HessianOperator, from_dict_batches, trace
+from flatlib.curvature import GaussNewtonOperator, HessianOperator, from_dict_batches, top_eigenvalues, trace
 from flatlib.errors import FlatlibError
+from flatlib.losses import resolve_loss
 
 
 @pytest.mark.parametrize("chunk_size", [None, 5, 23])
@@ -47,14 +51,14 @@ def test_unequal_batches_count_by_examples(small_case):
     torch.testing.assert_close(operator.to_dense(), small_case.dense())
 
 
-def test_train_mode_batch_norm_is_never_chunked(small_case):
+def test_train_mode_is_never_chunked(small_case):
     x, y = small_case.data
     for data, chunk_size in (((x, y), 5), ([(x[:5], y[:5]), (x[5:], y[5:])], None)):
         with pytest.raises(FlatlibError, match="needs one batch"):
             HessianOperator(small_case.model, "mse", data, batch_norm="train", chunk_size=chunk_size)
 
 
-def test_is_of_the_model_as_it_was_made(small_case):
+def test_later_training_changes_nothing(small_case):
     dense = small_case.dense()
     operator = HessianOperator(small_case.model, small_case.loss, small_case.data, chunk_size=6)
     with torch.no_grad():
@@ -63,19 +67,7 @@ def test_is_of_the_model_as_it_was_made(small_case):
     torch.testing.assert_close(operator.to_dense(), dense)
 
 
-def test_the_kept_graph_is_freed_with_the_operator(small_case):
-    operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
-    operator.matvec(operator.gradient())
-    kept = weakref.ref(operator._graph[0])
-    gc.disable()
-    try:
-        del operator
-        assert kept() is None
-    finally:
-        gc.enable()
-
-
-def test_keeps_the_graph_only_when_all_examples_fit(small_case, monkeypatch):
+def test_graph_is_kept_if_it_fits(small_case, monkeypatch):
     operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
     assert operator.chunk_size == operator.examples == 23
     monkeypatch.setattr("flatlib.curvature.operators.chunk_memory.GRAPH_MEMORY_CPU", 4000)
@@ -96,24 +88,7 @@ def test_a_block_of_parameters(small_case):
         HessianOperator(small_case.model, small_case.loss, small_case.data, parameters=["0.*", "4.weight"])
 
 
-def test_unused_frozen_and_linear_parameters_have_no_curvature(small_case):
-    small_case.model.register_parameter("unused", nn.Parameter(torch.ones(2, dtype=torch.float64)))
-    operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
-    assert operator.to_dense()[:2].abs().max() == 0
-    small_case.model[0].requires_grad_(False)
-    assert list(HessianOperator(small_case.model, "mse", small_case.data).parameters) == [
-        "unused",
-        "3.weight",
-        "3.bias",
-    ]
-    linear = HessianOperator(nn.Linear(8, 3).double(), lambda output, target: output.mean(), small_case.data)
-    assert linear.to_dense().abs().max() == 0
-    assert linear.gradient().abs().max() > 0
-    constant = HessianOperator(nn.Linear(8, 3).double(), lambda output, target: torch.tensor(1.0), small_case.data)
-    assert constant.to_dense().abs().max() == 0
-
-
-def test_bytes_per_example_are_known_in_train_mode_too():
+def test_bytes_per_example_in_train_mode():
     """Batch norm in train mode refuses one value a channel, as a net that ends at 1 x 1 has for one example."""
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
     operator = HessianOperator(
@@ -122,7 +97,7 @@ def test_bytes_per_example_are_known_in_train_mode_too():
     assert operator.bytes_per_example > 0
 
 
-def test_batches_that_are_dictionaries_come_through_an_adapter(small_case):
+def test_dictionary_batches(small_case):
     x, y = small_case.data
     batches = [{"pixels": x[:9], "label": y[:9]}, {"pixels": x[9:], "label": y[9:]}]
     with pytest.raises(FlatlibError, match=r"got dict.*flatlib\.curvature\.from_dict_batches"):
@@ -133,7 +108,7 @@ def test_batches_that_are_dictionaries_come_through_an_adapter(small_case):
         HessianOperator(small_case.model, small_case.loss, from_dict_batches(batches, "image", "label"))
 
 
-def test_outputs_that_are_objects_are_the_losss_business(small_case):
+def test_outputs_that_are_objects(small_case):
     """As of the models whose output has its logits in an attribute."""
 
     class Wrapped(nn.Module):
@@ -175,3 +150,85 @@ def test_ignored_targets_count_in_one_chunk(small_case):
     some = HessianOperator(small_case.model, "cross_entropy", (x, torch.where(kept, y, -100)))
     expected = HessianOperator(small_case.model, "cross_entropy", (x[kept], y[kept])).to_dense()
     torch.testing.assert_close(some.to_dense(), expected)
+
+
+@pytest.mark.parametrize("kind", [HessianOperator, GaussNewtonOperator])
+def test_graph_is_freed_with_the_operator(small_case, kind):
+    kept = []
+
+    def watched(output, target):
+        kept.append(weakref.ref(output))
+        return F.cross_entropy(output, target)
+
+    operator = kind(small_case.model, watched, small_case.data)
+    operator.matvec(operator.gradient())
+    gc.disable()
+    try:
+        del operator
+        assert kept
+        assert all(output() is None for output in kept)
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("kind", [HessianOperator, GaussNewtonOperator])
+def test_unused_and_linear_parameters_are_flat(small_case, kind):
+    small_case.model.register_parameter("unused", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    assert kind(small_case.model, small_case.loss, small_case.data).to_dense()[:2].abs().max() == 0
+    alone = kind(small_case.model, small_case.loss, small_case.data, parameters="unused")
+    assert alone.to_dense().abs().max() == alone.gradient().abs().max() == 0
+    layer = nn.Linear(8, 3).double()
+    linear = kind(layer, lambda output, target: output.mean(), small_case.data)
+    assert linear.to_dense().abs().max() == 0
+    assert linear.gradient().abs().max() > 0
+    constant = kind(layer, lambda output, target: torch.tensor(1.0), small_case.data)
+    assert constant.to_dense().abs().max() == 0
+
+
+def dense_gauss_newton(operator, data):
+    """J^T A J from one derivative after another, of the operator's own model in its own mode."""
+    model = copy.deepcopy(operator.model)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    output = model(data[0])
+    rows = [torch.autograd.grad(f, parameters, retain_graph=True, materialize_grads=True) for f in output.flatten()]
+    J = torch.stack([torch.cat([piece.flatten() for piece in row]) for row in rows])
+    loss = resolve_loss(operator.loss)
+    outputs = output.detach().flatten()
+    A = torch.autograd.functional.hessian(lambda flat: loss(flat.view_as(output), data[1]), outputs)
+    return J.T @ A @ J
+
+
+@pytest.mark.parametrize("chunk_size", [None, 12])
+def test_dense_gauss_newton(case, chunk_size):
+    operator = GaussNewtonOperator(case.model, case.loss, case.data, chunk_size=chunk_size)
+    G = operator.to_dense()
+    torch.testing.assert_close(G, dense_gauss_newton(operator, case.data), rtol=1e-9, atol=1e-12)
+    assert torch.linalg.eigvalsh(G)[0] > -1e-12
+    assert (G - case.dense()).norm() > 1e-3 * G.norm()
+    for factor in (1.0, 1e-9):
+        scaled = GaussNewtonOperator(case.model, lambda o, t, f=factor: f * resolve_loss(case.loss)(o, t), case.data)
+        top = float(top_eigenvalues(scaled, tol=1e-5).values)
+        assert top == pytest.approx(factor * float(torch.linalg.eigvalsh(G)[-1]), rel=1e-6)
+    hessian = HessianOperator(case.model, case.loss, case.data)
+    torch.testing.assert_close(operator.gradient(), hessian.gradient())
+
+
+def test_gauss_newton_refusals(small_case):
+    operator = GaussNewtonOperator(small_case.model, small_case.loss, small_case.data)
+    with pytest.raises(FlatlibError, match='use engine="lanczos"'):
+        top_eigenvalues(operator, engine="pyhessian")
+    with pytest.raises(FlatlibError, match="the loss is"):
+        GaussNewtonOperator(small_case.model, lambda o, t: o.mean() * torch.inf, small_case.data).gradient()
+    with pytest.raises(FlatlibError, match="gradient is not finite"):
+        GaussNewtonOperator(small_case.model, lambda o, t: (o - o.detach()).sqrt().mean(), small_case.data).gradient()
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_gauss_newton_in_train_mode(loss):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 2)).double()
+    data = torch.randn(9, 4, dtype=torch.float64), torch.arange(9) % 2
+    operator = GaussNewtonOperator(model, loss, data, batch_norm="train")
+    G = operator.to_dense()
+    torch.testing.assert_close(G, dense_gauss_newton(operator, data), rtol=1e-9, atol=1e-12)
+    assert (G - GaussNewtonOperator(model, loss, data).to_dense()).norm() > 0.1 * G.norm()

@@ -32,7 +32,7 @@ def test_agrees_with_the_dense_blocks(model_case, request):
     assert table.attrs == {"batch_norm": "eval", "examples": 23, "dtype": "torch.float64"}
 
 
-def test_blocks_by_module_and_batches_read_once(small_case):
+def test_blocks_by_module(small_case):
     x, y = small_case.data
     table = per_layer(
         small_case.model, small_case.loss, ((x[i : i + 8], y[i : i + 8]) for i in (0, 8, 16)), block="module"
@@ -56,8 +56,7 @@ def test_arguments_are_the_operators(small_case):
     assert modes[0]["0.weight"] != pytest.approx(modes[1]["0.weight"], rel=0.1)
 
 
-def test_says_what_is_wrong(small_case):
-    with pytest.raises(FlatlibError, match="tensor, module"):
-        per_layer(small_case.model, small_case.loss, small_case.data, block="stage")
-    with pytest.raises(FlatlibError, match="at least 2"):
-        per_layer(small_case.model, small_case.loss, small_case.data, probes=1)
+def test_bad_arguments(small_case):
+    for options, message in (({"block": "stage"}, "tensor, module"), ({"probes": 1}, "at least 2")):
+        with pytest.raises(FlatlibError, match=message):
+            per_layer(small_case.model, small_case.loss, small_case.data, **options)

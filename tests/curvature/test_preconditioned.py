@@ -28,7 +28,7 @@ def operator_of(case, **options):
     return HessianOperator(case.model, "cross_entropy", case.data, **options)
 
 
-def test_after_one_step_the_second_moment_is_the_squared_gradient(small_case):
+def test_preconditioner_after_one_step(small_case):
     gradient = operator_of(small_case).gradient()
     optimizer = stepped(small_case, steps=1, betas=(0.8, 0.99), eps=1e-3)
     found = adam_preconditioner(optimizer, small_case.model, operator_of(small_case))
@@ -64,13 +64,6 @@ def test_agrees_with_the_dense_preconditioned_hessian(model_case):
     assert float(again.values[0]) == pytest.approx(float(found.values[0]), rel=1e-3)
 
 
-def test_by_hand(quadratic):
-    operator = HessianOperator(*quadratic([3.0, 1.0]))
-    doubled = preconditioned_eigenvalue(operator, torch.full((2,), 2.0))
-    assert float(doubled.values[0]) == pytest.approx(1.5)
-    assert adam_stability_threshold(0.5) == pytest.approx(76.0)
-
-
 def test_a_block_in_the_operators_order(small_case):
     optimizer = stepped(small_case)
     block = adam_preconditioner(optimizer, small_case.model, operator_of(small_case, parameters="3.*"))
@@ -93,7 +86,7 @@ def test_the_threshold_is_where_frozen_adam_diverges():
     assert last(1.02 * threshold) > 1e3
 
 
-def test_says_what_is_wrong(small_case):
+def test_bad_arguments(small_case):
     operator = operator_of(small_case)
     with pytest.raises(FlatlibError, match="has made no step"):
         adam_preconditioner(torch.optim.Adam(small_case.model.parameters()), small_case.model, operator)

@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import importlib.util
 import warnings
 import weakref
 
@@ -16,7 +15,6 @@ from torch import nn
 from flatlib.curvature import HessianOperator, density, from_dict_batches, per_layer, top_eigenvalues, trace
 from flatlib.curvature.spectrum.pyhessian import PyHessianProducts, power_iteration
 from flatlib.errors import FlatlibError
-from flatlib.figures import landscape_lines
 
 ENGINES = ("lanczos", "pyhessian")
 CLOSE = [1.0, *torch.linspace(0.5, 0.985, 40).tolist()]
@@ -226,9 +224,3 @@ def test_trap_frozen_parameters_vanish_silently(single):
     assert len(bare(copy.deepcopy(single[0]), *single[1:]).params) == 2
     assert list(HessianOperator(*single).parameters) == ["3.weight", "3.bias"]
     assert list(per_layer(*single).index) == ["3.weight", "3.bias"]
-
-
-def test_trap_plots_are_not_packaged():
-    assert importlib.util.find_spec("density_plot") is None
-    assert not hasattr(pyhessian, "get_esd_plot")
-    assert callable(landscape_lines)
