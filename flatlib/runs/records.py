@@ -48,7 +48,7 @@ def read(path: Path) -> Lines:
     """Return all lines of a record by run_id; an absent file is an empty record.
 
     Raises:
-        FlatlibError: if the file cannot be read, or a line is not JSON, has not this version's fields, or contradicts
+        FlatlibError: If the file cannot be read, or a line is not JSON, has not this version's fields, or contradicts
             another one.
     """
     lines: Lines = {}
@@ -141,11 +141,11 @@ def append(path: Path, line: dict[str, Any]) -> None:
     """Add one finished run, flushed and synced before this returns; a torn tail left by a crash is cut off first.
 
     Args:
-        path: the record; it is created, with its folder, if it is absent.
-        line: as `flatlib.runs.executors.run_one` returns it; a number that is not finite is written as null.
+        path: The record; it is created, with its folder, if it is absent.
+        line: As `flatlib.runs.executors.run_one` returns it; a number that is not finite is written as null.
 
     Raises:
-        FlatlibError: if the file cannot be written.
+        FlatlibError: If the file cannot be written.
     """
     content = json.dumps(finite(line), separators=(",", ":"), allow_nan=False).encode() + b"\n"
     try:
@@ -190,7 +190,7 @@ def write(path: Path, lines: Iterable[Line]) -> None:
     """Replace a record: the lines are written beside it first, so that it is never half there.
 
     Raises:
-        FlatlibError: if the file cannot be written.
+        FlatlibError: If the file cannot be written.
     """
     scratch = path.with_name(path.name + ".part")
     content = "".join(json.dumps(finite(line), separators=(",", ":"), allow_nan=False) + "\n" for line in lines)
