@@ -14,31 +14,8 @@ from flatlib.figures.spectra import spectral_density, spectrum
 from flatlib.figures.style import ONE_COLUMN, TWO_COLUMNS, use_style
 from flatlib.figures.verdict_grid import verdict_grid
 
-__all__ = [
-    "COLUMNS",
-    "ONE_COLUMN",
-    "TWO_COLUMNS",
-    "Column",
-    "Frames",
-    "class_probabilities",
-    "curvature_matrix",
-    "dot_plot",
-    "forest_plot",
-    "image",
-    "image_direction",
-    "landscape_contours",
-    "landscape_lines",
-    "landscape_slices",
-    "landscape_steps",
-    "mean_curves",
-    "quadrant_plot",
-    "ratio_plot",
-    "scatter",
-    "sharpening",
-    "slope_by_group",
-    "spectral_density",
-    "spectrum",
-    "trajectories",
-    "use_style",
-    "verdict_grid",
-]
+__all__ = ["COLUMNS", "ONE_COLUMN", "TWO_COLUMNS", "Column", "Frames", "class_probabilities", "curvature_matrix"]
+__all__ += ["dot_plot", "forest_plot", "image", "image_direction", "landscape_contours", "landscape_lines"]
+__all__ += ["landscape_slices", "landscape_steps", "mean_curves", "quadrant_plot", "ratio_plot", "scatter"]
+__all__ += ["sharpening", "slope_by_group", "spectral_density", "spectrum", "trajectories", "use_style"]
+__all__ += ["verdict_grid"]

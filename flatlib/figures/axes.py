@@ -43,11 +43,11 @@ class Column(NamedTuple):
     """Style of a column's axis, which is labelled "name symbol (unit)".
 
     Attributes:
-        name: in words.
-        symbol: in LaTeX.
-        unit: in which the values are shown.
+        name: Name in words.
+        symbol: Symbol in LaTeX.
+        unit: Unit in which the values are shown.
         scale: ``"linear"`` or ``"log"``.
-        multiplier: from the values of the table to the unit.
+        multiplier: Factor from the values of the table to the unit.
     """
 
     name: str
@@ -119,7 +119,7 @@ def axis_of(column: str) -> Column:
     """Return the :class:`Column` of a name; a measure at matched loss is drawn like the measure itself.
 
     Raises:
-        FlatlibError: a column that is not in :data:`COLUMNS`.
+        FlatlibError: A column that is not in :data:`COLUMNS`.
     """
     if column.endswith(AT_LOSS):
         axis = axis_of(column.removesuffix(AT_LOSS))
@@ -151,7 +151,7 @@ def finite_rows(table: pd.DataFrame, x: str, y: str, *others: str) -> pd.DataFra
     """Return the rows with finite x and y, both in the units of their axes.
 
     Raises:
-        FlatlibError: a missing column, or (`EmptyPlot`) no finite row.
+        FlatlibError: A missing column, or (`EmptyPlot`) no finite row.
     """
     require_columns(table, x, y, *others)
     scaled = {name: table[name].astype(float) * axis_of(name).multiplier for name in (x, y)}

@@ -24,14 +24,14 @@ def mean_curves(
     needs two seeds. The kind of Kaur et al. 2022, figures 1 and 6.
 
     Args:
-        table: one row per run with columns x, seed, status, y and ``by``.
-        x: a setting, such as learning_rate. A zero on a log axis (no SAM, no decay) stands left of a short linear part.
-        y: a measure.
-        by: the column that distinguishes the curves.
+        table: One row per run with columns x, seed, status, y and ``by``.
+        x: A setting, such as learning_rate. A zero on a log axis (no SAM, no decay) stands left of a short linear part.
+        y: A measure.
+        by: The column that distinguishes the curves.
         theory: "2/eta" draws the edge of stability, dashed and grey (needs x="learning_rate").
 
     Raises:
-        FlatlibError: an unknown column, an unknown theory, or a theory without learning rates to draw it for.
+        FlatlibError: An unknown column, an unknown theory, or a theory without learning rates to draw it for.
     """
     rows = drawable_runs(table, x, y, by, "seed")
     label_axes(ax, rows, x, y)
@@ -65,15 +65,15 @@ def trajectories(
     has stopped; the runs themselves go on to their end. The kind of Kaur et al. 2022, figure 5.
 
     Args:
-        long: one row per run and update with columns run_id, x, y, ``by``.
-        y: a measure.
-        by: the column that distinguishes the curves; numbers are coloured by viridis.
-        x: the column of the updates or of another time.
+        long: One row per run and update with columns run_id, x, y, ``by``.
+        y: A measure.
+        by: The column that distinguishes the curves; numbers are coloured by viridis.
+        x: The column of the updates or of another time.
         theory: "2/eta" draws the edge of stability of each learning rate, dashed and grey, named at its right end
             in the curve's colour (needs by="learning_rate").
 
     Raises:
-        FlatlibError: an unknown column or theory, or a theory without learning rates to draw it for.
+        FlatlibError: An unknown column or theory, or a theory without learning rates to draw it for.
     """
     rows = finite_rows(long, x, y, by, "run_id")
     label_axes(ax, rows, x, y)
@@ -104,14 +104,14 @@ def slope_by_group(
     is excluded, and so is a group without any. Kaur et al. 2022, figure 3, condensed to one point per group.
 
     Args:
-        table: one row per run with columns seed, x, y and ``group`` (numbers). All rows count: pass the runs that the
-            verdict counts (``flatlib.claims.complete_cells``).
-        x: a positive measure.
-        y: a measure.
-        group: the setting on the x axis.
+        table: One row per run with columns seed, x, y and ``group`` (numbers). All rows count: pass the runs that the
+            verdict counts (``flatlib.claims.selection.complete_cells``).
+        x: A positive measure.
+        y: A measure.
+        group: The setting on the x axis.
 
     Raises:
-        FlatlibError: an unknown column, or an x that is not positive.
+        FlatlibError: An unknown column, or an x that is not positive.
     """
     rows = finite_rows(table, x, y, group, "seed")
     slopes = {value: seed_slopes(runs, x, y).dropna() for value, runs in rows.groupby(group)}

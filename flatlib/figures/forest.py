@@ -24,10 +24,10 @@ def dot_plot(table: pd.DataFrame, x: str, ax: Axes, *, row: str, by: str) -> Non
     would be one over the seeds that happened to succeed.
 
     Args:
-        table: one row per run with columns x, seed, status, ``row`` and ``by``.
-        x: a measure.
-        row: a column of names without an order, such as optimizers; rows keep the order of the table.
-        by: a column of names that distinguishes the marks of a row.
+        table: One row per run with columns x, seed, status, ``row`` and ``by``.
+        x: A measure.
+        row: A column of names without an order, such as optimizers; rows keep the order of the table.
+        by: A column of names that distinguishes the marks of a row.
     """
     rows = drawable_runs(table, x, x, row, by, "seed")
     complete = (table["status"] == "reached").groupby([table[row], table[by]]).transform("all")
@@ -53,9 +53,9 @@ def forest_plot(table: pd.DataFrame, ax: Axes, *, label: str) -> None:
     """Draw each estimate as a mark on its interval; zero is the grey line, and the first row is at the top.
 
     Args:
-        table: columns row and series (names; at most as many series as there are colours), estimate, low and high. Rows
+        table: Columns row and series (names; at most as many series as there are colours), estimate, low and high. Rows
             and series keep the order in which they appear. An interval that is not finite is not drawn.
-        label: of the x axis.
+        label: Label of the x axis.
     """
     known = table[np.isfinite(table["estimate"])]
     if known.empty:
@@ -78,10 +78,10 @@ def ratio_plot(table: pd.DataFrame, ax: Axes, *, reference: str, label: str) -> 
     """Draw one dot for every number of the table, on a log axis; the reference is the grey line at 1.
 
     Args:
-        table: one row per case, one column per competitor (at most as many as there are colours), ratios above 0; a
+        table: One row per case, one column per competitor (at most as many as there are colours), ratios above 0; a
             missing number is not drawn.
-        reference: name of the denominator.
-        label: of the x axis.
+        reference: Name of the denominator.
+        label: Label of the x axis.
     """
     rows = table.dropna(how="all").dropna(how="all", axis=1)
     if rows.empty:

@@ -22,10 +22,10 @@ def curvature_matrix(matrix: np.ndarray, ax: Axes, blocks: int = 1) -> None:
 
     Args:
         matrix: (n, n).
-        blocks: number of equal parts of n, numbered from 0 along both axes, with lines between them.
+        blocks: Number of equal parts of n, numbered from 0 along both axes, with lines between them.
 
     Raises:
-        FlatlibError: a matrix that is not square or that ``blocks`` does not divide.
+        FlatlibError: A matrix that is not square or that ``blocks`` does not divide.
     """
     n = len(matrix)
     if matrix.shape != (n, n) or blocks < 1 or n % blocks:
@@ -74,10 +74,10 @@ def class_probabilities(named: dict[str, np.ndarray], ax: Axes) -> None:
     """Draw probabilities of the classes, one mark per class for each name; more than two names are hard to read.
 
     Args:
-        named: name -> (C,) probabilities.
+        named: Probabilities (C,) by name.
 
     Raises:
-        FlatlibError: arrays of different lengths, or more than four of them.
+        FlatlibError: Arrays of different lengths, or more than four of them.
     """
     if len(named) > len(CATEGORY) or len({len(values) for values in named.values()}) != 1:
         raise FlatlibError("one to four lists of probabilities of the same classes are needed")

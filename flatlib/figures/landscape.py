@@ -21,7 +21,7 @@ def landscape_lines(table: pd.DataFrame, ax: Axes) -> None:
     """Draw the loss along eigenvectors, each named by its eigenvalue; its quadratic approximation dashed and grey.
 
     Args:
-        table: one row per direction and step with columns direction, eigenvalue, step, loss, quadratic
+        table: One row per direction and step with columns direction, eigenvalue, step, loss, quadratic
             (``flatlib.sharpness.Lines.table``).
     """
     rows = drop_infinite(table, "step", "loss", "direction", "eigenvalue", "quadratic")
@@ -35,7 +35,7 @@ def landscape_slices(table: pd.DataFrame, ax: Axes) -> None:
     """Draw the loss along named directions, each with its curvature; its quadratic approximation dashed and grey.
 
     Args:
-        table: one row per direction and step with columns direction (a name), curvature, step, loss, quadratic
+        table: One row per direction and step with columns direction (a name), curvature, step, loss, quadratic
             (``flatlib.sharpness.loss_along``).
     """
     require_columns(table, "direction")
@@ -67,10 +67,10 @@ def landscape_contours(table: pd.DataFrame, ax: Axes) -> None:
     The levels are spaced evenly in the logarithm of the loss where it is positive and spans a factor of ten.
 
     Args:
-        table: one row per point of a full grid with columns step_1, step_2, loss (``flatlib.sharpness.Plane.table``).
+        table: One row per point of a full grid with columns step_1, step_2, loss (``flatlib.sharpness.Plane.table``).
 
     Raises:
-        FlatlibError: a missing column, or points that are not a full grid.
+        FlatlibError: A missing column, or points that are not a full grid.
     """
     rows = drop_infinite(table, "step_1", "step_2", "loss")
     grid = rows.pivot_table(index="step_2", columns="step_1", values="loss")
@@ -97,7 +97,7 @@ def landscape_steps(table: pd.DataFrame, ax: Axes) -> None:
     Points outside the axes, whose limits stay as they are, are not drawn; call it after :func:`landscape_contours`.
 
     Args:
-        table: one row per point with columns path (a name), step_1, step_2, each path in its order.
+        table: One row per point with columns path (a name), step_1, step_2, each path in its order.
     """
     require_columns(table, "path", "step_1", "step_2")
     rows = table.dropna(subset=["step_1", "step_2"])

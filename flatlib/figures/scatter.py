@@ -23,10 +23,10 @@ def scatter(table: pd.DataFrame, x: str, y: str, ax: Axes, *, by: str = "batch_s
     Clouds overlap, so their names stand in a row above the axes. The kind of Kaur et al. 2022, figure 2.
 
     Args:
-        table: one row per run with columns status, x, y and ``by``.
-        x: a measure.
-        y: a measure.
-        by: the column that distinguishes the clouds.
+        table: One row per run with columns status, x, y and ``by``.
+        x: A measure.
+        y: A measure.
+        by: The column that distinguishes the clouds.
     """
     rows = drawable_runs(table, x, y, by)
     label_axes(ax, rows, x, y)
@@ -45,7 +45,7 @@ def quadrant_plot(table: pd.DataFrame, ax: Axes) -> None:
     The two shaded quadrants are those that "flatter is better" allows: flatter and better, sharper and worse.
 
     Args:
-        table: one row per setting with columns intervention, lambda_max (in doublings), test_accuracy (in points).
+        table: One row per setting with columns intervention, lambda_max (in doublings), test_accuracy (in points).
     """
     x, y = "lambda_max", "test_accuracy"
     require_columns(table, "intervention")

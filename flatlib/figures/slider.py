@@ -41,11 +41,11 @@ class Frames:
     shown, without controls.
 
     Attributes:
-        figure: with the marked artists.
-        captions: of each frame, in words, such as "update 8: loss 2.3"; they are read aloud as the slider's value.
-        name: of the figure, unique on its page.
-        slider: label of the slider, such as "Update".
-        alt: description of the figure.
+        figure: Figure with the marked artists.
+        captions: Caption of each frame, such as "update 8: loss 2.3", which is read aloud as the slider's value.
+        name: Name of the figure, unique on its page.
+        slider: Label of the slider, such as "Update".
+        alt: Description of the figure.
     """
 
     figure: Figure
@@ -76,7 +76,7 @@ class Frames:
         """Return the figure as an ``svg`` element; a group of a frame has an attribute ``data-now`` or ``data-since``.
 
         Raises:
-            FlatlibError: no marked artist, or a frame without a caption.
+            FlatlibError: No marked artist, or a frame without a caption.
         """
         file = io.StringIO()
         self.figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
@@ -99,17 +99,17 @@ def sharpening(track: pd.DataFrame, losses: pd.DataFrame, spectra: pd.DataFrame,
     A frame shows the sharpness and the loss up to its update, and the spectral density there, with the line 2/eta.
 
     Args:
-        track: columns update and lambda_max, in order.
-        losses: columns update and train_loss, in order, at the updates of ``track`` and any number between them: the
+        track: Columns update and lambda_max, in order.
+        losses: Columns update and train_loss, in order, at the updates of ``track`` and any number between them: the
             loss may change faster than the sharpness can be measured.
-        spectra: one row per node, with columns update, node, weight; nodes below zero are drawn too.
-        learning_rate: eta of the line.
+        spectra: One row per node, with columns update, node, weight; nodes below zero are drawn too.
+        learning_rate: Learning rate eta of the line.
 
     Returns:
         The figure, for :class:`Frames`.
 
     Raises:
-        FlatlibError: a missing column, no rows, or updates of ``track`` without a loss or a spectrum.
+        FlatlibError: A missing column, no rows, or updates of ``track`` without a loss or a spectrum.
     """
     require_columns(track, "update", "lambda_max")
     require_columns(losses, "update", "train_loss")

@@ -20,10 +20,10 @@ def spectrum(run: pd.Series, ax: Axes) -> None:
     The kind of Granziol 2020, figures 1 to 8.
 
     Args:
-        run: a row of a table of runs with columns ``density_node_00`` and so on.
+        run: A row of a table of runs with columns ``density_node_00`` and so on.
 
     Raises:
-        FlatlibError: a run without that measure.
+        FlatlibError: A run without that measure.
     """
     nodes, weights = (run.filter(regex=rf"^density_{kind}_\d+$").astype(float) for kind in ("node", "weight"))
     if nodes.empty:
@@ -44,8 +44,8 @@ def spectral_density(table: pd.DataFrame, ax: Axes, outliers: Sequence[float] = 
     """Draw a density on a log axis: every probe faint, their mean bold, the outliers as triangles at the bottom.
 
     Args:
-        table: one row per probe and grid point with columns probe, eigenvalue, density; the same grid for each probe.
-        outliers: eigenvalues to mark.
+        table: One row per probe and grid point with columns probe, eigenvalue, density; the same grid for each probe.
+        outliers: Eigenvalues to mark.
     """
     require_columns(table, "probe", "eigenvalue", "density")
     curves = table.pivot_table(index="eigenvalue", columns="probe", values="density")

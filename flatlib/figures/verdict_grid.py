@@ -22,9 +22,9 @@ def verdict_grid(judged: pd.DataFrame, ax: Axes, scales: Sequence[str]) -> None:
     """Draw a mark for the verdict on each prediction at each scale; a place without a test stays empty.
 
     Args:
-        judged: columns chapter (``01_lr_batch``), prediction, scale and verdict. Rows keep the order in which the
+        judged: Columns chapter (``01_lr_batch``), prediction, scale and verdict. Rows keep the order in which the
             predictions appear, numbered by their chapter, with a line between two chapters.
-        scales: the columns, from left to right.
+        scales: The columns, from left to right.
     """
     if judged.empty:
         raise EmptyPlot("nothing to draw: there is no verdict")

@@ -59,9 +59,9 @@ def execute(
     Closed before its end, the generator cancels what is in progress.
 
     Args:
-        missing: the configurations, first things first.
-        execution: where and how many at a time, and the time limit.
-        run_one: returns the line of a configuration; must be importable by the workers.
+        missing: The configurations, first things first.
+        execution: Where and how many at a time, and the time limit.
+        run_one: Returns the line of a configuration; must be importable by the workers.
     """
     deadline = time.monotonic() + execution.time_limit if execution.time_limit else FOREVER
     if execution.scheduler is not None:

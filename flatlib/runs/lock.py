@@ -18,7 +18,7 @@ def locked(record: Path) -> Iterator[None]:
     process that ends, killed or not. On a file system without locks nobody is kept out.
 
     Raises:
-        FlatlibError: if another process is writing to the record, or its folder cannot be written.
+        FlatlibError: If another process is writing to the record, or its folder cannot be written.
     """
     lock = FileLock(record.with_name(record.name + ".lock"))
     try:

@@ -15,7 +15,7 @@ def complete_seeds_first(missing: Iterable[RunConfig], last: Container[str] = ()
     Many short sweeps complete one seed after another this way. Results do not depend on the order.
 
     Args:
-        missing: the runs.
+        missing: The runs.
         last: run_ids that come after all others.
 
     >>> from flatlib.config import grid
@@ -34,8 +34,8 @@ def previously_failed(record: Path, time_limit: float | None) -> set[str]:
     Trained first, they would take the time of every sweep from the runs that can be done in it.
 
     Args:
-        record: the record; failures are listed beside it.
-        time_limit: seconds there are now; None for no limit.
+        record: The record; failures are listed beside it.
+        time_limit: Seconds there are now; None for no limit.
     """
     found = set()
     path = failures(record)

@@ -144,11 +144,11 @@ def append(path: Path, line: dict[str, Any]) -> None:
     """Add one finished run, flushed and synced before this returns; a torn tail left by a crash is cut off first.
 
     Args:
-        path: the record; it is created, with its folder, if it is absent.
-        line: as `flatlib.runs.executors.run_one` returns it; a number that is not finite is written as null.
+        path: The record; it is created, with its folder, if it is absent.
+        line: As `flatlib.runs.executors.run_one` returns it; a number that is not finite is written as null.
 
     Raises:
-        FlatlibError: if the file cannot be written.
+        FlatlibError: If the file cannot be written.
     """
     content = json.dumps(finite(line), separators=(",", ":"), allow_nan=False).encode() + b"\n"
     try:

@@ -42,14 +42,14 @@ def run(
     ``if __name__ == "__main__":``, because worker processes import it.
 
     Args:
-        configs: the runs; a configuration that is listed twice is trained once.
-        record: the file to read and to append to. It is written only if a run is missing.
-        execution: where, how many at a time and for how long; by default here, one at a time.
-        known: further records, which are only read (such as the published ones).
-        run_one: trains a configuration and returns its line; workers must be able to import it.
+        configs: The runs; a configuration that is listed twice is trained once.
+        record: The file to read and to append to. It is written only if a run is missing.
+        execution: Where, how many at a time and for how long; by default here, one at a time.
+        known: Further records, which are only read (such as the published ones).
+        run_one: Trains a configuration and returns its line; workers must be able to import it.
 
     Raises:
-        FlatlibError: for bad input, a record that another process is writing to, runs that failed (their errors are
+        FlatlibError: For bad input, a record that another process is writing to, runs that failed (their errors are
             in `records.failures`), and a time limit that came first; every run that has finished is in the record.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that imports an unguarded script

@@ -115,13 +115,10 @@ def test_zero_stands_left_of_log_axis(ax):
     ax.figure.canvas.draw()
 
 
-@pytest.mark.parametrize(("radii", "scale"), [(RADII[1:], "log"), ([0.0], "linear"), ([-0.1, 0.1], "linear")])
-def test_scale_without_zero_among_others(ax, radii, scale):
-    mean_curves(sam_runs(radii), "sam_rho", "lambda_max", ax)
-    assert ax.get_xscale() == scale
-
-
-def test_zero_on_linear_axes(ax):
+def test_scales_without_positive_values(ax):
+    for radii, scale in ((RADII[1:], "log"), ([0.0], "linear"), ([-0.1, 0.1], "linear")):
+        mean_curves(sam_runs(radii), "sam_rho", "lambda_max", ax)
+        assert ax.get_xscale() == scale
     runs = sam_runs().assign(lambda_max=0.0, dropout=lambda table: table["sam_rho"])
     mean_curves(runs, "sam_rho", "lambda_max", ax)
     assert (ax.get_xscale(), ax.get_yscale()) == ("symlog", "linear")

@@ -88,6 +88,9 @@ def test_spectrum_has_a_stem_per_node(ax):
     assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "log")
     assert ax.get_ylim() == pytest.approx((0.1, 1.05))
     assert (ax.get_xlabel(), ax.get_ylabel()) == (r"Eigenvalue $\lambda$", "Share of the spectrum")
+    at_loss = {"density_node_00_at_loss": 9.0, "density_weight_00_at_loss": 1.0}  # a measure of its own
+    spectrum(pd.Series(RUN | at_loss | {"density_weight_01": 0.0}), other := ax.figure.subplots())
+    assert [stem[0] for stem in stems(other)] == [-1], "neither of another measure nor without a weight"
 
 
 @pytest.mark.parametrize("weights", [(0.3, 0.003), (0.003, 0.3), (1e-6, 1e-7)])
@@ -96,12 +99,6 @@ def test_spectra_share_an_axis(weights):
     for ax, weight in zip((left, right), weights, strict=True):
         spectrum(pd.Series(RUN | {"density_weight_00": weight}), ax)
     assert left.get_ylim() == right.get_ylim() == pytest.approx((min(weights) / 3, 1.05))
-
-
-def test_other_nodes_have_no_stem(ax):
-    at_loss = {"density_node_00_at_loss": 9.0, "density_weight_00_at_loss": 1.0}  # a measure of its own
-    spectrum(pd.Series(RUN | at_loss | {"density_weight_01": 0.0}), ax)
-    assert [stem[0] for stem in stems(ax)] == [-1]
 
 
 def test_run_without_spectrum(ax):

@@ -102,7 +102,7 @@ def test_one_seed_is_enough(kind, ax):
 
 
 @pytest.mark.parametrize("kind", ["mean_curves", "scatter", "dot_plot", "trajectories"])
-def test_log_axis_is_linear_for_negative_value(kind, ax):
+def test_negative_value_needs_linear_axis(kind, ax):
     draw, table, _ = KINDS[kind]
     axis = "yscale" if kind in ("mean_curves", "trajectories") else "xscale"
     draw(table, ax)
@@ -119,7 +119,7 @@ def test_diverged_runs_are_not_drawn(kind, ax):
     assert ax.texts[0].get_text() == "nothing to draw: every run diverged"
 
 
-def test_unnamed_column_says_where_to_name_it(ax):
+def test_unnamed_column_is_an_error(ax):
     with pytest.raises(FlatlibError, match=r"figures\.axes\.COLUMNS"):
         figures.scatter(RUNS.assign(speed=1.0), "speed", "test_accuracy", ax)
 

@@ -42,11 +42,8 @@ def test_batch_sizes_have_colours_and_markers(n):
     assert (to_hex(looks[0].color).upper(), looks[0].marker) == (VERMILLION, "o")
     assert (to_hex(looks[-1].color).upper(), looks[-1].marker) == (BLUE, "s")
     assert len({look.marker for look in looks}) == n
-
-
-def test_five_names_have_five_colours():
-    looks = series(pd.DataFrame({"model": list("abcde")}), "model").values()
-    assert len({to_hex(look.color) for look in looks}) == 5
+    names = series(pd.DataFrame({"model": list("abcdefg")[:n]}), "model").values()
+    assert len({to_hex(look.color) for look in names}) == n
 
 
 def test_labels_are_apart_and_in_order():
