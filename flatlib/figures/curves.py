@@ -105,7 +105,7 @@ def slope_by_group(
 
     Args:
         table: One row per run with columns seed, x, y and ``group`` (numbers). All rows count: pass the runs that the
-            verdict counts (``flatlib.claims.selection.complete_cells``).
+            verdict counts (``flatlib.claims.complete_cells``).
         x: A positive measure.
         y: A measure.
         group: The setting on the x axis.
