@@ -35,7 +35,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory):
-    """The folder of the built book; test processes side by side build it once."""
+    """Return the folder of the built book; parallel test processes build it once."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return built(tmp_path_factory.mktemp("book"))
     folder = tmp_path_factory.getbasetemp().parent / "book"
@@ -45,7 +45,7 @@ def pages(tmp_path_factory):
 
 
 def built(folder):
-    """The book in a folder."""
+    """Return the pages of the book, built in a folder."""
     before = {path: path.stat().st_mtime_ns for path in (ROOT / "book").rglob("*")}
     page = flatlib.book.build.build(output=folder)
     assert {path: path.stat().st_mtime_ns for path in (ROOT / "book").rglob("*")} == before, "the build wrote to book/"
@@ -54,7 +54,7 @@ def built(folder):
 
 @pytest.fixture(scope="session")
 def address(pages):
-    """The book on a local server, as a browser would get it from a host."""
+    """Return the address of the book on a local server."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=pages)) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -63,7 +63,7 @@ def address(pages):
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
-    """Headless Chromium with a fresh profile, its console and its network on record."""
+    """Return headless Chromium with a fresh profile, which logs its console and its network."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     if not (CHROMIUM and CHROMEDRIVER):
         pytest.skip("Chromium or chromedriver is not installed")
@@ -75,25 +75,25 @@ def browser(tmp_path_factory):
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
     try:
         driver.set_page_load_timeout(60)
-        driver.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})  # every page is somebody's first
+        driver.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})  # no page profits from another
         yield driver
     finally:
         driver.quit()
 
 
 def open_page(browser, url, width):
-    """Open `url` in a window of this width and wait until all of it is there, fonts included."""
+    """Open `url` in a window of this width and wait until it is loaded, fonts included."""
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get(url)
     deadline = time.monotonic() + SETTLED_S
     while browser.execute_script("return document.readyState !== 'complete' || document.fonts.status !== 'loaded'"):
-        assert time.monotonic() < deadline, f"{url} was not there within {SETTLED_S} s"
+        assert time.monotonic() < deadline, f"{url} was not loaded within {SETTLED_S} s"
         time.sleep(0.05)
 
 
 def set_theme(browser, theme):
-    """What the reader's system prefers; the open page follows, as it would on a reader's machine."""
+    """Set the theme that the reader's system prefers, which the open page follows."""
     still = {"name": "prefers-reduced-motion", "value": "reduce"}  # a colour that fades in has its contrast only later
     prefers = [{"name": "prefers-color-scheme", "value": theme}, still]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": prefers})
@@ -104,7 +104,7 @@ def set_theme(browser, theme):
 
 
 def requested(browser):
-    """Every address on a network that the browser asked for since the last call (its own start page has others)."""
+    """Return every network address requested since the last call (the browser's own start page has others)."""
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
     return [url for url in urls if url.startswith(("http:", "https:", "ws:", "wss:"))]

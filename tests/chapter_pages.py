@@ -1,4 +1,4 @@
-"""Chapters as programs, for the tests that run them: what is small enough, and a page executed in this process."""
+"""Chapters as programs, for the tests that run them: small parameters, and a page executed in this process."""
 
 import contextlib
 import io

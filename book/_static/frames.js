@@ -32,7 +32,7 @@ document.addEventListener("DOMContentLoaded", () => {
         if (slider.value === slider.max) pause();
       }, STEP_MS);
     };
-    // Nothing moves by itself, and nothing can be made to where the reader asked for less motion.
+    // Nothing moves by itself, and nothing can be made to move where the reader prefers less motion.
     const respect = () => {
       if (still.matches) pause();
       button.style.visibility = still.matches ? "hidden" : "";

@@ -1,4 +1,4 @@
-"""The book as web pages: Jupyter Book on a copy of its sources, so that no build ever changes the checkout."""
+"""The book as web pages: Jupyter Book on a copy of its sources, so that no build changes the checkout."""
 
 import json
 import re
@@ -28,16 +28,16 @@ def build(chapters: Path | None = None, output: Path | None = None, address: dic
     """Render the book and return its first page.
 
     Args:
-        chapters: an executed chapter, or a folder of them such as the output of ``flatlib run``; each is shown in the
+        chapters: An executed chapter, or a folder of them such as the output of ``flatlib run``; each is shown in the
             place of the committed chapter it was made from. By default the committed chapters are shown.
-        output: folder (default ``_build`` in the checkout). Pages go to ``output/html``, which is replaced as a whole
+        output: Folder (default ``_build`` in the checkout). Pages go to ``output/html``, which is replaced as a whole
             and only if the build succeeds; the messages of Jupyter Book go to ``output/book.log``.
-        address: where the book will be published, arguments of `flatlib.book.publish.add_address`; without it no page
-            links to a repository or an address of its own.
+        address: Arguments of `flatlib.book.publish.add_address`; without them no page links to a repository or to an
+            address of its own.
 
     Raises:
-        FlatlibError: no checkout, no chapter to show, a chapter that holds an error, a warning of Jupyter Book, a link
-            that leads nowhere, or a folder that cannot be written.
+        FlatlibError: No checkout, no chapter to show, a chapter that holds an error, a warning of Jupyter Book, a dead
+            link, or a folder that cannot be written.
     """
     output = Path(output).absolute() if output is not None else find_root() / "_build"
     pages = output / "html"
@@ -59,11 +59,7 @@ def build(chapters: Path | None = None, output: Path | None = None, address: dic
 
 @contextmanager
 def copied_sources(chapters: Path | None, report: Path) -> Iterator[tuple[Path, TextIO]]:
-    """Yield a copy of the book's sources with `chapters` in place, and the open `report`; the copy is removed after.
-
-    Raises:
-        FlatlibError: no checkout, no chapter to show, a chapter that holds an error, a file that cannot be written.
-    """
+    """Yield a temporary copy of the book's sources with `chapters` in place, and the open `report`."""
     root = find_root()
     try:
         report.parent.mkdir(parents=True, exist_ok=True)
@@ -112,7 +108,7 @@ def read_notebook(path: Path) -> dict:
 
 
 def check_executed(book: Path) -> None:
-    """Refuse a notebook that stopped at an error, which Jupyter Book renders without a word."""
+    """Refuse a notebook that stopped at an error, which Jupyter Book renders without a warning."""
     for path in sorted(book.rglob("*.ipynb")):
         for output in (output for cell in read_notebook(path)["cells"] for output in cell.get("outputs", [])):
             if output["output_type"] == "error":
@@ -120,12 +116,9 @@ def check_executed(book: Path) -> None:
 
 
 def render(source: Path, builder: str, log: TextIO) -> Path:
-    """Run Jupyter Book, with its messages in `log` and a line of progress on a terminal; return the folder it wrote.
+    """Run Jupyter Book on a copy of the sources and return the folder it wrote; its messages go to `log`.
 
-    Args:
-        source: a copy of the checkout's sources.
-        builder: Sphinx's name for the form, such as ``html`` (pages) or ``singlehtml`` (everything on one page).
-        log: an open file.
+    The Sphinx builder is ``html`` (pages) or ``singlehtml`` (everything on one page). A terminal shows the progress.
     """
     if find_spec("jupyter_book") is None or find_spec("jupyter_book.cli") is None:
         raise FlatlibError("the book needs Jupyter Book 1.x: pip install 'jupyter-book<2'")
@@ -133,8 +126,8 @@ def render(source: Path, builder: str, log: TextIO) -> Path:
     command = [*JUPYTER_BOOK, "build", str(source), "--path-output", str(source.parent), *form, *STRICT]
     problems = []
     print("Building the book ...", file=sys.stderr)
-    stdout, stderr = subprocess.PIPE, subprocess.STDOUT
-    with subprocess.Popen(command, stdout=stdout, stderr=stderr, text=True, errors="replace") as run:
+    both = subprocess.STDOUT
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=both, text=True, errors="replace") as run:
         assert run.stdout is not None
         for line in run.stdout:
             line = ANSI.sub("", line).replace(f"{source}/", "")

@@ -1,7 +1,7 @@
 """A chapter at its parameters: the runs it needs, the records it reads and writes, and its verdict at every scale.
 
-A chapter reads the committed records of its own folder and appends new runs elsewhere (`_build/records/` unless told
-otherwise), so that a rerun never changes what is published.
+A chapter reads the committed records of its own folder and appends new runs to other files (in `_build/records/` by
+default), so that a rerun never changes what is published.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,18 +25,18 @@ class Chapter:
     """One chapter at the parameters its notebook is run with.
 
     Attributes:
-        claim: the claim it tests.
-        parameters: the values of the parameters cell, checked and of the declared types.
-        published: the committed records of the chapter, by preset.
-        record: the file that new runs are appended to.
+        claim: The claim it tests.
+        parameters: The values of the parameters cell, checked and of the declared types.
+        published: The committed records of the chapter, by preset.
+        record: The file that new runs are appended to.
     """
 
     def __init__(self, claim: Claim, variables: Mapping[str, Any]) -> None:
         """Check the parameters.
 
         Args:
-            claim: the claim of the chapter, which names its notebook.
-            variables: the notebook's ``globals()`` after its parameters cell, or a value for every parameter.
+            claim: The claim of the chapter, which names its notebook.
+            variables: The notebook's ``globals()`` after its parameters cell, or a value for every parameter.
         """
         root = find_root()
         self.claim, self.source = claim, notebook(root, claim.chapter)
@@ -61,14 +61,10 @@ class Chapter:
 
     @cached_property
     def execution(self) -> Execution:
-        """Where, how wide and for how long its runs are trained."""
-        values = self.parameters
-        return Execution(
-            device=values.device,
-            workers=values.workers,
-            scheduler=values.scheduler or None,
-            time_limit=values.time_limit or None,
-        )
+        """Device, number of workers, scheduler and time limit of its runs."""
+        p = self.parameters
+        scheduler, time_limit = p.scheduler or None, p.time_limit or None
+        return Execution(device=p.device, workers=p.workers, scheduler=scheduler, time_limit=time_limit)
 
     def run(self, configs: Iterable[RunConfig]) -> pd.DataFrame:
         """Return the table of these runs: recorded ones are read, missing ones are trained."""
@@ -78,15 +74,11 @@ class Chapter:
         return runs
 
     def recorded(self, configs: Iterable[RunConfig]) -> records.Lines:
-        """Return the lines of those of the runs that are recorded, here or in a committed record."""
+        """Return the lines of the recorded runs among these, of its own and of the committed records."""
         return sweep.recorded([*self.published.values(), self.record], {config.run_id for config in configs})
 
     def requests(self) -> list[RunConfig]:
-        """Return every run of the chapter.
-
-        Of a chapter that tunes, these are its tuning runs until all are recorded, and then the runs at the settings
-        that they choose as well.
-        """
+        """Return every run of the chapter; of one that tunes, its tuning runs only until all of these are recorded."""
         trials = self.claim.tuning(self.parameters)
         if not trials:
             return self.claim.experiment(self.parameters)
@@ -112,8 +104,7 @@ class Chapter:
         Glues ``n_runs``, ``n_reached``, ``n_capped``, ``n_diverged``; and over all the named estimates
         ``n_unconverged``, how many missed their tolerance, and ``worst_residual``, the largest relative residual.
         """
-        status = runs["status"].value_counts()
-        endings = {f"n_{name}": status.get(name, 0) for name in ("reached", "capped", "diverged")}
+        endings = {f"n_{name}": (runs["status"] == name).sum() for name in ("reached", "capped", "diverged")}
         measured = [name for name in estimates if name in runs]
         missed = sum((~runs[f"{name}_converged"].dropna().astype(bool)).sum() for name in measured)
         relative = [(runs[f"{name}_residual"] / runs[name].abs()).max() for name in measured]
@@ -122,14 +113,14 @@ class Chapter:
         return exclusions(runs, by)
 
     @cached_property
-    def other_scales(self) -> dict[str, pd.DataFrame]:
-        """The committed runs of the other presets."""
-        others = {name: path for name, path in self.published.items() if name != self.parameters.preset}
-        return {name: records.table(records.read(path).values()) for name, path in others.items()}
+    def committed(self) -> dict[str, pd.DataFrame]:
+        """The committed runs of every preset."""
+        return {name: records.table(records.read(path).values()) for name, path in self.published.items()}
 
     def scales(self, runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
         """Return the runs at every scale: those of this page under its preset's name, then the other presets."""
-        return {self.parameters.preset: runs} | self.other_scales
+        own = {self.parameters.preset: runs}
+        return own | {name: table for name, table in self.committed.items() if name not in own}
 
     def verdicts(self, runs: pd.DataFrame) -> pd.DataFrame:
         """Return the verdict table of this chapter's claim at every scale, with the scale in the first column."""
@@ -137,13 +128,15 @@ class Chapter:
         return pd.concat(judged, names=["scale"]).reset_index("scale").reset_index(drop=True)
 
     def glue_verdicts(self, verdicts: pd.DataFrame, runs: pd.DataFrame) -> None:
-        """Glue what other pages and the command line quote, at this page's scale: ``verdict`` (one word),
-        ``verdict_sentence``, ``scale``, and for each prediction ``measured NAME`` and ``verdict NAME``."""
+        """Glue the texts that other pages and the command line quote, at this page's scale.
+
+        These are ``verdict`` (one word), ``verdict_sentence``, ``scale``, and for each prediction ``measured NAME`` and
+        ``verdict NAME``.
+        """
         mine = verdicts[verdicts["scale"] == self.parameters.preset]
-        shown = format_verdicts(mine).set_index("prediction")
         texts = {"verdict": claim_verdict(mine), "verdict_sentence": summarize(mine), "scale": describe(runs)}
-        for name, row in shown.iterrows():
-            texts |= {f"measured {name}": row["measured"], f"verdict {name}": row["verdict"]}
+        for _, row in format_verdicts(mine).iterrows():
+            texts |= {f"{column} {row['prediction']}": row[column] for column in ("measured", "verdict")}
         glue_texts(**texts)
 
 

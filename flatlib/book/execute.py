@@ -1,4 +1,4 @@
-"""Execute the notebooks of chapters: with papermill at any parameters, or in place to publish one again."""
+"""Notebooks of chapters, executed: with papermill at any parameters, or in place to publish one again."""
 
 import ast
 import os
@@ -26,24 +26,20 @@ from flatlib.runs.lock import locked
 KERNEL = "python3"
 QUIET = ["--log-level=ERROR"]  # a kernel warns at every start that it listens on this machine's loopback address
 OUTPUT_TIMEOUT = 300  # seconds to wait for a cell's last output, on a busy machine; the libraries wait 4
-CLEAR = "\x1b[K"  # terminals: erase the rest of the line
+CLEAR = "\x1b[K"  # a terminal erases the rest of the line
 # A kernel's debugger complains about frozen modules on stderr, which is where the progress bar goes.
 os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
 
 
 class OverwritingStream:
-    """A terminal on which progress bars of several chapters take turns: each clears the last one's line."""
+    """A terminal on which progress bars of parallel chapters take turns: each clears the last one's line."""
 
     def __init__(self, terminal: TextIO):
-        self.terminal = terminal
+        self.terminal, self.flush = terminal, terminal.flush
 
     def write(self, text: str) -> None:
         """Write a piece of text; a bar begins its line again with a carriage return."""
         self.terminal.write(text.replace("\r", f"\r{CLEAR}"))
-
-    def flush(self) -> None:
-        """Flush the terminal."""
-        self.terminal.flush()
 
 
 def run_chapters(
@@ -54,10 +50,10 @@ def run_chapters(
     A chapter spends seconds starting a kernel and drawing, in which it trains nothing: with two at a time, none waits.
 
     Args:
-        root: the checkout.
-        chapters: each one's name and checked parameters. They are yielded in this order, whichever finishes first.
-        output: folder for the executed notebooks.
-        at_once: number of chapters in progress at the same time.
+        root: The checkout.
+        chapters: The name and the checked parameters of each, in the order in which they are yielded.
+        output: Folder for the executed notebooks.
+        at_once: Number of chapters in progress at the same time.
     """
 
     def execute(name: str, values: dict[str, Any]) -> str | FlatlibError:
@@ -86,10 +82,10 @@ def run_chapters(
 def run(root: Path, name: str, values: dict[str, Any], output: Path) -> str:
     """Execute a chapter with papermill into `output` and return its verdict line.
 
-    What the notebook writes to stderr (the progress bar) goes to this process's stderr while it runs.
+    The notebook's stderr, with its progress bar, goes to this process's stderr while it runs.
 
     Raises:
-        FlatlibError: a cell failed, the kernel was silent for too long, or `output` cannot be written.
+        FlatlibError: A cell failed, the kernel was silent for too long, or `output` cannot be written.
     """
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +115,7 @@ def verdict_line(executed: nbformat.NotebookNode) -> str:
 
 
 def failure(name: str, kind: str, message: str, where: Path) -> FlatlibError:
-    """Return a one-line error for a cell that failed: our own message as it is, others with their place."""
+    """Return a one-line error for a failed cell: a FlatlibError's message as it is, others with their place."""
     if kind == FlatlibError.__name__:
         return FlatlibError(f"{name}: {message}")
     return FlatlibError(f"{name}: a cell failed with {kind}: {first_line(message)} (its traceback is in {where})")
@@ -141,10 +137,9 @@ def glued(executed: nbformat.NotebookNode, key: str) -> str:
 
 
 def refresh(chapter: Chapter) -> str:
-    """Train what the committed record of a preset lacks, drop what it no longer needs, and publish the page again.
+    """Complete the committed record of a preset, drop obsolete runs, publish the page, and return its verdict line.
 
-    Returns the published page's verdict line. Finished runs are in the record as they finish: an interrupted
-    refresh goes on where it stopped.
+    Runs are in the record as they finish: an interrupted refresh continues where it stopped.
     """
     chapter.record = find_root() / "book" / "records" / chapter.claim.chapter / f"{chapter.parameters.preset}.jsonl"
     for error in train([chapter], chapter.execution.time_limit):
@@ -158,10 +153,10 @@ def refresh(chapter: Chapter) -> str:
 
 
 def publish(path: Path) -> nbformat.NotebookNode:
-    """Execute a committed notebook in place and return it; only what belongs in a repository is kept.
+    """Execute a committed notebook in place, without traces of this run, and return it.
 
     Raises:
-        FlatlibError: a cell failed; the file is then left as it was.
+        FlatlibError: A cell failed; the file is then unchanged.
     """
     page = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": path.parent}}

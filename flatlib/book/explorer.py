@@ -1,4 +1,4 @@
-"""The Explorer, the book's page of all runs: its axes in plain text, its data in columns, and the files it reads.
+"""The Explorer, the book's page of all runs: its axes, its data in columns, and the files it reads.
 
 A measure has up to three columns: at the end of training, at equal training loss (``lambda_max_at_loss``), and the
 largest of those tracked along training (``peak_lambda_max``).
@@ -27,16 +27,13 @@ SETTINGS = {name: value for name, value in RunConfig().to_json().items() if name
 TITLES = {"dataset": "Data set", "model": "Network", "sam_batch": "SAM batch"}  # of settings that are no axis
 PERFORMANCE = ("_accuracy", "_loss", "_gap")  # endings of names
 CONTROLS = ("gradient_norm", "weight_norm", "margin", "margin_low", "updates", "update")
-GROUPS = (
-    *("Performance", "Sharpness and sensitivity", "Controls"),
-    *("Largest along training", "At equal training loss", "Settings"),
-)
+TRACKED = "Sharpness and sensitivity"  # the group whose largest value along training is worth an axis
+GROUPS = ("Performance", TRACKED, "Controls", "Largest along training", "At equal training loss", "Settings")
 SYMBOLS = {r"\lambda": "λ", r"\eta": "η", r"\rho": "ρ", r"\gamma": "γ", r"\alpha": "α"} | {
     **{r"\Vert ": "‖", r"\Vert": "‖", r"\max": "max", r"\min": "min", r"\mathrm": "", r"\,": " ", "^2": "²"},
     **dict.fromkeys("${}", ""),
 }  # LaTeX -> plain text
 FIRST = ("model", "optimizer", *COLUMNS)  # of the settings that vary, named in this order; the seed comes last
-TRACKED = "Sharpness and sensitivity"  # the group whose largest value along training is worth an axis
 BOKEH = ("bokeh.min.js", "bokeh-api.min.js")  # copied from the installed package: the page needs no network
 PANELS = 3  # in a row of the picture
 TITLE = 22  # letters of a panel's title in a line
@@ -46,11 +43,11 @@ def write(root: Path, folder: Path) -> None:
     """Write ``runs.js``, BokehJS and ``runs.svg`` into `folder`.
 
     Args:
-        root: the checkout, or the copy of it that is built, whose records are read.
-        folder: where the page looks for them, ``_static/explorer`` of the built book.
+        root: The checkout, or the copy of it that is built, whose records are read.
+        folder: Where the page looks for them, ``_static/explorer`` of the built book.
 
     Raises:
-        FlatlibError: no record, or BokehJS is not installed.
+        FlatlibError: No record, or BokehJS is not installed.
     """
     tables = overview.read_records(root)
     titles = {chapter: chapter_title(path) for chapter, path in notebooks(root).items()}
@@ -94,8 +91,8 @@ def columns(tables: overview.Tables, titles: dict[str, str]) -> dict[str, Any]:
     """Return the runs of all records, and the names that the page needs.
 
     Args:
-        tables: of `flatlib.book.overview.read_records`.
-        titles: of the chapters.
+        tables: The records, of `flatlib.book.overview.read_records`.
+        titles: The title of each chapter.
 
     Returns:
         ``places``, chapter and scale of each record; ``varies``, the settings that differ in each of them;
@@ -190,15 +187,14 @@ def base(name: str) -> str:
 def axes_of(names: list[str]) -> list[dict[str, Any]]:
     """Return the axes among the columns `names`, in the order of `GROUPS` and of `COLUMNS`.
 
-    Each is a dictionary of its name, group, label and unit, whether it is logarithmic (``log``), and what values are
-    multiplied by where they are drawn (``multiplier``).
+    Each is a dictionary of its name, group, label and unit, whether it is logarithmic (``log``), and the factor of
+    values where they are drawn (``multiplier``).
     """
-    order = list(COLUMNS)
     axes = []
-    for name in sorted((name for name in names if base(name) in COLUMNS), key=lambda name: order.index(base(name))):
-        column = COLUMNS[base(name)]
+    for known, column in COLUMNS.items():
         drawn = {"unit": column.unit, "log": column.scale == "log", "multiplier": column.multiplier}
-        axes.append({"name": name, "group": group(name), "label": label(name)} | drawn)
+        of_column = [name for name in names if base(name) == known]
+        axes += [{"name": name, "group": group(name), "label": label(name)} | drawn for name in of_column]
     return sorted(axes, key=lambda axis: GROUPS.index(axis["group"]))
 
 

@@ -1,4 +1,4 @@
-"""Chapters trained without their notebooks, and the plan of what that takes; needs no notebook package."""
+"""Chapters trained without their notebooks, and the plan of that; needs no notebook package."""
 
 import math
 import time
@@ -20,26 +20,25 @@ from flatlib.training.data import data_folder, raw
 def missing_runs(chapter: Chapter) -> list[RunConfig]:
     """Return the runs that a chapter requests and no record has."""
     requests = chapter.requests()
-    recorded = chapter.recorded(requests)
-    return [config for config in requests if config.run_id not in recorded]
+    found = chapter.recorded(requests)
+    return [config for config in requests if config.run_id not in found]
 
 
 def train(chapters: Sequence[Chapter], time_limit: float | None = None) -> Iterator[FlatlibError]:
-    """Train what is missing of chapters, one after the other, each into its `record`.
+    """Train the missing runs of chapters, one chapter after the other, each into its `record`.
 
-    A chapter that tunes goes on to the runs that its tuning runs choose. It may be killed at any moment, and the same
-    call goes on: every finished run is on disk. What failed before, or had as much time as there is now, comes after
-    everything else of all chapters.
+    A chapter that tunes continues with the runs that its tuning runs choose. Every finished run is on disk: after a
+    kill, the same call continues. Runs that failed before, or had as much time as there is now, come last.
 
     Args:
-        chapters: in the order in which they are trained.
-        time_limit: seconds for all chapters together.
+        chapters: In the order in which they are trained.
+        time_limit: Seconds for all chapters together.
 
     Yields:
-        What ended the training of a chapter early: runs that failed, or the time limit.
+        The error that ended the training of a chapter early: failed runs, or the time limit.
 
     Raises:
-        FlatlibError: for a data set that is not there, before anything trains.
+        FlatlibError: A missing data set, before anything trains.
     """
     end = time.monotonic() + (time_limit or math.inf)
     for dataset in dict.fromkeys(config.dataset for chapter in chapters for config in missing_runs(chapter)):
@@ -54,7 +53,10 @@ def train(chapters: Sequence[Chapter], time_limit: float | None = None) -> Itera
 
 
 def train_stages(chapter: Chapter, failed: set[str], again: bool, end: float) -> None:
-    """Train what a chapter requests, and then what it requests in view of these runs, until `end` of the clock."""
+    """Train the runs that a chapter requests, then those that it requests in view of these, until `end` of the clock.
+
+    Of both, these are the previously failed ones with `again`, and the others without.
+    """
     stage = None
     while (requests := chapter.requests()) != stage:
         stage = requests
@@ -66,7 +68,7 @@ def train_stages(chapter: Chapter, failed: set[str], again: bool, end: float) ->
 
 
 def progress(chapter: Chapter) -> tuple[bool, str]:
-    """Return whether every run of a chapter is recorded, and a line that says how many are."""
+    """Return whether every run of a chapter is recorded, and a line with their number."""
     requests = {config.run_id for config in chapter.requests()}
     missing, later = len({config.run_id for config in missing_runs(chapter)}), len(chapter.chosen_later())
     more = f"; {later} more runs are chosen by these" if later else ""
@@ -75,16 +77,14 @@ def progress(chapter: Chapter) -> tuple[bool, str]:
 
 
 def plan(chapters: Sequence[Chapter], workers: int) -> tuple[pd.DataFrame, list[str]]:
-    """Return the table of recorded and missing runs and the time these take, and a note for each chapter that tunes."""
-    root, notes = find_root() / "book" / "records", []
-    known = [line for path in sorted(root.glob("*/*.jsonl")) for line in records.read(path).values()]
-    requests = {}
+    """Return the table of recorded and missing runs and their time, and a note for each chapter that tunes."""
+    published = (find_root() / "book" / "records").glob("*/*.jsonl")
+    known = [line for path in sorted(published) for line in records.read(path).values()]
+    requests, notes = {}, []
     for chapter in chapters:
-        later = chapter.chosen_later()
+        name, later = chapter.claim.chapter, chapter.chosen_later()
         configs = chapter.requests() + later
-        requests[chapter.claim.chapter] = (configs, chapter.recorded(configs))
+        requests[name] = (configs, chapter.recorded(configs))
         if later:
-            notes.append(
-                f"{chapter.claim.chapter}: {len(later)} of the missing runs are stand-ins: the others choose them."
-            )
+            notes.append(f"{name}: {len(later)} of the missing runs are stand-ins: the others choose them.")
     return plan_table(requests, known, workers), notes

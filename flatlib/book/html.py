@@ -1,4 +1,4 @@
-"""Finish rendered pages: badges in their colours, pictures with their size, names for screen readers; check links."""
+"""Rendered pages, finished: colours of badges, sizes of pictures, names for screen readers; and a check of links."""
 
 import re
 from html.parser import HTMLParser
@@ -24,7 +24,7 @@ def html_pages(folder: Path) -> list[Path]:
 
 
 def finish_pages(folder: Path) -> None:
-    """Rewrite every HTML page and figure below `folder`; what is finished stays as it is."""
+    """Rewrite every HTML page and figure below `folder`; a finished one stays unchanged."""
     for path in [*html_pages(folder), *(folder / "_images").glob("*.svg")]:
         path.write_text(round_coordinates(path.read_text(encoding="utf-8")), encoding="utf-8")
     for path in html_pages(folder):
@@ -77,7 +77,7 @@ class Page(HTMLParser):
 
 
 def dead_links(folder: Path) -> list[str]:
-    """Return every link inside the book below `folder` that leads nowhere, as ``page: link``."""
+    """Return every dead link inside the book below `folder`, as ``page: link``."""
     pages = {path.resolve(): Page(path) for path in html_pages(folder)}
     dead = []
     for path, page in pages.items():

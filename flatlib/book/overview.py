@@ -35,11 +35,8 @@ Tables = dict[tuple[str, str], pd.DataFrame]  # by chapter and scale
 def read_records(root: Path) -> Tables:
     """Read the table (`flatlib.runs.records.table`) of every committed record.
 
-    Args:
-        root: the checkout.
-
     Raises:
-        FlatlibError: there is no record.
+        FlatlibError: There is no record below the checkout `root`.
     """
     folder = root / "book" / "records"
     tables = {
@@ -53,10 +50,7 @@ def read_records(root: Path) -> Tables:
 
 
 def without_toys(tables: Tables) -> Tables:
-    """Exclude the tables of `TOY_SCALE`.
-
-    Test accuracies of a few hundred digits differ by less than the seeds do: pairs of such runs only dilute others.
-    """
+    """Exclude the tables of `TOY_SCALE`: accuracies of a few hundred digits differ by less than the seeds do."""
     return {(chapter, scale): table for (chapter, scale), table in tables.items() if scale != TOY_SCALE}
 
 
@@ -66,20 +60,23 @@ def all_runs(tables: Tables) -> pd.DataFrame:
     A run that two chapters request is in it twice, once for each.
     """
     names = dict.fromkeys(name for table in tables.values() for name in table)
-    known = {key: table.dropna(axis=1, how="all") for key, table in tables.items()}
-    runs = pd.concat(known, names=["chapter", "scale"]).copy()  # in one piece: spectra have hundreds of columns
-    runs = runs.reset_index(["chapter", "scale"])
-    return runs.reindex(columns=["chapter", "scale", *names]).reset_index(drop=True)
+    runs = joined({key: table.dropna(axis=1, how="all") for key, table in tables.items()})
+    return runs.reindex(columns=["chapter", "scale", *names])
+
+
+def joined(tables: Tables) -> pd.DataFrame:
+    """Join tables, with their keys in columns."""
+    table = pd.concat(tables, names=["chapter", "scale"]).copy()  # in one piece: spectra have hundreds of columns
+    return table.reset_index(["chapter", "scale"]).reset_index(drop=True)
 
 
 def verdicts(tables: Tables) -> pd.DataFrame:
     """Judge all claims at every scale that has runs: one row per chapter, scale and prediction."""
-    judged = {key: CLAIMS[key[0]].verdicts(runs) for key, runs in tables.items()}
-    return pd.concat(judged, names=["chapter", "scale"]).reset_index(["chapter", "scale"]).reset_index(drop=True)
+    return joined({key: CLAIMS[key[0]].verdicts(runs) for key, runs in tables.items()})
 
 
 def tally(judged: pd.DataFrame) -> pd.DataFrame:
-    """Count predictions: one row per claim and scale with its verdict, those supported (``held``) and all there are."""
+    """Count predictions: one row per claim and scale with its verdict, those supported (``held``) and all of them."""
     rows = [
         (*key, claim_verdict(claim), int((claim["verdict"] == SUPPORTED).sum()), len(claim))
         for key, claim in judged.groupby(["chapter", "scale"])
@@ -109,8 +106,8 @@ def cards(judged: pd.DataFrame, folder: str = "") -> str:
     """Return a card for each claim, a grid in MyST Markdown: its sentence, its verdict at each scale, its source.
 
     Args:
-        judged: of `verdicts`.
-        folder: where the chapters are, seen from the page that shows the cards.
+        judged: The table of `verdicts`.
+        folder: Folder of the chapters, seen from the page that shows the cards.
     """
     grid = ["::::{grid} 1 1 2 2", ":gutter: 3", ":class-container: verdict-grid", ""]
     for chapter, of_claim in tally(judged).groupby("chapter"):
@@ -128,14 +125,14 @@ def concordances(runs: pd.DataFrame, gap: str) -> pd.DataFrame:
     A run that two chapters share counts once among all runs, and in each chapter where chapters are kept apart.
 
     Args:
-        runs: of `all_runs`. Those that are capped or diverged are excluded: they stopped somewhere else.
-        gap: a column, such as ``generalization_gap`` or ``loss_gap``.
+        runs: The table of `all_runs`. Capped and diverged runs are excluded: they ended at another loss.
+        gap: A column, such as ``generalization_gap`` or ``loss_gap``.
 
     Returns:
         One row per measure and level that leaves pairs to compare, with columns row (the measure's name), series (the
-        level), estimate, low, high, seeds, runs, groups, pairs, lowest, highest (see
-        `flatlib.claims.concordance.StratifiedTau`) and above_zero (the verdict on "tau > 0", as for a prediction).
-        Measures are sorted by their tau within experiments, largest first.
+        level), above_zero (the verdict on "tau > 0", as for a prediction), and estimate, low, high, seeds, runs,
+        groups, pairs, lowest, highest (see `flatlib.claims.concordance.StratifiedTau`). Measures are sorted by their
+        tau within experiments, largest first.
     """
     runs = runs[runs["status"] == "reached"]
     rows = []
@@ -144,19 +141,18 @@ def concordances(runs: pd.DataFrame, gap: str) -> pd.DataFrame:
             compared = runs if held else runs.drop_duplicates("run_id")
             found = stratified_kendall_tau(compared, measure, gap, held)
             tau = found.tau
-            about: dict[str, object] = {
+            row: dict[str, object] = {
                 "row": axis_of(measure).name,
                 "series": series,
                 "above_zero": above(0).decide(tau),
             }
-            about |= {"estimate": tau.estimate, "low": tau.low, "high": tau.high, "seeds": tau.n}
-            numbers = {name: getattr(found, name) for name in ("runs", "groups", "pairs", "lowest", "highest")}
-            rows.append(about | numbers)
+            row |= {"estimate": tau.estimate, "low": tau.low, "high": tau.high, "seeds": tau.n}
+            rows.append(row | {name: getattr(found, name) for name in ("runs", "groups", "pairs", "lowest", "highest")})
     table = pd.DataFrame(rows)
     table = table[table["pairs"] > 0]
     within = table[table["series"] == "same experiment"].set_index("row")["estimate"]
-    place = table["row"].map(within.rank(ascending=False, method="first"))
-    return table.assign(place=place).sort_values("place", kind="stable").drop(columns="place").reset_index(drop=True)
+    place = within.rank(ascending=False, method="first")
+    return table.sort_values("row", key=lambda names: names.map(place), kind="stable", ignore_index=True)
 
 
 def readable_taus(found: pd.DataFrame) -> pd.DataFrame:
@@ -171,14 +167,14 @@ def readable_taus(found: pd.DataFrame) -> pd.DataFrame:
 def centred_by_experiment(runs: pd.DataFrame, x: str = "lambda_max", y: str = "test_accuracy") -> pd.DataFrame:
     """Subtract from each setting's mean over seeds the mean over the settings of its experiment.
 
-    Experiments differ in data and network, and so in the level of both measures; what is left is what the settings
-    did. A setting is excluded if it lost a seed to the cap or to divergence or if its x is not positive, and so is an
+    Experiments differ in data and network, and so in the level of both measures; what remains is the effect of the
+    settings. A setting is excluded if one of its seeds is capped or diverged or if its x is not positive, and so is an
     experiment with a single setting.
 
     Args:
-        runs: of `all_runs`.
-        x: a positive measure.
-        y: a share, such as an accuracy.
+        runs: The table of `all_runs`.
+        x: A positive measure.
+        y: A share, such as an accuracy.
 
     Returns:
         One row per setting with columns chapter, scale, intervention (of the chapter's claim), x in doublings (the
@@ -200,21 +196,13 @@ def centred_by_experiment(runs: pd.DataFrame, x: str = "lambda_max", y: str = "t
 
 
 class VerdictChange(NamedTuple):
-    """Numbers of predictions tested at both of two scales.
+    """Numbers of predictions that are tested at two scales."""
 
-    Attributes:
-        both: tested at both.
-        same: the same verdict.
-        decided: inconclusive at the first scale, supported or contradicted at the second.
-        lost: the other way round.
-        turned: supported at one and contradicted at the other.
-    """
-
-    both: int
-    same: int
-    decided: int
-    lost: int
-    turned: int
+    both: int  # tested at both
+    same: int  # the same verdict
+    decided: int  # inconclusive at the first, supported or contradicted at the second
+    lost: int  # the other way round
+    turned: int  # supported at one and contradicted at the other
 
 
 def sorted_scales(scales: Iterable[str]) -> list[str]:
@@ -223,18 +211,12 @@ def sorted_scales(scales: Iterable[str]) -> list[str]:
     >>> sorted_scales(["paper", "small", "mine", "digits", "paper-mlp"])
     ['digits', 'small', 'mine', 'paper', 'paper-mlp']
     """
-    own = {name: i for i, name in enumerate(SCALES)}
-    return sorted(set(scales), key=lambda name: (name.startswith("paper"), own.get(name, len(own)), name))
+    place = {name: i for i, name in enumerate(SCALES)}
+    return sorted(set(scales), key=lambda name: (name.startswith("paper"), place.get(name, len(place)), name))
 
 
 def verdict_change(judged: pd.DataFrame, first: str, second: str) -> VerdictChange:
-    """Compare the verdicts at two scales.
-
-    Args:
-        judged: of `verdicts`.
-        first: a scale.
-        second: a scale.
-    """
+    """Compare the verdicts of a table of `verdicts` at two scales."""
     table = judged.pivot(index=["chapter", "prediction"], columns="scale", values="verdict")
     table = table.reindex(columns=[first, second]).dropna()
     one, other = table[first], table[second]

@@ -1,7 +1,7 @@
 """A chapter's parameters: read from its notebook, and checked against it before anything trains.
 
 The cell tagged ``parameters`` declares each one with a type, a default and a comment. papermill itself accepts any
-value for them, passes ``-p seeds '[0,1]'`` and ``1e-3`` on as text, and runs on after a misspelt name with a warning.
+value for them, passes ``-p seeds '[0,1]'`` and ``1e-3`` on as text, and warns of a misspelt name at most.
 """
 
 import ast
@@ -37,6 +37,11 @@ def declared(notebook: Path) -> dict[str, Parameter]:
     raise FlatlibError(f"{notebook}: has no cell tagged 'parameters'")
 
 
+def defaults(notebook: Path) -> Values:
+    """Return the values of the parameters cell: those of the published page."""
+    return {name: parameter.default for name, parameter in declared(notebook).items()}
+
+
 def injected(variables: Mapping[str, Any]) -> list[str]:
     """Return the names that papermill's own cell assigned in a running notebook, given its ``globals()``."""
     cells = [source for source in variables.get("In", ()) if source.startswith("# Parameters\n")]
@@ -48,7 +53,7 @@ def check(notebook: Path, given: Values) -> Values:
     """Return `given` with each value as the type its parameter declares.
 
     Raises:
-        FlatlibError: for a name the notebook does not declare, or a value of another type.
+        FlatlibError: A name that the notebook does not declare, or a value of another type.
     """
     known = declared(notebook)
     for name in given:
@@ -57,31 +62,25 @@ def check(notebook: Path, given: Values) -> Values:
     return {name: coerce(name, value, known[name].kind) for name, value in given.items()}
 
 
-def defaults(notebook: Path) -> Values:
-    """Return the values of the parameters cell: those of the published page."""
-    return {name: parameter.default for name, parameter in declared(notebook).items()}
-
-
 def coerce(name: str, value: Any, kind: str) -> Any:
     """Return `value` as a parameter of type `kind`; text stands for the YAML it holds, a whole number for a float.
 
     >>> coerce("seeds", "[0, 1]", "list[int]"), coerce("tolerance", "1e-3", "float")
     ([0, 1], 0.001)
     """
-    if isinstance(value, str) and kind != "str":
-        try:
+    try:
+        if isinstance(value, str) and kind != "str":
             value = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise FlatlibError(f"{name}: {value!r} is not a value of type {kind}") from None
+        if kind == "float" and type(value) in (int, str):  # YAML 1.1 reads 1e-3 as text
+            value = float(value)
+    except yaml.YAMLError:
+        raise FlatlibError(f"{name}: {value!r} is not a value of type {kind}") from None
+    except (ValueError, OverflowError):
+        raise FlatlibError(f"{name}: expected a number, got {str(value)[:40]!r}") from None
     if kind.startswith("list["):
         if not isinstance(value, list):
             raise FlatlibError(f"{name}: expected a list such as [1, 2], got {value!r}")
         return [coerce(name, item, kind.removeprefix("list[").removesuffix("]")) for item in value]
-    if kind == "float" and type(value) in (int, str):  # YAML 1.1 reads 1e-3 as text
-        try:
-            value = float(value)
-        except (ValueError, OverflowError):
-            raise FlatlibError(f"{name}: expected a number, got {str(value)[:40]!r}") from None
     if type(value) is not KINDS[kind]:
         raise FlatlibError(f"{name}: expected {kind}, got {value!r}")
     return value

@@ -11,7 +11,7 @@ def find_root(start: Path | None = None) -> Path:
     """Find the checkout around `start` (default the working directory), else the one around the package.
 
     Raises:
-        FlatlibError: neither is in a folder with ``_toc.yml`` and ``book/claims``.
+        FlatlibError: Neither is in a folder with ``_toc.yml`` and ``book/claims``.
     """
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents, Path(__file__).resolve().parents[2]):
@@ -35,7 +35,7 @@ def notebook(root: Path, name: str) -> Path:
     """Return the notebook of one chapter.
 
     Raises:
-        FlatlibError: an unknown name; the message lists the known ones.
+        FlatlibError: An unknown name; the message lists the known ones.
     """
     known = notebooks(root)
     if name not in known:

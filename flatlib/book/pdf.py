@@ -1,4 +1,4 @@
-"""The book on paper: all its pages as one, printed to a PDF by a browser without a window."""
+"""The book on paper: all pages as one, printed to a PDF by a browser without a window."""
 
 import os
 import shutil
@@ -10,40 +10,31 @@ from flatlib.book.build import copied_sources, render
 from flatlib.book.html import finish_pages
 from flatlib.errors import FlatlibError
 
-BROWSERS = (
-    *("chromium", "chromium-browser", "google-chrome", "chrome"),
-    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-)
+MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"  # not on the PATH of a Mac
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", MAC)
 HEADLESS = (  # a browser without a window and without network traffic of its own
     *("--headless", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--no-first-run"),
 )
-PRINTED = (
-    "--blink-settings=preferredColorScheme=1",  # light, whatever the system prefers
-    *("--no-pdf-header-footer", "--generate-pdf-document-outline"),
-)
+LIGHT = "--blink-settings=preferredColorScheme=1"  # whatever the system prefers
+PRINTED = (LIGHT, "--no-pdf-header-footer", "--generate-pdf-document-outline")
 TIMEOUT = 300  # seconds to print some 200 pages, on a slow machine
-
-
-def find_browser() -> str:
-    """Return the path of Chromium or Chrome."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        raise FlatlibError("no Chromium and no Chrome was found; the PDF is printed by one of them")
-    return found
 
 
 def print_book(pdf: Path, chapters: Path | None = None) -> Path:
     """Print the book, with page numbers and an outline, and return the file.
 
     Args:
-        pdf: the file to write.
-        chapters: executed chapters to show in place of the committed ones, as for `flatlib.book.build.build`.
+        pdf: The file to write.
+        chapters: Executed chapters to show in place of the committed ones, as for `flatlib.book.build.build`.
 
     Raises:
-        FlatlibError: no browser, a browser that fails, or any reason for which the book cannot be built.
+        FlatlibError: No browser, a browser that fails, or a book that cannot be built.
     """
-    browser, pdf = find_browser(), pdf.absolute()
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        raise FlatlibError("no Chromium and no Chrome was found; the PDF is printed by one of them")
+    pdf = pdf.absolute()
     with copied_sources(chapters, pdf.with_suffix(".log")) as (source, log):
         folder = render(source, "singlehtml", log)
         page = folder / "all.html"

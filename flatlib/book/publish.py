@@ -1,4 +1,4 @@
-"""Settings of a published book: where its source and its pages are, as `_config.yml` says it."""
+"""Settings of a published book in its `_config.yml`: the addresses of its source and of its pages."""
 
 import re
 from pathlib import Path
@@ -14,15 +14,15 @@ def add_address(config: Path, repository: str, branch: str = "main", url: str = 
     """Write the address of a book into its `_config.yml`: launch buttons, canonical links, a sitemap and cards follow.
 
     Args:
-        config: the file to change, of a copy of the book.
-        repository: source of the book, ``https://github.com/OWNER/NAME``. Binder opens a chapter from there.
-        branch: branch of the repository.
-        url: address of the pages; by default the one that GitHub Pages gives to the repository.
-        notebooks: branch that holds the ``_sources`` of this build, if there is one. Colab opens a chapter from there:
+        config: The file to change, of a copy of the book.
+        repository: Source of the book, ``https://github.com/OWNER/NAME``. Binder opens a chapter from there.
+        branch: Branch of the repository.
+        url: Address of the pages; by default the one that GitHub Pages gives to the repository.
+        notebooks: Branch that holds the ``_sources`` of this build, if there is one. Colab opens a chapter from there:
             each has a first cell that installs flatlib.
 
     Raises:
-        FlatlibError: an address that is none.
+        FlatlibError: A malformed address.
     """
     found = REPOSITORY.fullmatch(repository)
     if found is None:

@@ -1,4 +1,4 @@
-"""`flatlib new`: the files of a new chapter, from the templates beside this file, each ready to be rewritten."""
+"""Files of a new chapter, from the templates in `template/`, each ready to be rewritten."""
 
 import re
 from pathlib import Path
@@ -17,14 +17,14 @@ def create(root: Path, chapter: str) -> list[Path]:
     The claim registers itself: :mod:`flatlib.claims` collects every module that has one.
 
     Args:
-        root: the checkout.
-        chapter: its number and name, such as ``12_batch_order``; without the number it names the claim's module.
+        root: The checkout.
+        chapter: Number and name, such as ``12_batch_order``; without the number it names the claim's module.
 
     Returns:
         The files written.
 
     Raises:
-        FlatlibError: for another kind of name, one that is taken, or a folder that is not this package's checkout.
+        FlatlibError: A malformed name, one that is taken, or a folder that is not this package's checkout.
     """
     found = re.fullmatch(r"(\d\d)_([a-z][a-z0-9_]*)", chapter)
     if found is None:
@@ -55,13 +55,8 @@ def create(root: Path, chapter: str) -> list[Path]:
 
 def renamed(text: str, chapter: str, module: str) -> str:
     """Return a template's text under the chapter's own name."""
-    names = {
-        "00_template": chapter,
-        "fig-template": f"fig-{module.replace('_', '-')}",
-        "claims.template": f"claims.{module}",
-    }
-    names |= {"claims/template.py": f"claims/{module}.py", "# Template": f"# {module.replace('_', ' ').capitalize()}"}
-    names |= {"Claim 0:": f"Claim {int(chapter[:2])}:"}
+    names = {"00_template": chapter, "fig-template": f"fig-{module.replace('_', '-')}", "template": module}
+    names |= {"# Template": f"# {module.replace('_', ' ').capitalize()}", "Claim 0:": f"Claim {int(chapter[:2])}:"}
     for old, new in names.items():
         text = text.replace(old, new)
     return text

@@ -1,4 +1,4 @@
-"""`flatlib run`, `refresh`, `new` and `book`: execute, publish, begin and render chapters."""
+"""`flatlib run`, `refresh`, `new` and `book`: execute, publish, create and render chapters."""
 
 import argparse
 import os
@@ -71,13 +71,13 @@ def seconds(text: str) -> float:
 
 
 def names_of(root: Path, options: argparse.Namespace) -> list[str]:
-    """Return the chapters that are meant: with all, those that have the preset."""
+    """Return the names of the requested chapters; ``all`` are those that have the preset."""
     from flatlib.book.paths import notebook, notebooks
 
     if "all" not in options.chapters:
         return [notebook(root, name).stem for name in dict.fromkeys(options.chapters)]
     presets = root / "book" / "presets" / options.preset
-    every = list(notebooks(root))  # without any that has the preset, the first one tells which presets there are
+    every = list(notebooks(root))  # if none has the preset, the error of the first one lists the presets
     return [name for name in every if (presets / f"{name}.yaml").is_file()] or every[:1]
 
 
@@ -193,7 +193,7 @@ def render_book(options: argparse.Namespace) -> int:
     """Run `flatlib book`: render, and print which page to open."""
     from flatlib.book.paths import find_root
 
-    find_root()  # without a checkout there is nothing to render: before the imports, which take seconds
+    find_root()  # a missing checkout is reported before the imports, which take seconds
     if options.pdf is not None:
         from flatlib.book.pdf import print_book
 

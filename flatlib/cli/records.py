@@ -54,17 +54,15 @@ def check_records(options: argparse.Namespace) -> int:
 
 
 def merge_records(options: argparse.Namespace) -> int:
-    """Run `flatlib records merge`: write all runs of all records once, or nothing if two contradict each other.
+    """Run `flatlib records merge`: write all runs of all records once, or nothing if two of them differ.
 
-    Of folders, every ``CHAPTER/PRESET.jsonl`` is merged into the one of the same name in the output folder, which keeps
-    its runs.
+    Of folders, every ``CHAPTER/PRESET.jsonl`` is merged into its namesake in the output folder, which keeps its runs.
     """
     from flatlib.runs import records
     from flatlib.runs.lock import locked
 
-    targets = (
-        records_in(options.paths, options.output) if options.paths[0].is_dir() else {options.output: options.paths}
-    )
+    folders = options.paths[0].is_dir()
+    targets = records_in(options.paths, options.output) if folders else {options.output: options.paths}
     with contextlib.ExitStack() as stack:
         merged: dict[Path, records.Lines] = {}
         for target, paths in targets.items():
@@ -82,7 +80,7 @@ def merge_records(options: argparse.Namespace) -> int:
 
 
 def records_in(folders: Sequence[Path], output: Path) -> dict[Path, list[Path]]:
-    """Return the records to merge by the record in `output` that they go to; the latter comes first if it is there."""
+    """Return by target in `output` the records to merge; a target that exists comes first among them."""
     from flatlib.runs import records
 
     targets: dict[Path, list[Path]] = {}

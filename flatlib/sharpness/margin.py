@@ -23,7 +23,7 @@ class Margins:
     ----------
     values: (N,) float64, negative where the sample is misclassified.
     quantiles: share of the samples -> margin that so many do not exceed (linear interpolation).
-    normalisation: as asked for; "input" is in units of the input, "none" in units of the outputs.
+    normalisation: as requested; "input" is in units of the input, "none" in units of the outputs.
     """
 
     values: Tensor

@@ -30,12 +30,11 @@ BARE = f"import sys; sys.modules.update(dict.fromkeys({NOTEBOOK})); from flatlib
 @pytest.fixture
 def data(tmp_path):
     """Return a folder with small images of ten classes as mnist.npz."""
-    labels = np.arange(400) % 10
-    images = np.random.default_rng(0).integers(0, 60, (400, 8, 8)) + 15 * labels[:, None, None]
-    arrays = {"x_train": images[:200], "y_train": labels[:200], "x_test": images[200:], "y_test": labels[200:]}
-    (tmp_path / "data").mkdir()
-    np.savez(tmp_path / "data" / "mnist.npz", **{name: value.astype(np.uint8) for name, value in arrays.items()})
-    return tmp_path / "data"
+    labels = np.arange(400, dtype=np.uint8) % 10
+    images = np.random.default_rng(0).integers(0, 60, (400, 8, 8), dtype=np.uint8) + 15 * labels[:, None, None]
+    parts = {"x_train": images[:200], "y_train": labels[:200], "x_test": images[200:], "y_test": labels[200:]}
+    np.savez(tmp_path / "mnist.npz", **parts)
+    return tmp_path
 
 
 def run_bare(out, *more, **environment) -> subprocess.Popen:
@@ -60,8 +59,8 @@ def test_a_killed_command_resumes(monkeypatch, tmp_path, data):
     assert len({line["config"]["seed"] for line in list(before.values())[:4]}) == 1, "whole seeds first"
 
     driver = run_bare(out, FLATLIB_DATA=str(data))
-    said, errors = driver.communicate()
-    assert (driver.returncode, said) == (0, f"{NAME} smoke: 8 of 8 runs recorded\n"), errors
+    printed, errors = driver.communicate()
+    assert (driver.returncode, printed) == (0, f"{NAME} smoke: 8 of 8 runs recorded\n"), errors
     after = records.read(record)
     assert {run_id: after[run_id] for run_id in before} == before
 
@@ -72,8 +71,8 @@ def test_a_killed_command_resumes(monkeypatch, tmp_path, data):
 
 def test_a_missing_data_set_stops_first(tmp_path):
     driver = run_bare(tmp_path / "out", "--data", tmp_path / "none", "-p", "dataset", "none.npz")
-    said, errors = driver.communicate()
-    assert (driver.returncode, said, errors.count("\n")) == (2, "", 1)
+    printed, errors = driver.communicate()
+    assert (driver.returncode, printed, errors.count("\n")) == (2, "", 1)
     assert "none.npz" in errors
     assert not (tmp_path / "out").exists()
 
@@ -107,8 +106,7 @@ def test_tuning_and_main_runs_in_one_call(tmp_path, swept):
     assert swept == [(TUNED, trials, None), (TUNED, 18, None), (NAME, 8, None)]
     assert [missing_runs(chapter) for chapter in both] == [[], []]
     assert progress(both[0]) == (True, f"{TUNED} smoke: {trials + 18} of {trials + 18} runs recorded")
-    assert list(train(both)) == []
-    assert len(swept) == 3, "nothing is trained twice"
+    assert (list(train(both)), len(swept)) == ([], 3), "nothing is trained twice"
 
 
 def test_chapters_share_the_time_limit(monkeypatch, tmp_path, swept):

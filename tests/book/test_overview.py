@@ -103,7 +103,7 @@ def test_overview_repeats_the_chapters_verdicts():
 
 def test_every_published_run_is_included():
     tables = overview.read_records(ROOT)
-    files = set((ROOT / "book" / "records").glob("*/*.jsonl")) - set((ROOT / "book" / "records" / "ledger").iterdir())
+    files = set((ROOT / "book" / "records").glob("[0-9]*/*.jsonl"))
     lines = [line for path in files for line in path.read_text().splitlines()]
     runs = overview.all_runs(tables)
     assert len(runs) == len(lines) == sum(map(len, tables.values()))

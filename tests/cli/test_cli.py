@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -110,7 +110,10 @@ def test_records_refuse_missing_files(capsys, tmp_path, path):
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_torn_last_line_is_a_warning(capsys, record):
+def test_records_check(capsys, record):
+    """A torn last line is a warning."""
+    assert main(["records", "check", str(record), str(record)]) == 0
+    assert capsys.readouterr().out == f"{record}: 2 runs (2 reached, 0 capped, 0 diverged) on 1 data set(s)\n" * 2
     record.write_bytes(record.read_bytes()[:-20])
     assert main(["records", "check", str(record)]) == 0
     out, err = capsys.readouterr()
@@ -126,11 +129,6 @@ def test_records_show(capsys, tmp_path, record):
     (tmp_path / "empty.jsonl").write_text("")
     assert main(["records", "show", str(tmp_path / "empty.jsonl")]) == 0
     assert capsys.readouterr().out == "0 runs\n"
-
-
-def test_records_check(capsys, record):
-    assert main(["records", "check", str(record), str(record)]) == 0
-    assert capsys.readouterr().out == f"{record}: 2 runs (2 reached, 0 capped, 0 diverged) on 1 data set(s)\n" * 2
 
 
 def test_records_merge(capsys, tmp_path, line, record):
@@ -151,53 +149,35 @@ def test_folders_merge_by_name(capsys, tmp_path, line):
     assert set(records.read(tmp_path / "out" / "03_sam" / "paper.jsonl")) == {config.run_id for config in CONFIGS}
 
 
-def test_a_contradiction_writes_nothing(capsys, tmp_path, line, record):
+def test_a_failed_merge_writes_nothing(capsys, tmp_path, line, record):
     records.write(tmp_path / "s.jsonl", [line(CONFIGS[0], lambda_max=2.6)])
-    message = complaint(capsys, "records", "merge", record, tmp_path / "s.jsonl", "--output", tmp_path / "m.jsonl")
+    before, merge = record.read_bytes(), ["records", "merge", record]
+    message = complaint(capsys, *merge, tmp_path / "s.jsonl", "--output", tmp_path / "m.jsonl")
     assert f"run {CONFIGS[0].run_id} is recorded twice with different results (lambda_max 2.5 and 2.6)" in message
-    assert sorted(os.listdir(tmp_path)) == ["r.jsonl", "s.jsonl"]
-
-
-def test_an_unwritable_merge_changes_nothing(capsys, record):
-    before = record.read_bytes()
-    assert "cannot be written" in complaint(capsys, "records", "merge", record, "--output", record / "m.jsonl")
-    assert record.read_bytes() == before
+    assert "cannot be written" in complaint(capsys, *merge, "--output", record / "m.jsonl")
+    assert (record.read_bytes(), sorted(os.listdir(tmp_path))) == (before, ["r.jsonl", "s.jsonl"])
 
 
 def test_an_interrupt_is_one_line(capsys, monkeypatch):
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(execute, "run", interrupt)
+    monkeypatch.setattr(execute, "run", Mock(side_effect=KeyboardInterrupt))
     assert main(["run", "01_lr_batch", "--device", "cpu"]) == 130
     assert "every finished run is in the record" in capsys.readouterr().err
 
 
 def test_a_failed_chapter_stops_no_other(capsys, monkeypatch, tmp_path):
-    def fail_first(root, name, values, output: Path):
-        if name.startswith("01"):
-            raise FlatlibError("01_lr_batch: all 4 runs diverged")
-        return "supported"
-
-    monkeypatch.setattr(execute, "run", fail_first)
+    first, *others = notebooks(ROOT)
+    outcomes = [FlatlibError(f"{first}: all 4 runs diverged"), *["supported"] * len(others)]
+    monkeypatch.setattr(execute, "run", Mock(side_effect=outcomes))
     assert main(["run", "all", "--device", "cpu", "--workers", "1", "--output", str(tmp_path)]) == 2
     out, err = capsys.readouterr()
-    assert out.splitlines() == [f"{name}: supported" for name in notebooks(ROOT) if not name.startswith("01")]
-    assert "flatlib: 01_lr_batch: all 4 runs diverged\n" in err
-
-
-@pytest.mark.parametrize("module", ["flatlib", "flatlib.cli"])
-def test_a_real_process_exits_with_2(module):
-    command = [sys.executable, "-m", module, "run", "02_nothing"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith("flatlib: unknown chapter '02_nothing'")
+    assert out.splitlines() == [f"{name}: supported" for name in others]
+    assert f"flatlib: {first}: all 4 runs diverged\n" in err
 
 
 def test_a_closed_pipe_is_no_error(tmp_path, line):
     """`flatlib records show RECORD | head`"""
     record = tmp_path / "r.jsonl"
     records.append(record, line(RunConfig()))
-    show = f"'{sys.executable}' -m flatlib.cli records show '{record}' | true; echo ${{PIPESTATUS[0]}}"
+    show = f"'{sys.executable}' -m flatlib records show '{record}' | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", show], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("0\n", "")
