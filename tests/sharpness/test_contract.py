@@ -13,7 +13,6 @@ from flatlib.sharpness import (
     keskar_sharpness,
     loss_along,
     loss_along_eigenvectors,
-    loss_in_eigenplane,
     loss_in_plane,
     margin,
     sam_sharpness,
@@ -26,8 +25,7 @@ MEASURES = {
     "keskar": keskar_sharpness,
     "lines": lambda model, loss, data: loss_along_eigenvectors(model, loss, data, points=3),
     "margin": lambda model, loss, data: margin(model, data),
-    "plane": lambda model, loss, data: loss_in_eigenplane(model, loss, data, points=3, radius=0.1),
-    "plane of any two": lambda model, loss, data: loss_in_plane(model, loss, data, V, radius=0.1, points=3),
+    "plane": lambda model, loss, data: loss_in_plane(model, loss, data, V, radius=0.1, points=3),
     "sam": sam_sharpness,
 }
 V = torch.eye(48)[:, :2]  # of the trainable parameters below
