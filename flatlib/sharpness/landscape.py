@@ -80,24 +80,23 @@ def loss_along_eigenvectors(
         points: Steps, an odd number so that the middle one is w.
         tol: Largest residual relative to the eigenvalue, as for `top_eigenvalues`.
         seed: Seed of the search's starting vector.
-        options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
+        **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
 
     Raises:
         FlatlibError: If points are not odd or below 3, the radius is not positive, or missing where the loss or its
             largest eigenvalue is not positive; and whatever `HessianOperator` and `top_eigenvalues` refuse.
         NotFinite: If the loss along a line is not finite.
     """
-    _require_odd(points)
+    steps = _steps(1.0 if radius is None else radius, points)
     operator = HessianOperator(model, loss, data, **options)
     found = top_eigenvalues(operator, k, tol=tol, seed=seed)
     around = PerturbedLoss(operator)
     centre, gradient = around.loss_and_gradient()
-    top = float(found.values[0])
     if radius is None:
+        top = float(found.values[0])
         if not (centre > 0 and top > 0):
             raise FlatlibError(f"pass a radius: the loss {centre:g} and lambda_max {top:g} do not give one")
-        radius = math.sqrt(2 * centre / top)
-    steps = _steps(radius, points)
+        steps = math.sqrt(2 * centre / top) * steps
     slopes = gradient @ found.vectors
     found = replace(found, vectors=found.vectors * torch.where(slopes < 0, -1.0, 1.0).to(found.vectors))
     losses = [[around.loss(t * v) for t in steps.tolist()] for v in found.vectors.T]
@@ -128,7 +127,7 @@ def loss_along(
         directions: Vectors (n,), flat in the order of the operator's parameters, by the name they are drawn with.
         radius: r, in the units of the weights.
         points: Steps, an odd number so that the middle one is w.
-        options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
+        **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
 
     Returns:
         One row per direction and step: direction, curvature $v^\top H v$ (exact up to rounding), step, loss, and
@@ -176,7 +175,7 @@ def loss_in_plane(
             ``top_eigenvalues(operator, 2).vectors``; a displacement d in the plane has the coordinates $U^\top d$.
         radius: r, in the units of the weights.
         points: Steps along each side, an odd number so that the middle one is w.
-        options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
+        **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
 
     Returns:
         One row per point: step_1 (along $u_1$), step_2 and loss.
@@ -204,13 +203,9 @@ def _line(named: dict, steps: np.ndarray, losses: np.ndarray, slope: float, curv
 
 def _steps(radius: float, points: int) -> np.ndarray:
     require_positive(radius=radius)
-    _require_odd(points)
-    return np.linspace(-radius, radius, points)
-
-
-def _require_odd(points: int) -> None:
     if points < 3 or points % 2 == 0:
         raise FlatlibError(f"points={points} must be odd and at least 3, so that the middle one is the model itself")
+    return np.linspace(-radius, radius, points)
 
 
 def _like_weights(direction: Tensor, weights: Tensor, name: str) -> Tensor:
