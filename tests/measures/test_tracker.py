@@ -103,13 +103,15 @@ def test_threshold_of_a_quadratic(settings, expected):
         assert (float(w.detach().abs()) > 1) == grows
 
 
-def test_unknown_thresholds():
-    a, b = torch.ones(1), torch.ones(1)
-    assert stability_threshold(torch.optim.RMSprop([a])) is None
-    for other in ({"lr": 0.2}, {"momentum": 0.9, "nesterov": True}, {"dampening": 0.5}):
-        groups = [{"params": [a]}, {"params": [b]} | other]
-        assert stability_threshold(torch.optim.SGD(groups, lr=0.1, momentum=0.9)) is None
-    assert stability_threshold(torch.optim.SGD([a], lr=0.1, maximize=True)) is None
+@pytest.mark.parametrize("other", [{"lr": 0.2}, {"momentum": 0.9, "nesterov": True}, {"dampening": 0.5}], ids=str)
+def test_mixed_groups_have_no_threshold(other):
+    groups = [{"params": [torch.ones(1)]}, {"params": [torch.ones(1)]} | other]
+    assert stability_threshold(torch.optim.SGD(groups, lr=0.1, momentum=0.9)) is None
+
+
+def test_other_optimizers_have_no_threshold():
+    assert stability_threshold(torch.optim.RMSprop([torch.ones(1)])) is None
+    assert stability_threshold(torch.optim.SGD([torch.ones(1)], lr=0.1, maximize=True)) is None
 
 
 def test_unknown_measures_are_refused(problem):

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from conftest import mean_output
 from torch import nn
 
 from flatlib.curvature import HessianOperator, top_eigenvalues
@@ -19,10 +20,6 @@ class Scalar(nn.Module):
 
     def forward(self, x):
         return (self.weight**4 / 12).expand(len(x), 1)
-
-
-def mean_output(output, target):
-    return output.mean()
 
 
 def iterates(rate=0.5):
