@@ -17,7 +17,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         nargs="+",
         default=["lambda_max", "lambda_min", "trace"],
         metavar="NAME",
-        help="names with spaces or commas between them, or all (default lambda_max lambda_min trace)",
+        help="names with spaces or commas between them, or all; stands after FILE.py:FUNCTION (default lambda_max "
+        "lambda_min trace)",
     )
     own.add_argument("--loss", default="cross_entropy", help="cross_entropy (default) or mse")
     own.add_argument("--batch-norm", default="eval", help="eval (default), train or recalibrated")

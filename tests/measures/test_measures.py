@@ -32,7 +32,7 @@ def test_every_measure_is_explained():
     assert [name for name in REGISTRY if f"`{name}`" not in section] == []
 
 
-def test_every_measure_is_finite_with_an_axis(run):
+def test_every_measure_has_an_axis(run):
     assert all(math.isfinite(value) for value in run.measures.values())
     assert set(run.measures) > (set(MEASURES) | set(REGISTRY)) - WITHOUT_A_COLUMN
     for name in run.measures:

@@ -151,7 +151,7 @@ def test_lines_are_named_beside_parabolas(draw, table, names, along, ax):
     assert (ax.get_xlabel(), ax.get_ylabel()) == (f"Step along {along} $t$", "Training loss $L$")
 
 
-def test_contours_follow_the_span_of_the_loss(ax):
+def test_contours_follow_the_loss(ax):
     """Even in the logarithm where the loss spans a decade."""
     landscape_contours(plane_table(), ax)
     (drawn,) = ax.collections

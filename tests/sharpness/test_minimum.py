@@ -137,7 +137,7 @@ def test_standard_error_is_the_spread():
     assert abs(values.mean() - exact.value) < 4 * np.std(values) / np.sqrt(40)
 
 
-def test_frozen_biases_and_modes_do_not_count():
+def test_frozen_biases_do_not_count():
     torch.manual_seed(0)
     model = relu().double()
     model[2].bias.requires_grad_(False)
