@@ -18,7 +18,7 @@ class SmoothedCrossEntropy:
     2023, Figure 1). The gradient is that of the cross-entropy.
 
     Args:
-        smoothing: s, in [0, 1).
+        smoothing: Share s of the target that is spread evenly over the classes, in [0, 1).
     """
 
     def __init__(self, smoothing: float):
@@ -43,13 +43,12 @@ def batch_softmax_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
     r"""Compute the cross-entropy of $z_{nc} - \log \sum_m e^{z_{mc}}$.
 
     A log-softmax over the batch, where classes were meant, precedes the one over classes inside the cross-entropy.
-
     The public code of Bejan et al. 2022 trains on this. The loss of an example depends on the others of its batch,
     and a constant added to a class's output changes nothing: that class's bias is not trained.
 
     Args:
-        output: (N, C) outputs z.
-        target: (N,) classes.
+        output: Outputs z, (N, C).
+        target: Classes, (N,).
 
     Returns:
         The mean, in nats.
@@ -94,8 +93,8 @@ def mse(output: Tensor, target: Tensor) -> Tensor:
     r"""Compute $\frac{1}{NC} \sum (f - y)^2$, PyTorch's mean over all elements.
 
     Args:
-        output: f, (N, C).
-        target: y, (N, C), or classes (N,), which become one-hot rows.
+        output: Outputs f, (N, C).
+        target: Targets y, (N, C), or classes (N,), which become one-hot rows.
 
     Raises:
         FlatlibError: If the shapes differ, or a class does not exist.
@@ -110,7 +109,7 @@ def mse(output: Tensor, target: Tensor) -> Tensor:
 
 
 IGNORED = -100  # PyTorch's default ignore_index
-LOSSES = {"cross_entropy": cross_entropy, "mse": mse}
+LOSSES = {"cross_entropy": cross_entropy, "mse": mse}  # the losses that `resolve_loss` knows by name
 
 
 def resolve_loss(loss: str | Loss) -> Loss:
@@ -119,7 +118,7 @@ def resolve_loss(loss: str | Loss) -> Loss:
     PyTorch's cross-entropy with default options is treated as "cross_entropy", whose output Hessian is known.
 
     Args:
-        loss: "cross_entropy", "mse", or a callable (output, target) -> scalar that averages over examples.
+        loss: Name "cross_entropy" or "mse", or a callable (output, target) -> scalar that averages over examples.
 
     Raises:
         FlatlibError: If the name is unknown, or the loss is a sum: its Hessian grows with the data.

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 
 from flatlib import __version__
-from flatlib.cli import chapters, measure, records
+from flatlib.cli import bench, chapters, measure, records
 from flatlib.errors import FlatlibError
 
 
@@ -35,6 +35,6 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="flatlib", description="Sharpness and generalization, claim by claim.")
     top.add_argument("--version", action="version", version=f"flatlib {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    for group in (chapters, measure, records):
+    for group in (chapters, measure, bench, records):
         group.add(commands)
     return top

@@ -67,7 +67,7 @@ def landscape_contours(table: pd.DataFrame, ax: Axes) -> None:
     The levels are spaced evenly in the logarithm of the loss where it is positive and spans a factor of ten.
 
     Args:
-        table: One row per point of a full grid with columns step_1, step_2, loss (``flatlib.sharpness.Plane.table``).
+        table: One row per point of a full grid with columns step_1, step_2, loss (``flatlib.sharpness.loss_in_plane``).
 
     Raises:
         FlatlibError: A missing column, or points that are not a full grid.

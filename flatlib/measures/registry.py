@@ -18,12 +18,12 @@ from flatlib.measures.performance import Numbers, performance, train_loss
 from flatlib.sharpness import (
     adaptive_sharpness,
     between_iterates,
+    jacobian_norm,
     keskar_sharpness,
     margin,
     minimum_sharpness,
     sam_sharpness,
 )
-from flatlib.sharpness.jacobian import jacobian_norm
 
 
 def measure(names: Iterable[str], checkpoint: Checkpoint) -> Numbers:

@@ -10,24 +10,23 @@ from flatlib.curvature.operators.empirical_risk import Data, Loss
 from flatlib.curvature.operators.frozen_model import frozen_copy
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
-from flatlib.curvature.spectrum.lanczos_search import Eigenvalues
 from flatlib.errors import FlatlibError
 from flatlib.sharpness.perturbed_loss import BlockOptions
 
 
 @dataclass(frozen=True)
 class BetweenIterates:
-    """The largest eigenvalue at every point, and the maximum.
+    """Largest eigenvalue at every point between two iterates, and the maximum.
 
-    Attributes
-    ----------
-    value: the largest of `values`.
-    residual: its residual; an eigenvalue lies that near (see `top_eigenvalues`).
-    positions: (points,) from 0, the iterate before, to 1, the one after.
-    values, residuals: (points,) float64, one largest eigenvalue per point with ||Hv - value v||.
-    vector: (n,) unit eigenvector of `value`.
-    products: Hessian-vector products used at all points together.
-    converged: whether the search at every point did.
+    Attributes:
+        value: Largest of ``values``.
+        residual: Residual of ``value``; an eigenvalue lies that near (see `top_eigenvalues`).
+        positions: (points,) from 0, the iterate before, to 1, the one after.
+        values: (points,) float64, the largest eigenvalue at each point.
+        residuals: (points,) float64, ||Hv - value v|| at each point.
+        vector: (n,) unit eigenvector of ``value``.
+        products: Hessian-vector products used at all points together.
+        converged: Whether the search converged at every point.
     """
 
     value: float
@@ -55,7 +54,7 @@ def between_iterates(
     seed: int = 0,
     **options: Unpack[BlockOptions],
 ) -> BetweenIterates:
-    r"""The largest eigenvalue found between two iterates.
+    r"""Compute the largest eigenvalue at evenly spaced points between two iterates.
 
     $\max_i \lambda_{\max}\big(\nabla^2 L((1 - t_i)\, w_0 + t_i w_1)\big)$, $t_i = i / (p - 1)$ for $i < p$ points.
 
@@ -64,52 +63,58 @@ def between_iterates(
     evenly spaced points between the final iterate and one extra step. As in their code the buffers are interpolated
     too (those of integers stay those of the iterate before) and batch norm is in train mode.
 
-    Parameters
-    ----------
-    model_before, model_after: two states of one architecture; both are left as they were.
-    loss, data: as for `HessianOperator`; train mode needs the data as one batch.
-    points: both ends count; 8 in Kaur et al.
-    batch_norm: as for `HessianOperator`; train mode in Kaur et al.
-    engine, tol, max_products, seed: as for `top_eigenvalues`, at every point (max_products too).
-    start: (n,) warm start of the first point; each later one starts from the eigenvector of the one before it.
-    options: chunk_size, parameters and dtype of `HessianOperator`.
+    >>> _ = torch.manual_seed(0)
+    >>> data = torch.eye(2), torch.tensor([0, 1])
+    >>> found = between_iterates(nn.Linear(2, 2), nn.Linear(2, 2), "cross_entropy", data, points=3)
+    >>> found.positions.tolist(), found.value == float(found.values.max())
+    ([0.0, 0.5, 1.0], True)
 
-    Raises
-    ------
-    FlatlibError: for fewer than two points, models that differ in architecture and what `HessianOperator` and
-        `top_eigenvalues` refuse.
+    Args:
+        model_before: Network at the iterate before, left as it was.
+        model_after: Network of the same architecture at the iterate after, left as it was.
+        loss: A name or a callable, as for `HessianOperator`.
+        data: (inputs, targets) or an iterable of batches; train mode needs one batch.
+        points: Number of points, both ends included; 8 in Kaur et al.
+        batch_norm: Mode of batch norm, as for `HessianOperator`; train mode in Kaur et al.
+        engine: Method of `top_eigenvalues`.
+        tol: Largest residual relative to the eigenvalue.
+        max_products: Limit of Hessian-vector products at every point.
+        start: (n,) warm start of the first point; each later one starts from the eigenvector of the one before it.
+        seed: Seed of the starting vectors.
+        **options: ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
+
+    Raises:
+        FlatlibError: If there are fewer than two points, the models differ in architecture, or `HessianOperator` or
+            `top_eigenvalues` refuses.
     """
     if points < 2:
         raise FlatlibError(f"points={points}: both iterates are points, so there are at least 2")
     _require_alike(model_before, model_after)
     positions = torch.linspace(0, 1, points, dtype=torch.float64)
-    found: list[Eigenvalues] = []
+    found = []
     for position in positions:
-        between = interpolated(model_before, model_after, float(position), dtype=options.get("dtype"))
+        between = interpolated(model_before, model_after, float(position), options.get("dtype"))
         operator = HessianOperator(between, loss, data, batch_norm=batch_norm, **options)
-        found.append(
-            top_eigenvalues(operator, engine=engine, tol=tol, max_products=max_products, start=start, seed=seed)
-        )
-        start = found[-1].vectors[:, 0]
+        top = top_eigenvalues(operator, engine=engine, tol=tol, max_products=max_products, start=start, seed=seed)
+        start = top.vectors[:, 0]
+        found.append(top)
     values = torch.cat([point.values for point in found])
     residuals = torch.cat([point.residuals for point in found])
-    top = int(values.argmax())
+    best = int(values.argmax())
     return BetweenIterates(
-        value=float(values[top]),
-        residual=float(residuals[top]),
+        value=float(values[best]),
+        residual=float(residuals[best]),
         positions=positions,
         values=values,
         residuals=residuals,
-        vector=found[top].vectors[:, 0],
+        vector=found[best].vectors[:, 0],
         products=sum(point.products for point in found),
         converged=all(point.converged for point in found),
     )
 
 
-def interpolated(
-    before: nn.Module, after: nn.Module, position: float, *, dtype: torch.dtype | None = None
-) -> nn.Module:
-    """A copy of `before` whose parameters and floating-point buffers are $(1 - t) w_0 + t w_1$, t the position."""
+def interpolated(before: nn.Module, after: nn.Module, position: float, dtype: torch.dtype | None = None) -> nn.Module:
+    """Return a copy of ``before`` with parameters and floating-point buffers $(1 - t) w_0 + t w_1$, t the position."""
     between = frozen_copy(before, dtype=dtype)
     later = _state(after)
     with torch.inference_mode(False), torch.no_grad():

@@ -1,5 +1,6 @@
 """Spectral norms of the input-output Jacobian, the flatness in input space of MacDonald et al. 2023."""
 
+from contextlib import ExitStack
 from typing import NamedTuple
 
 import torch
@@ -8,11 +9,9 @@ from torch import Tensor, nn
 from flatlib.curvature.operators.frozen_model import forward_logits, frozen_copy, measurement_mode, set_modes
 from flatlib.errors import FlatlibError
 
-__all__ = ["jacobian_norm"]
-
 
 def jacobian_norm(model: nn.Module, x: Tensor, *, softmax: bool = False, chunk_size: int = 100) -> Tensor:
-    r"""The spectral norm $\|\partial f(x_i) / \partial x_i\|_2$ for every sample, exactly, in evaluation mode.
+    r"""Compute the spectral norm $\|\partial f(x_i) / \partial x_i\|_2$ for every sample, exactly, in evaluation mode.
 
     $C$ backward passes give all rows $J_c$ of a whole chunk; the norm is the root of the largest eigenvalue of the
     $C \times C$ Gram matrix $J J^\top$. Where the inputs enter through one linear layer with weights $W$ alone, as in
@@ -20,20 +19,22 @@ def jacobian_norm(model: nn.Module, x: Tensor, *, softmax: bool = False, chunk_s
     The softmaxed model's Jacobian is $(\mathrm{diag}(p) - p p^\top) J$.
     MacDonald et al. 2023 take the softmaxed model and the maximum over training samples.
 
-    Parameters
-    ----------
-    model: maps (N, ...) to (N, C), one sample independent of the others; it is left as it was (see `frozen_copy`).
-    x: (N, ...) inputs.
-    softmax: measure the probabilities instead of the outputs.
-    chunk_size: samples per pass; 100 was faster than 1000 on a CPU.
+    >>> model = nn.Linear(2, 2)
+    >>> _ = model.weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
+    >>> jacobian_norm(model, torch.eye(2)).tolist()
+    [3.0, 3.0]
 
-    Returns
-    -------
-    (N,) float64, in outputs per unit of input, on the model's device.
+    Args:
+        model: Maps (N, ...) to (N, C), one sample independent of the others; left as it was.
+        x: (N, ...) inputs.
+        softmax: Measure the probabilities instead of the outputs.
+        chunk_size: Samples per pass; 100 was faster than 1000 on a CPU.
 
-    Raises
-    ------
-    FlatlibError: for empty or integer x, outputs that are not (N, C) or not finite, a chunk_size below 1.
+    Returns:
+        (N,) float64, in outputs per unit of input, on the model's device.
+
+    Raises:
+        FlatlibError: If x is empty or of integers, the outputs are not (N, C) or not finite, or chunk_size is below 1.
     """
     if chunk_size < 1:
         raise FlatlibError(f"chunk_size={chunk_size} is not a positive number of samples")
@@ -46,11 +47,14 @@ def jacobian_norm(model: nn.Module, x: Tensor, *, softmax: bool = False, chunk_s
 
 
 class Stretch(NamedTuple):
-    """The direction in which each sample's output moves fastest.
+    """Direction in which each sample's output moves fastest.
 
-    norms: (N,) float64, the largest singular value of each Jacobian.
-    inputs: (N, ...) float64, its right-singular vector, of length 1, shaped like the sample.
-    outputs: (N, C) float64, its left-singular vector: a small step t along `inputs` moves the output by t norm outputs.
+    A small step t along ``inputs`` moves the output by t ``norms`` ``outputs``.
+
+    Attributes:
+        norms: (N,) float64, the largest singular value of each Jacobian.
+        inputs: (N, ...) float64, its right-singular vector, of length 1, shaped like the sample.
+        outputs: (N, C) float64, its left-singular vector.
     """
 
     norms: Tensor
@@ -59,18 +63,27 @@ class Stretch(NamedTuple):
 
 
 def most_stretched(model: nn.Module, x: Tensor, *, softmax: bool = False) -> Stretch:
-    r"""The top singular vectors of $\partial f(x_i) / \partial x_i$ for every sample, in evaluation mode.
+    r"""Compute the top singular vectors of $\partial f(x_i) / \partial x_i$ for every sample, in evaluation mode.
 
     $C$ backward passes give the Jacobian, (C, D), whose singular value decomposition is taken. The sign of a pair is
-    arbitrary: here the output that changes most rises along `inputs`.
+    arbitrary: here the output that changes most rises along ``inputs``. `jacobian_norm` needs less memory.
 
-    Parameters, units and errors are those of `jacobian_norm`, which needs less memory where the norm is enough.
+    >>> model = nn.Linear(2, 2)
+    >>> _ = model.weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
+    >>> most_stretched(model, torch.ones(1, 2)).inputs.round(decimals=6).abs().tolist()
+    [[1.0, 0.0]]
+
+    Args:
+        model: Maps (N, ...) to (N, C), one sample independent of the others; left as it was.
+        x: (N, ...) inputs.
+        softmax: Take the probabilities instead of the outputs.
+
+    Raises:
+        FlatlibError: If x is empty or of integers, or the outputs are not (N, C) or not finite.
     """
     frozen, first = _frozen(model, x)
     with measurement_mode(first.device):
-        output, rows = _rows(frozen, x.detach().to(first), None)
-    if softmax:
-        rows = _softmax_jacobian(output) @ rows
+        rows = _rows(frozen, x.detach().to(first), None, softmax)
     left, values, right = torch.linalg.svd(rows, full_matrices=False)
     outputs, inputs = left[:, :, 0], right[:, 0]
     signs = outputs.gather(1, outputs.abs().argmax(1, keepdim=True)).sign()
@@ -78,7 +91,7 @@ def most_stretched(model: nn.Module, x: Tensor, *, softmax: bool = False) -> Str
 
 
 def _frozen(model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
-    """A copy in evaluation mode and its first parameter, for inputs that have a Jacobian."""
+    """Return a copy in evaluation mode and its first parameter, for inputs that have a Jacobian."""
     if x.ndim == 0 or len(x) == 0 or not x.is_floating_point():
         raise FlatlibError(f"a Jacobian needs floating-point inputs (N, ...), got {x.dtype} of shape {tuple(x.shape)}")
     frozen = frozen_copy(model).requires_grad_(False)
@@ -87,31 +100,28 @@ def _frozen(model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
 
 
 def _chunk_norms(model: nn.Module, x: Tensor, layer: nn.Linear | None, metric: Tensor | None, softmax: bool) -> Tensor:
-    output, rows = _rows(model, x, layer)
-    if softmax:
-        rows = _softmax_jacobian(output) @ rows
+    rows = _rows(model, x, layer, softmax)
     gram = (rows if metric is None else rows @ metric) @ rows.mT
     return torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0).sqrt()
 
 
-def _rows(model: nn.Module, x: Tensor, layer: nn.Linear | None) -> tuple[Tensor, Tensor]:
-    """Outputs (N, C) and their derivatives in x, or in the outputs of the layer, (N, C, r), both float64."""
+def _rows(model: nn.Module, x: Tensor, layer: nn.Linear | None, softmax: bool) -> Tensor:
+    """Return the derivatives of the outputs in x, or in the outputs of the layer, (N, C, r) in float64."""
     if layer is None:
         entrance = x.clone().requires_grad_()
         output = forward_logits(model, entrance)
     else:
         output, (entrance,) = _cut(model, x, [layer])
     if not output.requires_grad:
-        return output.double(), torch.zeros(*output.shape, entrance[0].numel()).to(output).double()
-    rows = [
-        torch.autograd.grad(column.sum(), entrance, retain_graph=True, materialize_grads=True)[0].flatten(1)
-        for column in output.unbind(1)
-    ]
-    return output.detach().double(), torch.stack(rows, 1).double()
+        return torch.zeros(*output.shape, entrance[0].numel(), dtype=torch.float64, device=output.device)
+    columns = output.sum(0).unbind()
+    slopes = [torch.autograd.grad(c, entrance, retain_graph=True, materialize_grads=True)[0] for c in columns]
+    rows = torch.stack(slopes, 1).flatten(2).double()
+    return _softmax_jacobian(output.detach().double()) @ rows if softmax else rows
 
 
 def _only_entrance(model: nn.Module, x: Tensor) -> nn.Linear | None:
-    """The linear layer through which alone the inputs reach the outputs, if there is one."""
+    """Return the linear layer through which alone the inputs reach the outputs, if there is one."""
     x = x.clone().requires_grad_()
     seen: list[nn.Linear] = []
 
@@ -120,12 +130,10 @@ def _only_entrance(model: nn.Module, x: Tensor) -> nn.Linear | None:
         if a.data_ptr() == x.data_ptr() and a.shape == (len(x), x[0].numel()) and a.is_contiguous():
             seen.append(layer)
 
-    hooks = [m.register_forward_pre_hook(see) for m in model.modules() if type(m) is nn.Linear]
-    try:
+    with ExitStack() as hooks:
+        for layer in (module for module in model.modules() if type(module) is nn.Linear):
+            hooks.enter_context(layer.register_forward_pre_hook(see))
         forward_logits(model, x)
-    finally:
-        for hook in hooks:
-            hook.remove()
     if len(seen) != 1:
         return None
     output, cuts = _cut(model, x, seen)
@@ -134,23 +142,21 @@ def _only_entrance(model: nn.Module, x: Tensor) -> nn.Linear | None:
 
 
 def _cut(model: nn.Module, x: Tensor, layers: list[nn.Linear]) -> tuple[Tensor, list[Tensor]]:
-    """The model's outputs, and those of the layers, which no longer depend on x."""
+    """Return the model's outputs, and those of the layers, which no longer depend on x."""
     cuts: list[Tensor] = []
 
     def cut(layer: nn.Linear, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
         cuts.append(output.detach().requires_grad_())
         return cuts[-1]
 
-    hooks = [layer.register_forward_hook(cut) for layer in layers]
-    try:
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.enter_context(layer.register_forward_hook(cut))
         return forward_logits(model, x), cuts
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _softmax_jacobian(output: Tensor) -> Tensor:
-    """diag(p) - p p^T, (N, C, C); 1 - p_c is summed from the others, as p_c rounds to 1 in a confident network."""
+    """Return diag(p) - p p^T, (N, C, C); 1 - p_c is summed from the others, as p_c rounds to 1 if confident."""
     p = output.softmax(1)
     others = 1 - torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
     return torch.diag_embed(p * (p @ others)) - p.unsqueeze(2) * p.unsqueeze(1) * others

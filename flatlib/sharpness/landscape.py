@@ -1,7 +1,8 @@
-"""The loss along the top eigenvectors of its Hessian, and in the plane of two of them."""
+"""The loss along the top eigenvectors of its Hessian, along any directions, and in the plane of any two of them."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Unpack
 
 import numpy as np
@@ -14,19 +15,20 @@ from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
 from flatlib.curvature.spectrum.lanczos_search import Eigenvalues
 from flatlib.errors import FlatlibError
-from flatlib.sharpness.perturbed_loss import Options, PerturbedLoss
+from flatlib.sharpness.perturbed_loss import Options, PerturbedLoss, require_positive
+
+RIGHT_ANGLE = 1e-5  # largest deviation of U^T U from the identity that counts as rounding in float32
 
 
 @dataclass(frozen=True)
 class Lines:
-    r"""The loss along unit vectors: $L(w + t v_j)$.
+    r"""The loss along unit eigenvectors: $L(w + t v_j)$.
 
-    Attributes
-    ----------
-    steps: (points,) float64, t in the units of the weights, symmetric about 0, which is among them.
-    losses: (k, points) float64.
-    eigenvalues: of v_j, with residuals, vectors, products and whether they converged.
-    slopes: (k,) $\langle \nabla L(w), v_j \rangle$.
+    Attributes:
+        steps: (points,) float64, t in the units of the weights, symmetric about 0, which is among them.
+        losses: (k, points) float64.
+        eigenvalues: Eigenvalues of $v_j$, with residuals, vectors, products and whether they converged.
+        slopes: (k,) $\langle \nabla L(w), v_j \rangle$.
     """
 
     steps: np.ndarray
@@ -35,42 +37,15 @@ class Lines:
     slopes: np.ndarray
 
     def table(self) -> pd.DataFrame:
-        r"""One row per direction and step: direction (1 is the top), eigenvalue, step, loss, and `quadratic`
-        $= L(w) + t \langle g, v \rangle + \frac12 \lambda t^2$, what the loss would be without higher terms."""
-        curvatures = self.eigenvalues.values.cpu().numpy()
-        centre = self.losses[:, [len(self.steps) // 2]]
-        quadratic = centre + self.slopes[:, None] * self.steps + 0.5 * curvatures[:, None] * self.steps**2
-        k, points = self.losses.shape
-        return pd.DataFrame(
-            {
-                "direction": np.repeat(np.arange(1, k + 1), points),
-                "eigenvalue": np.repeat(curvatures, points),
-                "step": np.tile(self.steps, k),
-                "loss": self.losses.ravel(),
-                "quadratic": quadratic.ravel(),
-            }
-        )
+        r"""Return one row per direction and step: direction (1 is the top), eigenvalue, step, loss and ``quadratic``.
 
-
-@dataclass(frozen=True)
-class Plane:
-    r"""The loss in the plane of the two top eigenvectors: $L(w + s v_1 + t v_2)$.
-
-    Attributes
-    ----------
-    steps: (points,) float64, for s and t alike, symmetric about 0, which is among them.
-    losses: (points, points) float64; the first index is that of s.
-    eigenvalues: of v_1 and v_2.
-    """
-
-    steps: np.ndarray
-    losses: np.ndarray
-    eigenvalues: Eigenvalues
-
-    def table(self) -> pd.DataFrame:
-        """One row per point: step_1 (along v_1), step_2 and loss."""
-        first, second = np.meshgrid(self.steps, self.steps, indexing="ij")
-        return pd.DataFrame({"step_1": first.ravel(), "step_2": second.ravel(), "loss": self.losses.ravel()})
+        The last is $L(w) + t \langle g, v \rangle + \frac12 \lambda t^2$, the loss without its higher terms.
+        """
+        lines = []
+        for j, (curvature, slope) in enumerate(zip(self.eigenvalues.values.tolist(), self.slopes, strict=True)):
+            named = {"direction": j + 1, "eigenvalue": curvature}
+            lines.append(_line(named, self.steps, self.losses[j], slope, curvature))
+        return pd.concat(lines, ignore_index=True)
 
 
 def loss_along_eigenvectors(
@@ -85,88 +60,157 @@ def loss_along_eigenvectors(
     seed: int = 0,
     **options: Unpack[Options],
 ) -> Lines:
-    r"""The loss along each of the k top eigenvectors, $t \in [-r, r]$.
+    r"""Evaluate the loss along each of the k top eigenvectors, $t \in [-r, r]$.
 
     The sign of an eigenvector is arbitrary: here $\langle \nabla L, v \rangle \ge 0$, so that the loss does not fall
     towards positive t to first order.
 
-    Parameters
-    ----------
-    model, loss, data: as for `HessianOperator`.
-    k: how many directions.
-    radius: r, in the units of the weights; by default $\sqrt{2 L / \lambda_1}$, where a minimum's loss has doubled if
-        it is quadratic along the top eigenvector.
-    points: odd, so that the middle one is w.
-    tol, seed: of `top_eigenvalues`.
-    options: batch_norm, chunk_size, parameters and dtype of `HessianOperator`.
+    >>> _ = torch.manual_seed(0)
+    >>> table = loss_along_eigenvectors(nn.Linear(2, 1), "mse", (torch.eye(2), torch.ones(2, 1)), k=2).table()
+    >>> round(float((table["loss"] - table["quadratic"]).abs().max()), 4)  # this loss is quadratic
+    0.0
 
-    Raises
-    ------
-    FlatlibError: for points not odd or below 3, a radius not positive, or none where the loss or its largest
-        eigenvalue is not positive, and what `HessianOperator` and `top_eigenvalues` refuse.
-    NotFinite: where the loss along a line is not finite.
+    Args:
+        model: Network, left as it was.
+        loss: A name or a callable, as for `HessianOperator`.
+        data: (inputs, targets) or an iterable of batches.
+        k: Number of eigenvectors.
+        radius: r, in the units of the weights; by default $\sqrt{2 L / \lambda_1}$, where a minimum's loss has doubled
+            if it is quadratic along the top eigenvector.
+        points: Steps, an odd number so that the middle one is w.
+        tol: Largest residual relative to the eigenvalue, as for `top_eigenvalues`.
+        seed: Seed of the search's starting vector.
+        **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
+
+    Raises:
+        FlatlibError: If points are not odd or below 3, the radius is not positive, or missing where the loss or its
+            largest eigenvalue is not positive; and whatever `HessianOperator` and `top_eigenvalues` refuse.
+        NotFinite: If the loss along a line is not finite.
     """
-    operator, found = _top(model, loss, data, k, points, tol, seed, options)
-    around = PerturbedLoss(operator)
-    centre, gradient = around.loss_and_gradient()
-    steps = _steps(radius, points, centre, found)
-    slopes = gradient @ found.vectors
-    found = _with_signs(found, slopes)
-    losses = [[around.loss(float(t) * v) for t in steps] for v in found.vectors.T]
-    return Lines(steps, np.array(losses), found, slopes.abs().double().cpu().numpy())
-
-
-def loss_in_eigenplane(
-    model: nn.Module,
-    loss: Loss,
-    data: Data,
-    *,
-    radius: float | None = None,
-    points: int = 21,
-    tol: float = 1e-3,
-    seed: int = 0,
-    **options: Unpack[Options],
-) -> Plane:
-    """The loss on a square grid in the plane of the two top eigenvectors: points^2 evaluations of the loss.
-
-    Parameters
-    ----------
-    model, loss, data, radius, points, tol, seed, options: as for `loss_along_eigenvectors`, and so are the signs.
-
-    Raises
-    ------
-    FlatlibError: for what `loss_along_eigenvectors` refuses.
-    """
-    operator, found = _top(model, loss, data, 2, points, tol, seed, options)
-    around = PerturbedLoss(operator)
-    centre, gradient = around.loss_and_gradient()
-    steps = _steps(radius, points, centre, found)
-    found = _with_signs(found, gradient @ found.vectors)
-    first, second = found.vectors.T
-    losses = [[around.loss(float(s) * first + float(t) * second) for t in steps] for s in steps]
-    return Plane(steps, np.array(losses), found)
-
-
-def _top(
-    model: nn.Module, loss: Loss, data: Data, k: int, points: int, tol: float, seed: int, options: Options
-) -> tuple[HessianOperator, Eigenvalues]:
-    if points < 3 or points % 2 == 0:
-        raise FlatlibError(f"points={points} must be odd and at least 3, so that the middle one is the model itself")
+    steps = _steps(1.0 if radius is None else radius, points)
     operator = HessianOperator(model, loss, data, **options)
-    return operator, top_eigenvalues(operator, k, tol=tol, seed=seed)
-
-
-def _steps(radius: float | None, points: int, centre: float, found: Eigenvalues) -> np.ndarray:
+    found = top_eigenvalues(operator, k, tol=tol, seed=seed)
+    around = PerturbedLoss(operator)
+    centre, gradient = around.loss_and_gradient()
     if radius is None:
         top = float(found.values[0])
         if not (centre > 0 and top > 0):
             raise FlatlibError(f"pass a radius: the loss {centre:g} and lambda_max {top:g} do not give one")
-        radius = math.sqrt(2 * centre / top)
-    if not 0 < radius < math.inf:
-        raise FlatlibError(f"radius={radius} must be a positive number")
+        steps = math.sqrt(2 * centre / top) * steps
+    slopes = gradient @ found.vectors
+    found = replace(found, vectors=found.vectors * torch.where(slopes < 0, -1.0, 1.0).to(found.vectors))
+    losses = [[around.loss(t * v) for t in steps.tolist()] for v in found.vectors.T]
+    return Lines(steps, np.array(losses), found, slopes.abs().double().cpu().numpy())
+
+
+def loss_along(
+    model: nn.Module,
+    loss: Loss,
+    data: Data,
+    directions: Mapping[str, Tensor],
+    *,
+    radius: float,
+    points: int = 41,
+    **options: Unpack[Options],
+) -> pd.DataFrame:
+    r"""Evaluate $L(w + t v)$ for $t \in [-r, r]$ along each direction, made a unit vector v.
+
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> table = loss_along(model, "mse", (torch.eye(2), torch.ones(2, 1)), {"both": torch.ones(2)}, radius=1, points=3)
+    >>> table["curvature"].round(6).tolist()  # the Hessian is the unit matrix
+    [1.0, 1.0, 1.0]
+
+    Args:
+        model: Network, left as it was.
+        loss: A name or a callable, as for `HessianOperator`.
+        data: (inputs, targets) or an iterable of batches.
+        directions: Vectors (n,), flat in the order of the operator's parameters, by the name they are drawn with.
+        radius: r, in the units of the weights.
+        points: Steps, an odd number so that the middle one is w.
+        **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
+
+    Returns:
+        One row per direction and step: direction, curvature $v^\top H v$ (exact up to rounding), step, loss, and
+        ``quadratic`` $= L(w) + t \langle g, v \rangle + \frac12 t^2 v^\top H v$.
+
+    Raises:
+        FlatlibError: If points are not odd or below 3, the radius is not positive, a direction is zero or of another
+            length; and whatever `HessianOperator` refuses.
+    """
+    steps = _steps(radius, points)
+    operator = HessianOperator(model, loss, data, **options)
+    around = PerturbedLoss(operator)
+    gradient = around.loss_and_gradient()[1]
+    tables = []
+    for name, direction in directions.items():
+        v = _like_weights(direction, around.weights, name)
+        v = v / v.norm()
+        curvature, slope = float(v @ operator.matvec(v)), float(v @ gradient)
+        losses = np.array([around.loss(t * v) for t in steps.tolist()])
+        tables.append(_line({"direction": name, "curvature": curvature}, steps, losses, slope, curvature))
+    return pd.concat(tables, ignore_index=True)
+
+
+def loss_in_plane(
+    model: nn.Module,
+    loss: Loss,
+    data: Data,
+    basis: Tensor,
+    *,
+    radius: float,
+    points: int = 21,
+    **options: Unpack[Options],
+) -> pd.DataFrame:
+    r"""Evaluate $L(w + s u_1 + t u_2)$ on a square grid, $s, t \in [-r, r]$: points^2 evaluations of the loss.
+
+    >>> data = torch.eye(3), torch.ones(3, 1)
+    >>> loss_in_plane(nn.Linear(3, 1, bias=False), "mse", data, torch.eye(3)[:, :2], radius=1.0, points=3).shape
+    (9, 3)
+
+    Args:
+        model: Network, left as it was.
+        loss: A name or a callable, as for `HessianOperator`.
+        data: (inputs, targets) or an iterable of batches.
+        basis: (n, 2) orthonormal columns $u_1, u_2$, flat in the order of the operator's parameters, such as
+            ``top_eigenvalues(operator, 2).vectors``; a displacement d in the plane has the coordinates $U^\top d$.
+        radius: r, in the units of the weights.
+        points: Steps along each side, an odd number so that the middle one is w.
+        **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
+
+    Returns:
+        One row per point: step_1 (along $u_1$), step_2 and loss.
+
+    Raises:
+        FlatlibError: If the columns are not orthonormal, and for whatever `loss_along` refuses.
+    """
+    steps = _steps(radius, points).tolist()
+    around = PerturbedLoss(HessianOperator(model, loss, data, **options))
+    if basis.ndim != 2 or basis.shape[1] != 2:
+        raise FlatlibError(f"a plane needs two directions (n, 2), got the shape {tuple(basis.shape)}")
+    first, second = (_like_weights(column, around.weights, "the plane's basis") for column in basis.T)
+    gram = torch.stack([first @ first - 1, second @ second - 1, first @ second])
+    if not gram.abs().max() <= RIGHT_ANGLE:
+        raise FlatlibError("the plane's two directions must be unit vectors at a right angle (torch.linalg.qr)")
+    grid = [(s, t, around.loss(s * first + t * second)) for s in steps for t in steps]
+    return pd.DataFrame(grid, columns=["step_1", "step_2", "loss"])
+
+
+def _line(named: dict, steps: np.ndarray, losses: np.ndarray, slope: float, curvature: float) -> pd.DataFrame:
+    """Return the rows of one direction, with the parabola of its slope and curvature through the middle."""
+    quadratic = losses[len(steps) // 2] + slope * steps + 0.5 * curvature * steps**2
+    return pd.DataFrame(named | {"step": steps, "loss": losses, "quadratic": quadratic})
+
+
+def _steps(radius: float, points: int) -> np.ndarray:
+    require_positive(radius=radius)
+    if points < 3 or points % 2 == 0:
+        raise FlatlibError(f"points={points} must be odd and at least 3, so that the middle one is the model itself")
     return np.linspace(-radius, radius, points)
 
 
-def _with_signs(found: Eigenvalues, slopes: Tensor) -> Eigenvalues:
-    signs = torch.where(slopes < 0, -1.0, 1.0).to(found.vectors)
-    return Eigenvalues(found.values, found.residuals, found.vectors * signs, found.products, found.converged)
+def _like_weights(direction: Tensor, weights: Tensor, name: str) -> Tensor:
+    """Return the direction in the weights' dtype and on their device."""
+    if direction.shape != weights.shape or not direction.any():
+        found = "zero" if direction.shape == weights.shape else f"of shape {tuple(direction.shape)}"
+        raise FlatlibError(f"{name}: a direction of {len(weights)} numbers is needed, this one is {found}")
+    return direction.detach().to(weights)

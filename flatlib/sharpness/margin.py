@@ -9,21 +9,18 @@ from flatlib.curvature.operators.empirical_risk import Data, collect_batches, re
 from flatlib.curvature.operators.frozen_model import forward_logits, frozen_copy, measurement_mode, set_modes
 from flatlib.errors import FlatlibError, NotDefined
 
-QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75)
-"""The least margin, the 10 % quantile of Jiang et al. 2020 ("Fantastic generalization measures", their inverse-margin
-measure), and the quartiles of Jiang et al. 2019 below the greatest."""
-NORMALISATIONS = ("input", "none")
+QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75)  # 10 %: inverse margin of Jiang et al. 2020; quartiles: Jiang et al. 2019
+NORMALISATIONS = ("input", "none")  # margins as distances of inputs, or as differences of outputs
 
 
 @dataclass(frozen=True)
 class Margins:
     """One margin per sample, and quantiles over the samples.
 
-    Attributes
-    ----------
-    values: (N,) float64, negative where the sample is misclassified.
-    quantiles: share of the samples -> margin that so many do not exceed (linear interpolation).
-    normalisation: as requested; "input" is in units of the input, "none" in units of the outputs.
+    Attributes:
+        values: (N,) float64, negative where the sample is misclassified.
+        quantiles: Margins by the share of the samples that do not exceed them (linear interpolation).
+        normalisation: "input", in units of the input, or "none", in units of the outputs.
     """
 
     values: Tensor
@@ -39,27 +36,30 @@ def margin(
     quantiles: tuple[float, ...] = QUANTILES,
     chunk_size: int = 1000,
 ) -> Margins:
-    r"""How far each sample is from the decision boundary.
+    r"""Compute the distance of each sample from the decision boundary, to first order.
 
     $f_y(x) - f_j(x)$, $j$ the best other class, in evaluation mode; with "input" over $\|\nabla_x (f_y - f_j)\|_2$.
 
-    The normalised margin is the distance from the sample to the decision boundary to first order, of Elsayed et al.
-    2018 ("Large margin deep networks", equation 3) and Jiang et al. 2019 ("Predicting the generalization gap", at the
-    input layer). Rescaling the outputs or the layers does not change it; the margin of the outputs grows without
-    bound as training goes on.
+    The normalised margin is that of Elsayed et al. 2018 ("Large margin deep networks", equation 3) and Jiang et al.
+    2019 ("Predicting the generalization gap", at the input layer). Rescaling the outputs or the layers does not change
+    it; the margin of the outputs grows without bound as training goes on.
 
-    Parameters
-    ----------
-    model: maps (N, ...) to outputs (N, C), one sample independent of the others; it is left as it was.
-    data: (inputs, classes) or batches of such.
-    normalise: "input" or "none".
-    quantiles: shares from 0 to 1.
-    chunk_size: samples per pass.
+    >>> model = nn.Linear(2, 2, bias=False)
+    >>> _ = model.weight.data.copy_(torch.eye(2))
+    >>> margin(model, (torch.tensor([[1.0, 0.0], [3.0, 1.0]]), torch.tensor([0, 1])), normalise="none").values.tolist()
+    [1.0, -2.0]
 
-    Raises
-    ------
-    FlatlibError: for empty data, targets that are not classes, outputs not (N, C) or not finite, fewer than two
-        classes, a difference of outputs which does not depend on the input, and options out of range.
+    Args:
+        model: Maps (N, ...) to outputs (N, C), one sample independent of the others; left as it was.
+        data: (inputs, classes) or an iterable of such batches.
+        normalise: "input", or "none" for the difference of the outputs.
+        quantiles: Shares from 0 to 1.
+        chunk_size: Samples per pass.
+
+    Raises:
+        FlatlibError: If the data are empty, the targets are not classes, the outputs are not (N, C) or not finite,
+            there are fewer than two classes, or an option is out of range.
+        NotDefined: If a difference of outputs does not depend on the input.
     """
     if normalise not in NORMALISATIONS:
         raise FlatlibError(f'normalise="{normalise}" is unknown; choose one of {", ".join(NORMALISATIONS)}')
@@ -79,11 +79,9 @@ def margin(
     parts = zip(x.split(chunk_size), y.to(first.device).long().split(chunk_size), strict=True)
     with measurement_mode(first.device):
         dtype = first.dtype if x.is_floating_point() else None
-        values = torch.cat(
-            [_margins(frozen, part.to(first.device, dtype), classes, normalise) for part, classes in parts]
-        )
-    shares = torch.tensor(quantiles, dtype=torch.float64, device=values.device)
-    found = torch.quantile(values, shares).tolist()
+        margins = [_margins(frozen, part.to(first.device, dtype), classes, normalise) for part, classes in parts]
+    values = torch.cat(margins)
+    found = torch.quantile(values, values.new_tensor(quantiles)).tolist()
     return Margins(values, dict(zip(quantiles, found, strict=True)), normalise)
 
 

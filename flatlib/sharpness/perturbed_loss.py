@@ -31,32 +31,31 @@ class PerturbedLoss:
     The loss is that of the operator: its copy of the model, its examples and chunks, its batch norm. Neither the model
     nor the copy is changed: the displaced parameters stand in for the copy's own during a call. Sums over chunks are
     kept in float64, but each loss carries the rounding of the model's dtype: differences below $10^{-6} L$ need
-    `dtype=torch.float64`.
+    ``dtype=torch.float64``.
 
-    operator: whose loss is meant; its weights at the time of the call count.
+    Args:
+        operator: Operator whose loss is evaluated, around its weights at the time of the call.
+
+    Attributes:
+        weights: $w$, shape (n,), in the operator's dtype and on its device.
     """
 
     def __init__(self, operator: HessianOperator):
         self._operator = operator
         self._shapes = [p.shape for p in operator.parameters.values()]
-        self._sizes = [p.numel() for p in operator.parameters.values()]
         self.weights = torch.cat([p.detach().flatten() for p in operator.parameters.values()])
-        """$w$, shape (n,), in the operator's dtype and on its device."""
 
     @torch.inference_mode(False)
-    def loss(self, displacement: Tensor | None = None) -> float:
-        r"""$L(w + \epsilon)$ in the units of the loss, by default at w.
-
-        Raises `NotFinite` where the loss is infinite or not a number.
-        """
-        displaced = self._displaced(displacement)
+    def loss(self, displacement: Tensor | float = 0.0) -> float:
+        r"""Return $L(w + \epsilon)$ in the units of the loss, by default at w; `NotFinite` is raised if it is not."""
+        displaced = self.weights + displacement
         with measurement_mode(self._operator.device), torch.no_grad():
             return sum(share * float(value) for share, value in self._values(displaced))
 
     @torch.inference_mode(False)
-    def loss_and_gradient(self, displacement: Tensor | None = None) -> tuple[float, Tensor]:
-        r"""$L(w + \epsilon)$ and $\nabla L(w + \epsilon)$, shape (n,). Raises `NotFinite` where one is not finite."""
-        displaced = self._displaced(displacement).requires_grad_()
+    def loss_and_gradient(self, displacement: Tensor | float = 0.0) -> tuple[float, Tensor]:
+        r"""Return $L(w + \epsilon)$ and $\nabla L(w + \epsilon)$, (n,); `NotFinite` is raised if one is not."""
+        displaced = (self.weights + displacement).requires_grad_()
         loss, gradient = 0.0, torch.zeros_like(self.weights)
         with measurement_mode(self._operator.device):
             for share, value in self._values(displaced):
@@ -67,14 +66,11 @@ class PerturbedLoss:
             raise NotFinite("the gradient is not finite: the loss has no direction of steepest ascent")
         return loss, gradient
 
-    def _displaced(self, displacement: Tensor | None) -> Tensor:
-        return self.weights.clone() if displacement is None else self.weights + displacement
-
     def _values(self, displaced: Tensor) -> Iterator[tuple[float, Tensor]]:
-        """Each chunk's share of the examples and its loss, differentiable with respect to the displaced weights."""
+        """Yield each chunk's share of the examples and its loss, differentiable in the displaced weights."""
         operator = self._operator
         for x, y in operator.chunks():
-            pieces = displaced.split(self._sizes)
+            pieces = displaced.split([shape.numel() for shape in self._shapes])
             own = {n: p.view(s) for n, p, s in zip(operator.parameters, pieces, self._shapes, strict=True)}
             output = torch.func.functional_call(operator.model, own, (x,))
             yield len(x) / operator.examples, operator.checked_loss(output, y)

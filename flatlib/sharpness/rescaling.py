@@ -9,44 +9,35 @@ from torch import Tensor, nn
 from flatlib.curvature.operators.frozen_model import forward, frozen_copy, measurement_mode, set_modes
 from flatlib.errors import NotDefined, NotFinite
 
-BATCH_NORM = nn.modules.batchnorm._BatchNorm
-SAMPLES = 100
-"""Samples on which a rescaled network is compared with the original one."""
-UNCHANGED = 1e-8
-"""Largest change of an output, relative to the largest output, which counts as rounding in float64; tuned."""
+BATCH_NORM = nn.modules.batchnorm._BatchNorm  # the base class of all of them, which has no public name
+SAMPLES = 100  # samples on which a rescaled network is compared with the original one
+UNCHANGED = 1e-8  # largest change of an output over the largest output that counts as rounding in float64; tuned
 
 
 @dataclass(frozen=True)
 class Layer:
     """One link of the chain: a module with a weight, perhaps a bias and, for batch norm, a running mean.
 
-    name: of the module; "" when it is the model itself.
+    Attributes:
+        name: Name of the module; "" if it is the model itself.
+        weight: Name of the weight parameter.
+        bias: Name of the bias parameter, if there is one.
+        running_mean: Name of the buffer that batch norm would subtract from its input.
     """
 
     name: str
-    has_bias: bool
-
-    @property
-    def weight(self) -> str:
-        """Name of the weight parameter."""
-        return f"{self.name}.weight".lstrip(".")
-
-    @property
-    def bias(self) -> str | None:
-        """Name of the bias parameter, if there is one."""
-        return f"{self.name}.bias".lstrip(".") if self.has_bias else None
-
-    @property
-    def running_mean(self) -> str:
-        """Name of the buffer that batch norm subtracts from its input."""
-        return f"{self.name}.running_mean".lstrip(".")
+    weight: str
+    bias: str | None
+    running_mean: str
 
 
 def chain_of_layers(model: nn.Module) -> list[Layer]:
-    """All modules with parameters, in the order in which they were registered, as a chain.
+    """Return all modules with parameters, in the order in which they were registered.
 
-    Raises `FlatlibError` for a parameter that is not the weight or bias of one module alone: there is no chain then.
-    Whether the order is that of the computation is for `require_homogeneous` to find out.
+    `require_homogeneous` checks that this is the order of the computation.
+
+    Raises:
+        NotDefined: If a parameter is not the weight or bias of one module alone: there is no chain then.
     """
     layers: list[Layer] = []
     seen: set[nn.Parameter] = set()
@@ -60,7 +51,8 @@ def chain_of_layers(model: nn.Module) -> list[Layer]:
             raise NotDefined(f'"{name}" shares a parameter with an earlier layer: they cannot be rescaled apart')
         seen |= set(own.values())
         if own:
-            layers.append(Layer(name, "bias" in own))
+            weight, bias, mean = (f"{name}.{tensor}".lstrip(".") for tensor in ("weight", "bias", "running_mean"))
+            layers.append(Layer(name, weight, bias if "bias" in own else None, mean))
     return layers
 
 
@@ -84,10 +76,14 @@ def rescale(model: nn.Module, layers: list[Layer], alphas: np.ndarray) -> None:
 
 
 def require_homogeneous(model: nn.Module, layers: list[Layer], x: Tensor, *, seed: int = 0) -> None:
-    """Raise a `FlatlibError` unless a random rescaling with product one leaves the outputs as they are.
+    """Check that a random rescaling with product one leaves the outputs as they are.
 
     Tested in float64 on the first samples, on a copy whose biases are moved a little, as zero biases would hide a
     chain in the wrong order. tanh, a shortcut, a group or layer norm, or a branch each change the outputs.
+
+    Raises:
+        NotDefined: If the outputs change.
+        NotFinite: If the outputs are not finite.
     """
     generator = torch.Generator().manual_seed(seed)
     original = frozen_copy(model, dtype=torch.float64)

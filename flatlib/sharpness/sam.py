@@ -1,6 +1,6 @@
 """The rise of the loss within a ball, found by ascent: SAM (Foret et al. 2021), adaptive SAM (Kwon et al. 2021)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Unpack
 
 import torch
@@ -11,22 +11,20 @@ from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.errors import FlatlibError, NotDefined
 from flatlib.sharpness.perturbed_loss import Options, PerturbedLoss, require_positive
 
-STATIONARY = 1 - 1e-6
-"""Cosine between a perturbation and the next one from which on the ascent has arrived; tuned."""
+STATIONARY = 1 - 1e-6  # cosine between a perturbation and the next one at which the ascent stops; tuned
 
 
 @dataclass(frozen=True)
 class LossIncrease:
-    r"""A rise of the loss that was evaluated: a certified lower bound of the largest rise in the ball.
+    r"""Rise of the loss at a point of a ball: a certified lower bound of the largest rise in it.
 
-    Attributes
-    ----------
-    value: $L(w + \epsilon) - L(w)$, in the units of the loss.
-    loss: $L(w)$.
-    perturbation: $\epsilon$, (n,), flat in the order of the operator's parameters.
-    alignment: cosine of the angle between $\epsilon$ and the gradient at $w + \epsilon$, both in the coordinates in
-        which the ball is round. At a maximum on the ball's surface it is 1; nothing bounds the maximum from above.
-    evaluations: gradients computed.
+    Attributes:
+        value: $L(w + \epsilon) - L(w)$, in the units of the loss.
+        loss: $L(w)$.
+        perturbation: $\epsilon$, (n,), flat in the order of the operator's parameters.
+        alignment: Cosine of the angle between $\epsilon$ and the gradient at $w + \epsilon$, both in the coordinates in
+            which the ball is round. At a maximum on the ball's surface it is 1; nothing bounds the maximum from above.
+        evaluations: Number of gradients computed.
     """
 
     value: float
@@ -39,21 +37,27 @@ class LossIncrease:
 def sam_sharpness(
     model: nn.Module, loss: Loss, data: Data, *, rho: float = 0.05, **options: Unpack[Options]
 ) -> LossIncrease:
-    r"""The rise that SAM's one step finds: $L(w + \rho\, g / \|g\|_2) - L(w)$ with $g = \nabla L(w)$.
+    r"""Compute the rise at SAM's one step: $L(w + \rho\, g / \|g\|_2) - L(w)$ with $g = \nabla L(w)$.
 
     The perturbation maximises the loss to first order over $\|\epsilon\|_2 \le \rho$ (Foret et al. 2021,
     "Sharpness-aware minimization", section 2), over all examples at once (their n-sharpness, not a mean over small
     batches). It is not invariant under rescaling of layers.
 
-    Parameters
-    ----------
-    model, loss, data: as for `HessianOperator`.
-    rho: radius in the units of the weights; 0.05 is the value of Foret et al. for CIFAR.
-    options: batch_norm, chunk_size, parameters and dtype of `HessianOperator`.
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> _ = nn.init.zeros_(model.weight)  # L = ((w_1 - 1)^2 + (w_2 - 1)^2) / 2
+    >>> round(sam_sharpness(model, "mse", (torch.eye(2), torch.ones(2, 1)), rho=2**0.5).value, 5)  # at (-1, -1)
+    3.0
 
-    Raises
-    ------
-    FlatlibError: for rho not positive, a zero gradient (the step has no direction) and what `HessianOperator` refuses.
+    Args:
+        model: Network, left as it was.
+        loss: A name or a callable, as for `HessianOperator`.
+        data: (inputs, targets) or an iterable of batches.
+        rho: Radius in the units of the weights; 0.05 is the value of Foret et al. for CIFAR.
+        **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
+
+    Raises:
+        NotDefined: If the gradient is zero: the step has no direction.
+        FlatlibError: If rho is not positive, or `HessianOperator` refuses.
     """
     require_positive(rho=rho)
     around = PerturbedLoss(HessianOperator(model, loss, data, **options))
@@ -74,32 +78,38 @@ def adaptive_sharpness(
     seed: int = 0,
     **options: Unpack[Options],
 ) -> LossIncrease:
-    r"""The largest rise found in a ball that is round in multiples of each weight.
+    r"""Compute the largest rise found in a ball that is round in multiples of each weight.
 
-    What is sought is $\max_{\|T_w^{-1} \epsilon\|_2 \le \rho} L(w + \epsilon) - L(w)$ with
+    It is a lower bound of $\max_{\|T_w^{-1} \epsilon\|_2 \le \rho} L(w + \epsilon) - L(w)$ with
     $T_w = \mathrm{diag}(|w_i| + \eta)$.
 
     The ball is measured in multiples of each weight, so that rescaling layers without changing the function changes
     nothing (exactly so for $\eta = 0$; a weight of zero then stays zero). With $\epsilon = T_w v$ the maximum is
     approached by $v \leftarrow \rho\, T_w g / \|T_w g\|_2$, $g$ the gradient at $w + T_w v$, from $v = 0$: its first
     step is ASAM's perturbation $\rho\, T_w^2 g / \|T_w g\|_2$, and where the loss is convex along the way every later
-    step rises. The value is the largest rise of all points evaluated, the origin among them: a lower bound.
+    step rises. The value is the largest rise of all points evaluated, the origin among them.
 
     Kwon et al. 2021, "ASAM", definition 2 with the element-wise operator and p = 2. Unlike their code, which leaves
     biases unscaled, all parameters are scaled: otherwise rescaling a layer with a bias changes the value.
 
-    Parameters
-    ----------
-    model, loss, data: as for `HessianOperator`.
-    rho: radius, without unit; 0.5 is the value of Kwon et al. for CIFAR-10.
-    eta: added to every |w|, in the units of the weights; Kwon et al. train with 0.01.
-    steps: at most so many; 1 is ASAM's own perturbation. 20 is tuned.
-    seed: of the first direction where the gradient is exactly zero.
-    options: batch_norm, chunk_size, parameters and dtype of `HessianOperator`.
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> _ = nn.init.constant_(model.weight, 2)  # L = ((w_1 - 1)^2 + (w_2 - 1)^2) / 2
+    >>> round(adaptive_sharpness(model, "mse", (torch.eye(2), torch.ones(2, 1)), rho=0.5**0.5).value, 5)  # at (3, 3)
+    3.0
 
-    Raises
-    ------
-    FlatlibError: for rho, eta or steps out of range, weights all zero and what `HessianOperator` refuses.
+    Args:
+        model: Network, left as it was.
+        loss: A name or a callable, as for `HessianOperator`.
+        data: (inputs, targets) or an iterable of batches.
+        rho: Radius, without unit; 0.5 is the value of Kwon et al. for CIFAR-10.
+        eta: Constant added to every |w|, in the units of the weights; Kwon et al. train with 0.01.
+        steps: Most steps of the ascent, 20 tuned; 1 is ASAM's own perturbation.
+        seed: Seed of the first direction where the gradient is exactly zero.
+        **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
+
+    Raises:
+        NotDefined: If all weights are zero.
+        FlatlibError: If rho, eta or steps are out of range, or `HessianOperator` refuses.
     """
     require_positive(rho=rho, steps=steps)
     if not 0 <= eta < float("inf"):
@@ -110,14 +120,14 @@ def adaptive_sharpness(
         raise NotDefined("all weights are zero: no perturbation is small beside them")
     base, gradient = around.loss_and_gradient()
     if not (scale * gradient).any():
-        gradient = torch.randn(len(scale), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        gradient = gradient.to(scale)
+        gradient = torch.randn(len(scale), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(scale)
     return _ascent(around, scale, rho, steps, base, gradient)
 
 
 def _ascent(
     around: PerturbedLoss, scale: Tensor, rho: float, steps: int, base: float, gradient: Tensor
 ) -> LossIncrease:
+    """Return the best of all points of the ascent; the origin counts, except for a single step."""
     best = LossIncrease(0.0, base, torch.zeros_like(scale), 0.0, 1)
     direction = _unit(scale * gradient)
     for step in range(steps):
@@ -130,10 +140,10 @@ def _ascent(
         if alignment > STATIONARY or not following.any():
             break
         direction = following
-    return LossIncrease(best.value, base, best.perturbation, best.alignment, step + 2)
+    return replace(best, evaluations=step + 2)
 
 
 def _unit(v: Tensor) -> Tensor:
-    """v at length 1, or zero; scaled first, as squares of small float32 numbers vanish."""
+    """Return v at length 1, or zero; scaled first, as squares of small float32 numbers vanish."""
     largest = v.abs().max()
     return v if largest == 0 else torch.nn.functional.normalize(v / largest, dim=0)

@@ -53,7 +53,7 @@ def test_looking_does_not_disturb_training(problem, kind):
     assert ("preconditioned_lambda_max" in table) == (kind == "adam")
 
 
-def test_adam_is_tracked_in_its_own_coordinates(problem):
+def test_adam_has_its_own_coordinates(problem):
     model, x, y = problem
     optimizer = OPTIMIZERS["adam"](model.parameters())
     tracker = Tracker(model, "cross_entropy", (x, y), optimizer=optimizer)
@@ -89,7 +89,7 @@ def test_warm_starts_save_products(problem):
         ({"momentum": 0.9, "dampening": 0.5}, None),
     ],
 )
-def test_the_threshold_is_where_a_quadratic_stops_growing(settings, expected):
+def test_threshold_of_a_quadratic(settings, expected):
     """Just below it the iterates shrink, just above they grow."""
     assert stability_threshold(torch.optim.SGD([torch.ones(1)], lr=0.1, **settings)) == pytest.approx(expected)
     if expected is None:
@@ -103,16 +103,18 @@ def test_the_threshold_is_where_a_quadratic_stops_growing(settings, expected):
         assert (float(w.detach().abs()) > 1) == grows
 
 
-def test_the_threshold_is_unknown_for_other_optimizers_and_mixed_groups():
-    a, b = torch.ones(1), torch.ones(1)
-    assert stability_threshold(torch.optim.RMSprop([a])) is None
-    for other in ({"lr": 0.2}, {"momentum": 0.9, "nesterov": True}, {"dampening": 0.5}):
-        groups = [{"params": [a]}, {"params": [b]} | other]
-        assert stability_threshold(torch.optim.SGD(groups, lr=0.1, momentum=0.9)) is None
-    assert stability_threshold(torch.optim.SGD([a], lr=0.1, maximize=True)) is None
+@pytest.mark.parametrize("other", [{"lr": 0.2}, {"momentum": 0.9, "nesterov": True}, {"dampening": 0.5}], ids=str)
+def test_mixed_groups_have_no_threshold(other):
+    groups = [{"params": [torch.ones(1)]}, {"params": [torch.ones(1)]} | other]
+    assert stability_threshold(torch.optim.SGD(groups, lr=0.1, momentum=0.9)) is None
 
 
-def test_an_unknown_measure_is_refused_at_once(problem):
+def test_other_optimizers_have_no_threshold():
+    assert stability_threshold(torch.optim.RMSprop([torch.ones(1)])) is None
+    assert stability_threshold(torch.optim.SGD([torch.ones(1)], lr=0.1, maximize=True)) is None
+
+
+def test_unknown_measures_are_refused(problem):
     model, x, y = problem
     with pytest.raises(FlatlibError, match="unknown name 'sharpness'; allowed: performance, "):
         Tracker(model, "cross_entropy", (x, y), measures=["sharpness"])

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from conftest import mean_output
 from torch import nn
 
 from flatlib.curvature import HessianOperator, top_eigenvalues
@@ -21,10 +22,6 @@ class Scalar(nn.Module):
         return (self.weight**4 / 12).expand(len(x), 1)
 
 
-def mean_output(output, target):
-    return output.mean()
-
-
 def iterates(rate=0.5):
     """A small net with batch norm before and after one step of gradient descent, and its data."""
     torch.manual_seed(0)
@@ -38,7 +35,7 @@ def iterates(rate=0.5):
     return before, after, data
 
 
-def test_a_valley_crossed_between_the_iterates():
+def test_valley_between_the_iterates():
     """lambda(t) = (1 - 3 t)^2 at t = i / 7: the maximum is 4, at the second iterate."""
     data = torch.zeros(3, 1, dtype=torch.float64), torch.zeros(3)
     found = between_iterates(Scalar(1.0), Scalar(-2.0), mean_output, data)
@@ -49,7 +46,7 @@ def test_a_valley_crossed_between_the_iterates():
 
 
 @pytest.mark.parametrize("batch_norm", ["train", "eval"])
-def test_agrees_with_the_dense_spectrum_at_every_point(batch_norm):
+def test_values_of_the_dense_spectrum(batch_norm):
     before, after, data = iterates()
     found = between_iterates(before, after, "cross_entropy", data, points=4, batch_norm=batch_norm, tol=1e-6)
     for position, value in zip(found.positions, found.values, strict=True):
@@ -80,7 +77,7 @@ def test_warm_starts_save_products():
     assert found.products <= sum(cold)
 
 
-def test_buffers_are_interpolated_and_counters_are_not():
+def test_buffers_but_counters_are_interpolated():
     before, after, _ = iterates()
     middle = interpolated(before, after, 0.25)
     torch.testing.assert_close(middle[1].running_var, 0.75 * before[1].running_var + 0.25 * after[1].running_var)
@@ -90,15 +87,18 @@ def test_buffers_are_interpolated_and_counters_are_not():
     assert single[0].weight.dtype == torch.float64
 
 
-def test_says_what_is_wrong():
+@pytest.mark.parametrize(
+    ("change", "batches", "options", "message"),
+    [
+        (lambda net: net, 1, {"points": 1}, "points=1"),
+        (lambda net: nn.Sequential(nn.Linear(4, 2)), 1, {}, r'"0\.weight"'),
+        (lambda net: nn.Sequential(*net, nn.Linear(3, 3)), 1, {}, r'"4\.weight"'),
+        (lambda net: net, 2, {}, "one batch"),
+        (lambda net: net, 1, {"engine": "arpack"}, "arpack"),
+    ],
+)
+def test_bad_input_is_refused(change, batches, options, message):
     before, after, (x, y) = iterates()
-    with pytest.raises(FlatlibError, match="points=1"):
-        between_iterates(before, after, "cross_entropy", (x, y), points=1)
-    with pytest.raises(FlatlibError, match=r'differ in "0\.weight"'):
-        between_iterates(before, nn.Sequential(nn.Linear(4, 2)).double(), "cross_entropy", (x, y))
-    with pytest.raises(FlatlibError, match=r'differ in "4\.weight"'):
-        between_iterates(before, nn.Sequential(*after, nn.Linear(3, 3)).double(), "cross_entropy", (x, y))
-    with pytest.raises(FlatlibError, match="needs one batch"):
-        between_iterates(before, after, "cross_entropy", [(x[:9], y[:9]), (x[9:], y[9:])])
-    with pytest.raises(FlatlibError, match='engine="arpack" is unknown'):
-        between_iterates(before, after, "cross_entropy", (x, y), engine="arpack")
+    data = list(zip(x.chunk(batches), y.chunk(batches), strict=True))
+    with pytest.raises(FlatlibError, match=message):
+        between_iterates(before, change(after).double(), "cross_entropy", data, **options)

@@ -4,7 +4,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatlib.errors import FlatlibError
-from flatlib.sharpness.jacobian import _only_entrance, jacobian_norm, most_stretched
+from flatlib.sharpness import jacobian_norm, most_stretched
 
 
 def dense_norms(model, x, softmax):
@@ -32,7 +32,7 @@ def test_agrees_with_the_dense_jacobian(model_case, softmax, chunk_size):
 
 
 @pytest.mark.parametrize("gap", [5.0, 30.0, 60.0])
-def test_confident_softmax_keeps_its_relative_accuracy(gap):
+def test_confident_softmax_is_accurate(gap):
     """Two classes: the softmaxed norm is p (1 - p) ||w_0 - w_1|| sqrt(2), though 1 - p rounds to 0 near p = 1."""
     model = nn.Linear(3, 2).double()
     with torch.no_grad():
@@ -43,7 +43,7 @@ def test_confident_softmax_keeps_its_relative_accuracy(gap):
     torch.testing.assert_close(norm[0], 2 * rest / (1 + rest) ** 2, rtol=1e-6, atol=0)
 
 
-def test_single_precision_input_and_constant_output():
+def test_constant_output_has_norm_zero():
     class Constant(nn.Linear):
         def forward(self, x):
             return torch.ones(len(x), 2)
@@ -63,7 +63,7 @@ def test_single_precision_input_and_constant_output():
         (nn.Linear(3, 2), torch.full((4, 3), torch.inf), {}, "not finite"),
     ],
 )
-def test_says_what_is_wrong(model, x, arguments, message):
+def test_bad_input_is_refused(model, x, arguments, message):
     with pytest.raises(FlatlibError, match=message):
         jacobian_norm(model, x, **arguments)
 
@@ -97,19 +97,25 @@ class Own(nn.Linear):
         return super().forward(x) ** 2
 
 
-def test_inputs_that_enter_through_one_linear_layer_or_not():
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Linear(8, 3),
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 3)),
+        lambda: nn.Sequential(nn.Unflatten(1, (2, 4)), nn.Linear(4, 2), nn.Flatten()),
+        Around,
+        Twice,
+        lambda: Own(8, 3),
+    ],
+)
+def test_one_linear_entrance_or_not(make):
     torch.manual_seed(0)
-    x = torch.randn(9, 8, dtype=torch.float64)
-    alone = [nn.Linear(8, 3), nn.Sequential(nn.Flatten(), nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 3))]
-    others = [Around(), Twice(), Own(8, 3), nn.Sequential(nn.Unflatten(1, (2, 4)), nn.Linear(4, 2), nn.Flatten())]
-    for model in (*alone, *others):
-        model = model.double()
-        torch.testing.assert_close(jacobian_norm(model, x), dense_norms(model, x, False), rtol=1e-10, atol=1e-12)
-        assert (_only_entrance(model.requires_grad_(False), x) is None) == (model in others)
+    model, x = make().double(), torch.randn(9, 8, dtype=torch.float64)
+    torch.testing.assert_close(jacobian_norm(model, x), dense_norms(model, x, False), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("softmax", [False, True])
-def test_a_small_step_along_the_top_singular_vector_moves_the_output_by_the_norm(model_case, softmax):
+def test_step_along_the_singular_vector(model_case, softmax):
     x = model_case.data[0]
     model = model_case.model.eval()
     found = most_stretched(model, x, softmax=softmax)
@@ -124,7 +130,7 @@ def test_a_small_step_along_the_top_singular_vector_moves_the_output_by_the_norm
     assert (found.outputs.gather(1, found.outputs.abs().argmax(1, keepdim=True)) > 0).all()
 
 
-def test_singular_vectors_have_the_shape_of_the_images_and_refuse_what_the_norm_refuses():
+def test_singular_vectors_of_images():
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     found = most_stretched(model, torch.ones(5, 1, 3, 4))
     assert (found.inputs.shape, found.outputs.shape) == ((5, 1, 3, 4), (5, 3))

@@ -1,4 +1,4 @@
-import io
+"""The loss along directions and in planes, their figures, and a bowl with gradient descent in it."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,31 +6,50 @@ import pandas as pd
 import pytest
 import torch
 
-from flatlib.curvature import HessianOperator
+from flatlib.curvature import HessianOperator, top_eigenvalues
+from flatlib.curvature.closed_form import quadratic as bowls
 from flatlib.errors import FlatlibError
-from flatlib.figures import landscape_contours, landscape_lines
-from flatlib.sharpness import loss_along_eigenvectors, loss_in_eigenplane
+from flatlib.figures import landscape_contours, landscape_lines, landscape_slices, landscape_steps
+from flatlib.sharpness import loss_along, loss_along_eigenvectors, loss_in_plane
 from flatlib.sharpness.perturbed_loss import PerturbedLoss
-
-SPECTRUM = [6.0, 2.0, 1.0, 0.5]
-
 
 pytestmark = pytest.mark.usefixtures("style")
 
 
-def test_lines_of_a_quadratic_are_its_parabolas(quadratic):
-    model, loss, data = quadratic(SPECTRUM)
-    found = loss_along_eigenvectors(model, loss, data, k=2, radius=3.0, points=7, tol=1e-10)
+def subject(case):
+    return case.model, case.loss, case.data
+
+
+def random_vector(case, seed=0):
+    n = sum(p.numel() for p in case.model.parameters())
+    return torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_perturbed_loss_agrees_with_the_operator(case):
+    operator = HessianOperator(*subject(case), chunk_size=9)
+    around = PerturbedLoss(operator)
+    loss, gradient = around.loss_and_gradient()
+    assert loss == pytest.approx(around.loss())
+    torch.testing.assert_close(gradient, operator.gradient())
+    v = random_vector(case)
+    difference = (around.loss_and_gradient(1e-5 * v)[1] - around.loss_and_gradient(-1e-5 * v)[1]) / 2e-5
+    torch.testing.assert_close(difference, operator.matvec(v), rtol=1e-6, atol=1e-8)
+
+
+def test_quadratic_is_its_parabolas(quadratic):
+    problem = quadratic([6.0, 2.0, 1.0, 0.5])
+    found = loss_along_eigenvectors(*problem, k=2, radius=3.0, points=7, tol=1e-10)
     assert found.steps == pytest.approx([-3, -2, -1, 0, 1, 2, 3])
     table = found.table()
-    assert table["loss"].to_numpy() == pytest.approx(table["quadratic"].to_numpy(), rel=1e-9)
     assert table["eigenvalue"].unique() == pytest.approx([6.0, 2.0])
     assert list(table.columns) == ["direction", "eigenvalue", "step", "loss", "quadratic"]
     assert (found.losses[:, 4] >= found.losses[:, 2]).all()  # uphill towards positive steps
     assert (found.slopes >= 0).all()
+    for lines in (table, loss_along(*problem, {"any": torch.tensor([1.0, 2.0, 3.0, 4.0])}, radius=2.0)):
+        assert lines["loss"].to_numpy() == pytest.approx(lines["quadratic"].to_numpy(), rel=1e-9)
 
 
-def test_default_radius_doubles_the_loss_of_a_minimum(quadratic):
+def test_default_radius_doubles_the_loss(quadratic):
     model, loss, data = quadratic([6.0, 2.0])
     with torch.no_grad():
         model.weight.zero_()
@@ -38,47 +57,64 @@ def test_default_radius_doubles_the_loss_of_a_minimum(quadratic):
     assert found.losses[0] == pytest.approx([0.6, 0.3, 0.6])
 
 
-def test_a_plane_holds_its_lines_and_the_loss_elsewhere(case):
-    plane = loss_in_eigenplane(case.model, case.loss, case.data, radius=0.5, points=5)
-    lines = loss_along_eigenvectors(case.model, case.loss, case.data, k=2, radius=0.5, points=5)
-    assert plane.losses[:, 2] == pytest.approx(lines.losses[0])
-    assert plane.losses[2] == pytest.approx(lines.losses[1])
-    around = PerturbedLoss(HessianOperator(case.model, case.loss, case.data))
-    first, second = plane.eigenvalues.vectors.T
-    assert plane.losses[4, 1] == pytest.approx(around.loss(0.5 * first - 0.25 * second))
-    table = plane.table().set_index(["step_1", "step_2"])["loss"]
-    assert table[0.5, -0.25] == plane.losses[4, 1]
-    assert len(table) == 25
+def test_curvature_along_any_direction(case):
+    v = random_vector(case)
+    table = loss_along(*subject(case), {"v": 7 * v, "-v": -v}, radius=1e-3, points=5)
+    unit = v / v.norm()
+    assert table["curvature"].to_numpy() == pytest.approx([float(unit @ case.dense() @ unit)] * 10, rel=1e-8)
+    there, back = (table.loc[table["direction"] == name] for name in ("v", "-v"))
+    assert there["loss"].to_numpy() == pytest.approx(back["loss"].to_numpy()[::-1], rel=1e-12)
+    assert there["quadratic"].to_numpy() == pytest.approx(there["loss"].to_numpy(), rel=1e-7)
+    assert list(table.columns) == ["direction", "curvature", "step", "loss", "quadratic"]
 
 
-def test_surroundings_agree_with_the_operator(case):
-    operator = HessianOperator(case.model, case.loss, case.data, chunk_size=9)
-    around = PerturbedLoss(operator)
-    loss, gradient = around.loss_and_gradient()
-    assert loss == pytest.approx(around.loss())
-    torch.testing.assert_close(gradient, operator.gradient())
-    v = torch.randn(len(gradient), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    difference = (around.loss_and_gradient(1e-5 * v)[1] - around.loss_and_gradient(-1e-5 * v)[1]) / 2e-5
-    torch.testing.assert_close(difference, operator.matvec(v), rtol=1e-6, atol=1e-8)
+def test_plane_of_the_top_eigenvectors(case):
+    """It holds the lines along both of them, and the loss elsewhere."""
+    operator = HessianOperator(*subject(case))
+    basis = top_eigenvalues(operator, 2).vectors
+    plane = loss_in_plane(*subject(case), basis, radius=0.5, points=5)
+    grid = plane.pivot(index="step_1", columns="step_2", values="loss").to_numpy()
+    lines = loss_along_eigenvectors(*subject(case), k=2, radius=0.5, points=5)
+    for j, losses in enumerate((grid[:, 2], grid[2])):
+        up = 1 if lines.eigenvalues.vectors[:, j] @ basis[:, j] > 0 else -1
+        assert losses[::up] == pytest.approx(lines.losses[j])
+    assert grid[4, 1] == pytest.approx(PerturbedLoss(operator).loss(0.5 * basis[:, 0] - 0.25 * basis[:, 1]))
+
+
+def test_plane_of_any_directions(small_case):
+    model, loss, (x, y) = subject(small_case)
+    basis, _ = torch.linalg.qr(torch.stack([random_vector(small_case), random_vector(small_case, seed=1)], 1))
+    table = loss_in_plane(model, loss, (x, y), basis, radius=0.1, points=3)
+    moved = torch.nn.utils.parameters_to_vector(model.parameters()).detach() + 0.1 * (basis[:, 0] - basis[:, 1])
+    torch.nn.utils.vector_to_parameters(moved, model.parameters())
+    expected = torch.nn.functional.cross_entropy(model.eval()(x), y).item()
+    assert table.set_index(["step_1", "step_2"])["loss"][0.1, -0.1] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("call", "options", "message"),
     [
-        ({"points": 4}, "points=4 must be odd"),
-        ({"points": 1}, "points=1 must be odd"),
-        ({"radius": 0.0}, "radius=0.0"),
-        ({"k": 0}, "k=0 eigenvalues"),
+        (loss_along_eigenvectors, {"points": 4}, "points=4 must be odd"),
+        (loss_along_eigenvectors, {"radius": 0.0}, "radius=0.0"),
+        (loss_along_eigenvectors, {"k": 0}, "k=0"),
+        (loss_along, {"points": 1}, "points=1 must be odd"),
+        (loss_along, {"radius": torch.inf}, "radius=inf"),
+        (loss_along, {"directions": {"short": torch.ones(3)}}, r"short: .*\(3,\)"),
+        (loss_along, {"directions": {"none": torch.zeros(63)}}, "none: .* zero"),
+        (loss_in_plane, {"basis": torch.ones(63, 2)}, "right angle"),
+        (loss_in_plane, {"basis": 2 * torch.eye(63)[:, :2]}, "unit vectors"),
+        (loss_in_plane, {"basis": torch.eye(63)[:, :3]}, r"\(63, 3\)"),
     ],
 )
-def test_says_what_is_wrong(small_case, arguments, message):
+def test_bad_options_are_named(small_case, call, options, message):
+    defaults = {loss_along: {"directions": {"ones": torch.ones(63)}}}.get(call, {})
     with pytest.raises(FlatlibError, match=message):
-        loss_along_eigenvectors(small_case.model, small_case.loss, small_case.data, **arguments)
+        call(*subject(small_case), **({"radius": 1.0} | defaults | options))
 
 
-def test_no_default_radius_without_a_positive_eigenvalue(quadratic):
+def test_default_radius_needs_positive_curvature(quadratic):
     with pytest.raises(FlatlibError, match="pass a radius"):
-        loss_in_eigenplane(*quadratic([-1.0, -2.0]))
+        loss_along_eigenvectors(*quadratic([-1.0, -2.0]))
 
 
 def lines_table():
@@ -90,42 +126,33 @@ def lines_table():
     return pd.concat(parts, ignore_index=True)
 
 
+def slices_table():
+    return lines_table().replace({"direction": {1: "sharp", 2: "flat"}}).rename(columns={"eigenvalue": "curvature"})
+
+
 def plane_table(span=2.0):
-    first, second = np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9), indexing="ij")
-    loss = 0.01 + span * (first**2 + 0.1 * second**2)
-    return pd.DataFrame({"step_1": first.ravel(), "step_2": second.ravel(), "loss": loss.ravel()})
+    first, second = (side.ravel() for side in np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9)))
+    return pd.DataFrame({"step_1": first, "step_2": second, "loss": 0.01 + span * (first**2 + 0.1 * second**2)})
 
 
-DRAW = {landscape_lines: lines_table, landscape_contours: plane_table}
-
-
-@pytest.mark.parametrize("draw", DRAW)
-def test_figures_are_the_same_bytes_and_say_what_is_missing(draw, ax):
-    def svg():
-        figure, axes = plt.subplots()
-        draw(DRAW[draw](), axes)
-        file = io.BytesIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-        return file.getvalue()
-
-    assert svg() == svg()
-    with pytest.raises(FlatlibError, match="no column loss"):
-        draw(DRAW[draw]().drop(columns="loss"), ax)
-    draw(DRAW[draw]().iloc[:0], ax)
-    assert [text for text in ax.texts if "nothing to draw" in text.get_text()]
-
-
-def test_lines_are_drawn_with_their_parabolas_and_named(ax):
-    landscape_lines(lines_table(), ax)
-    solid = [line for line in ax.lines if line.get_linestyle() == "-"]
-    dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
+@pytest.mark.parametrize(
+    ("draw", "table", "names", "along"),
+    [
+        (landscape_lines, lines_table, [r"$\lambda_{1}$ = 8", r"$\lambda_{2}$ = 3"], "eigenvector"),
+        (landscape_slices, slices_table, ["sharp\n$v^\\top H v$ = 8", "flat\n$v^\\top H v$ = 3"], "a direction"),
+    ],
+)
+def test_lines_are_named_beside_parabolas(draw, table, names, along, ax):
+    draw(table(), ax)
+    solid, dashed = ([line for line in ax.lines if line.get_linestyle() == style] for style in ("-", "--"))
     assert solid[0].get_ydata() == pytest.approx(1 + 8 * np.linspace(-1, 1, 5) ** 4)
     assert len(dashed) == 2
-    assert {text.get_text() for text in ax.texts} == {r"$\lambda_{1}$ = 8", r"$\lambda_{2}$ = 3"}
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("Step along eigenvector $t$", "Training loss $L$")
+    assert [text.get_text() for text in ax.texts] == names  # in the order of the table
+    assert (ax.get_xlabel(), ax.get_ylabel()) == (f"Step along {along} $t$", "Training loss $L$")
 
 
-def test_contours_are_even_in_the_logarithm_where_the_loss_spans_a_decade(ax):
+def test_contours_follow_the_loss(ax):
+    """Even in the logarithm where the loss spans a decade."""
     landscape_contours(plane_table(), ax)
     (drawn,) = ax.collections
     assert np.ptp(np.diff(np.log(drawn.levels))) < 1e-9
@@ -133,10 +160,49 @@ def test_contours_are_even_in_the_logarithm_where_the_loss_spans_a_decade(ax):
     other = plt.subplots()[1]
     landscape_contours(plane_table(span=0.005), other)
     assert np.ptp(np.diff(other.collections[0].levels)) < 1e-9
-
-
-def test_contours_need_a_full_grid_with_some_relief(ax):
+    landscape_contours(plane_table(span=0.0), ax)
+    assert any("everywhere" in text.get_text() for text in ax.texts)
     with pytest.raises(FlatlibError, match="full grid"):
         landscape_contours(plane_table().iloc[:-1], ax)
-    landscape_contours(plane_table(span=0.0), ax)
-    assert "nothing to draw: the loss is 0.01 everywhere" in {text.get_text() for text in ax.texts}
+
+
+def test_descent_is_that_of_an_optimizer():
+    curvatures, start, rate = (5.0, 1.0), (0.3, -0.7), 0.39
+    found = bowls.gradient_descent(curvatures, start, rate, updates=6)
+    x = torch.tensor(start, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.SGD([x], lr=rate)
+    for row in found.itertuples():
+        assert x.tolist() == pytest.approx([row.step_1, row.step_2])
+        optimizer.zero_grad()
+        (0.5 * (torch.tensor(curvatures) * x**2).sum()).backward()
+        optimizer.step()
+    assert found["update"].tolist() == list(range(7))
+
+
+@pytest.mark.parametrize(("share", "grows"), [(0.99, False), (1.01, True)])
+def test_two_over_lambda_is_the_edge(share, grows):
+    path = bowls.gradient_descent((8.0, 1.0), (1.0, 1.0), share * 2 / 8.0, updates=50)
+    assert (path["step_1"].abs().iloc[-1] > 1) == grows
+    assert path["step_2"].abs().iloc[-1] < 1
+
+
+def test_bowls_need_two_finite_numbers():
+    with pytest.raises(FlatlibError, match="curvatures="):
+        bowls.bowl([1.0])
+    with pytest.raises(FlatlibError, match="start="):
+        bowls.gradient_descent([1.0, 1.0], [0.0, np.inf], 0.1, 3)
+
+
+def test_steps_keep_the_landscape(ax):
+    landscape_contours(bowls.bowl([4.0, 1.0]), ax)
+    limits, named = (ax.get_xlim(), ax.get_ylim()), len(ax.texts)
+    path = bowls.gradient_descent([4.0, 1.0], (0.3, 0.8), 0.6, updates=4).assign(path="too fast")
+    landscape_steps(path, ax)
+    assert (ax.get_xlim(), ax.get_ylim()) == limits
+    new = ax.texts[named:]
+    inside = path[["step_1", "step_2"]].abs().max(axis=1) <= 1
+    assert inside.tolist() == [True, True, True, True, False]
+    assert [text.get_text() for text in new] == ["", "", "", "too fast"]
+    assert new[1].xy == pytest.approx(path.loc[2, ["step_1", "step_2"]].to_list())
+    landscape_steps(path.assign(path=""), ax)
+    assert len(ax.texts) == named + 4 + 3  # arrows only

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from flatlib.curvature import HessianOperator
-from flatlib.curvature.traces.hutchinson import Estimate
 from flatlib.errors import FlatlibError
-from flatlib.sharpness import minimum, minimum_sharpness
+from flatlib.sharpness import minimum_sharpness
 from flatlib.sharpness.minimum import minimise_over_scales
 from flatlib.sharpness.rescaling import chain_of_layers, rescale
 
@@ -54,7 +53,7 @@ def dense_trace(model, loss, alphas=None):
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
-def test_is_the_dense_trace_of_the_rescaled_network(network, loss):
+def test_value_is_a_dense_trace(network, loss):
     found = minimum_sharpness(network, loss, DATA)
     assert found.exact
     assert found.trace == pytest.approx(dense_trace(network, loss), rel=1e-10)
@@ -83,7 +82,7 @@ def test_no_rescaling_has_a_smaller_trace(network):
         assert found.value <= dense_trace(network, "cross_entropy", np.exp(logs - logs.mean())) * (1 + 1e-12)
 
 
-def test_does_not_see_a_rescaling(network):
+def test_rescaling_changes_nothing(network):
     before = minimum_sharpness(network, "cross_entropy", DATA)
     logs = np.random.default_rng(2).standard_normal(len(before.alphas))
     outputs = network.eval()(X)
@@ -92,7 +91,7 @@ def test_does_not_see_a_rescaling(network):
     assert minimum_sharpness(network, "cross_entropy", DATA).value == pytest.approx(before.value, rel=1e-10)
 
 
-def test_without_biases_it_is_the_geometric_mean():
+def test_without_biases_geometric_mean():
     found = minimum_sharpness(without_biases().double(), "mse", DATA)
     assert found.value == pytest.approx(2 * np.sqrt(found.weight_traces.prod()), rel=1e-12)
     assert found.alphas[0] == pytest.approx((found.weight_traces[0] / found.weight_traces[1]) ** 0.25)
@@ -100,17 +99,15 @@ def test_without_biases_it_is_the_geometric_mean():
     assert found.iterations == 0
 
 
-def test_the_scale_of_the_loss_is_the_scale_of_the_value():
+def test_value_scales_with_the_loss():
     torch.manual_seed(0)
     model = relu().double()
 
     def tiny(output, target):
         return 1e-9 * nn.functional.mse_loss(output, nn.functional.one_hot(target, 3).double())
 
-    plain = minimum_sharpness(model, "mse", DATA)
-    small = minimum_sharpness(model, tiny, DATA, probes=2)
-    weights, biases = 1e-9 * plain.weight_traces, 1e-9 * plain.bias_traces
-    scales, iterations = minimise_over_scales(weights, biases)
+    plain, small = minimum_sharpness(model, "mse", DATA), minimum_sharpness(model, tiny, DATA, probes=2)
+    scales, iterations = minimise_over_scales(1e-9 * plain.weight_traces, 1e-9 * plain.bias_traces)
     assert iterations == plain.iterations
     assert np.exp(np.diff(scales, prepend=0.0)) == pytest.approx(plain.alphas)
     assert 0 < small.value < 1e-8
@@ -129,68 +126,24 @@ def test_newton_finds_where_the_slope_vanishes(layers, spread):
     assert iterations <= (10 if spread <= 2 else 60)
 
 
-def test_standard_error_is_the_spread_over_noisy_traces():
-    generator = np.random.default_rng(0)
-    layers = chain_of_layers(relu())
-    a, b = np.array([5.0, 1.0, 0.2]), np.array([0.3, 2.0, 1.0])
-    errors = np.array([[0.1, 0.02, 0.004], [0.01, 0.05, 0.02]])
-
-    def found(values_a, values_b):
-        estimates = [
-            [Estimate(v, e, 7, False) for v, e in zip(values, of_values, strict=True)]
-            for values, of_values in ((values_a, errors[0]), (values_b, errors[1]))
-        ]
-        return minimum._minimum(layers, *estimates)
-
-    noisy = [
-        found(a + errors[0] * generator.standard_normal(3), b + errors[1] * generator.standard_normal(3)).value
-        for _ in range(300)
-    ]
-    result = found(a, b)
-    assert result.standard_error == pytest.approx(np.std(noisy), rel=0.15)
-    assert (result.products, result.exact) == (42, False)
-
-
-def test_with_probes_it_is_within_its_error_of_the_exact_value():
+def test_standard_error_is_the_spread():
     torch.manual_seed(0)
     model = relu().double()
     exact = minimum_sharpness(model, "cross_entropy", DATA)
-    probed = minimum_sharpness(model, "cross_entropy", DATA, probes=50)
-    assert (probed.exact, probed.products) == (False, 6 * 50)
-    assert abs(probed.value - exact.value) < 4 * probed.standard_error < exact.value
-
-
-def test_leaves_the_model_as_it_was():
-    torch.manual_seed(0)
-    model = conv_bn()
-    model(X.float())
-    before = {name: t.clone() for name, t in model.state_dict().items()}
-    rng = torch.get_rng_state()
-    minimum_sharpness(model, "cross_entropy", (X.float(), DATA[1]))
-    assert model.training
-    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
-    assert all(p.grad is None and p.requires_grad for p in model.parameters())
-    assert torch.equal(torch.get_rng_state(), rng)
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [((X[:0], DATA[1][:0]), "empty"), ((X * torch.nan, DATA[1]), "finite|is nan"), ((X.byte(), DATA[1]), "uint8")],
-    ids=["empty", "nan", "integers"],
-)
-def test_bad_data_is_refused_in_one_line(data, message):
-    with pytest.raises(FlatlibError, match=message) as error:
-        minimum_sharpness(relu().double(), "cross_entropy", data)
-    assert "\n" not in str(error.value)
+    probed = [minimum_sharpness(model, "cross_entropy", DATA, probes=20, seed=seed) for seed in range(40)]
+    assert (probed[0].exact, probed[0].products) == (False, 6 * 20)
+    values, errors = (np.array([getattr(one, name) for one in probed]) for name in ("value", "standard_error"))
+    assert np.sqrt(np.mean(errors**2)) == pytest.approx(np.std(values), rel=0.3)
+    assert abs(values.mean() - exact.value) < 4 * np.std(values) / np.sqrt(40)
 
 
 def test_frozen_biases_do_not_count():
     torch.manual_seed(0)
     model = relu().double()
     model[2].bias.requires_grad_(False)
-    found = minimum_sharpness(model, "cross_entropy", DATA)
-    assert found.bias_traces[1] == 0
-    assert found.bias_traces[0] > 0
+    found = [minimum_sharpness(model, "cross_entropy", DATA, batch_norm=mode) for mode in ("eval", "train")]
+    assert found[0].bias_traces[1] == 0 < found[0].bias_traces[0]
+    assert found[0].value == found[1].value
 
 
 class Backwards(nn.Module):
@@ -206,14 +159,9 @@ class Backwards(nn.Module):
         return self.last(self.first(x).relu())
 
 
-class Shortcut(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.inner, self.last = nn.Linear(8, 4), nn.Linear(4, 4), nn.Linear(4, 3)
-
+class Shortcut(Backwards):
     def forward(self, x):
-        h = self.first(x).relu()
-        return self.last(h + self.inner(h).relu())
+        return self.last(self.first(x).relu()) + x[:, :3]
 
 
 def tied():
@@ -244,15 +192,8 @@ def frozen():
     ],
     ids=["tanh", "layer norm", "prelu", "order", "shortcut", "batch norm", "tied", "frozen", "rnn", "mode"],
 )
-def test_says_why_it_is_not_defined(make, arguments, message):
+def test_undefined_with_the_reason(make, arguments, message):
     torch.manual_seed(0)
     with pytest.raises(FlatlibError, match=message) as error:
         minimum_sharpness(make().double(), "cross_entropy", DATA, **arguments)
     assert "\n" not in str(error.value)
-
-
-def test_without_batch_norm_the_mode_does_not_matter():
-    torch.manual_seed(0)
-    model = relu().double()
-    modes = [minimum_sharpness(model, "mse", DATA, batch_norm=mode).value for mode in ("eval", "train")]
-    assert modes[0] == modes[1]

@@ -1,5 +1,6 @@
-"""Measuring a reader's own network: a function in a file of theirs, a table of numbers with their errors."""
+"""A network of the user's own: loaded from a function in a file, and measured into a table of numbers with errors."""
 
+import contextlib
 import importlib.util
 import sys
 import time
@@ -14,29 +15,33 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm import tqdm
 
 from flatlib.curvature.operators.empirical_risk import collect_batches
-from flatlib.errors import FlatlibError, require_one_of
+from flatlib.errors import FlatlibError, explained, require_one_of
 from flatlib.measures import REGISTRY, Checkpoint, measure
 from flatlib.runs.provenance import provenance
 
+# All measures that need no more than a model and examples.
 MEASURABLE = tuple(name for name in REGISTRY if name not in ("performance", "between_iterates"))
-"""Those that need nothing but a model and examples."""
-BATCH = 256
-COMPANIONS = {
+BATCH = 256  # examples read from a data set at a time
+COMPANIONS = {  # column of each companion of a measure: a residual and a standard error are both its error
     "residual": "error",
     "standard_error": "error",
     "products": "products",
     "converged": "converged",
     "exact": "exact",
 }
-"""Where a companion of a measure stands in the table: its residual and its standard error are both its error."""
 
 
 def load(target: str) -> tuple[nn.Module, Any]:
-    """Call FUNCTION of FILE.py, which returns (model, data); `target` is "FILE.py:FUNCTION".
+    """Run the user's file and call its function.
 
-    The file is a program of the reader's own, and is run.
+    Args:
+        target: "FILE.py:FUNCTION".
 
-    Raises `FlatlibError` if there is no such file or function, if it fails, or returns anything else.
+    Returns:
+        (model, data), which the function returns.
+
+    Raises:
+        FlatlibError: If there is no such file or function, if it fails, or returns anything else.
     """
     file, _, name = target.rpartition(":")
     path = Path(file)
@@ -51,44 +56,45 @@ def load(target: str) -> tuple[nn.Module, Any]:
     # Kept: data may import a neighbour of the file when read, and dataclasses and pickle look their module up.
     sys.path.insert(0, str(path.resolve().parent))
     sys.modules[spec.name] = module
-    try:
+    with explained(f"{target}: failed"):
         spec.loader.exec_module(module)
         function = getattr(module, name, None)
         if not callable(function):
             raise FlatlibError(f"{path}: has no function {name}")
         found = function()
-    except FlatlibError:
-        raise
-    except Exception as error:
-        raise FlatlibError(f"{target}: failed with {type(error).__name__}: {error}") from error
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], nn.Module)):
         raise FlatlibError(f"{target}: must return (model, data), a torch module and what it is measured on")
     return found
 
 
 def examples(data: Any, most: int | None, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """All examples of a pair of tensors, an iterable of batches or a data set, or the first `most`, on the device.
+    """Return all examples, or the first ``most``, on the device.
 
-    Raises `FlatlibError` if they are none of these, empty, or fail while they are read.
+    Args:
+        data: Pair of tensors, iterable of batches, or data set.
+        most: Largest number of examples; None for all.
+        device: Where the examples are returned.
+
+    Raises:
+        FlatlibError: If the data are none of these, empty, or fail while they are read.
     """
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         data = DataLoader(data, batch_size=BATCH)
-    try:
+    with explained("the data cannot be read"):
         x, y, _ = collect_batches(data)
-    except FlatlibError:
-        raise
-    except Exception as error:
-        raise FlatlibError(f"the data cannot be read: {type(error).__name__}: {error}") from error
     return x[:most].to(device), y[:most].to(device)
 
 
 def measured(names: Sequence[str], checkpoint: Checkpoint) -> pd.DataFrame:
-    """One row for each measure: `value`, `error` (a residual or a standard error), `products`, `converged`, `seconds`.
+    """Return one row per measure: value, error (a residual or a standard error), products, converged, exact, seconds.
 
-    What a measure does not state is missing; a value that is not defined for the network is NaN.
+    Cells without a number are missing; a value that is not defined for the network is NaN.
     """
     for name in names:
         require_one_of("--measures", name, MEASURABLE)
+    with contextlib.suppress(FlatlibError), explained("first product"):  # the first imports sympy: no part of seconds
+        operator = checkpoint.hessian()
+        operator.matvec(operator.gradient())
     rows: dict[str, dict[str, Any]] = {}
     for name in tqdm(names, desc="measuring", leave=False):
         start = time.perf_counter()
@@ -105,7 +111,7 @@ def measured(names: Sequence[str], checkpoint: Checkpoint) -> pd.DataFrame:
 
 
 def described(checkpoint: Checkpoint, device: torch.device) -> dict[str, Any]:
-    """What the numbers are of, and where they were computed, as plain JSON values."""
+    """Return the network, the examples, the settings and the place of the measurement as plain JSON values."""
     trainable = [p for p in checkpoint.model.parameters() if p.requires_grad]
     return {
         "model": type(checkpoint.model).__name__,
