@@ -45,10 +45,7 @@ def decode(content: bytes) -> Any:
 
 
 def read(path: Path) -> Lines:
-    """Return all lines of a record by run_id.
-
-    Args:
-        path: The record; an absent file is an empty record.
+    """Return all lines of the record `path` by run_id; an absent file is an empty record.
 
     Raises:
         FlatlibError: If the file cannot be read, or a line is not JSON, has not this version's fields, or contradicts
@@ -190,11 +187,7 @@ def repair_tail(file: BinaryIO) -> None:
 
 
 def write(path: Path, lines: Iterable[Line]) -> None:
-    """Replace a record: it is written to a file beside it first, so that it is never incomplete.
-
-    Args:
-        path: The record.
-        lines: Its new lines.
+    """Replace the record `path` by these `lines`, written to a file beside it first: it is never incomplete.
 
     Raises:
         FlatlibError: If the file cannot be written.
@@ -224,13 +217,11 @@ def finite(value: Any) -> Any:
 
 
 def table(lines: Iterable[Line]) -> pd.DataFrame:
-    """Return one row for each line: run_id, status, settings, measures, data (fingerprint of the images), trajectory.
+    """Return one row for each of the `lines`: run_id, status, settings, measures, data (fingerprint of the images),
+    trajectory.
 
     A measure that a run does not have is NaN, a field that is younger than the record has its default, a list of names
     is joined by ``+``. The cells of ``trajectory`` are dictionaries of lists (see `trajectories`).
-
-    Args:
-        lines: Lines of records, such as the values of `read`.
     """
     lines, defaults = list(lines), RunConfig().to_json()
     if not lines:
