@@ -96,6 +96,11 @@ class Prediction:
         return texts | found | declared | seeds | {"reported": self.reported, "verdict": self.rule.decide(interval)}
 
 
+def no_runs(p: SimpleNamespace) -> list[RunConfig]:
+    """Return no runs: the stage of an experiment that a claim does not have."""
+    return []
+
+
 @dataclass(frozen=True)
 class Claim:
     """A chapter's claim: the conjunction of its predictions.
@@ -116,8 +121,8 @@ class Claim:
     source: str
     predictions: tuple[Prediction, ...]
     intervention: str = "other"
-    experiment: Callable[..., list[RunConfig]] = lambda p: []
-    tuning: Callable[[SimpleNamespace], list[RunConfig]] = lambda p: []
+    experiment: Callable[..., list[RunConfig]] = no_runs
+    tuning: Callable[[SimpleNamespace], list[RunConfig]] = no_runs
 
     def declared(self) -> pd.DataFrame:
         """Return the predictions as they were declared: the statement, and the region that would confirm it."""
