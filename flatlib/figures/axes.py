@@ -12,6 +12,7 @@ from matplotlib.axis import XAxis, YAxis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from flatlib.errors import FlatlibError
+from flatlib.stats import require_columns
 
 P = ParamSpec("P")  # of a figure function
 
@@ -116,11 +117,7 @@ COLUMNS = {  # every column that can be drawn
 
 
 def axis_of(column: str) -> Column:
-    """Return the :class:`Column` of a name; a measure at matched loss is drawn like the measure itself.
-
-    Raises:
-        FlatlibError: A column that is not in :data:`COLUMNS`.
-    """
+    """Return the :class:`Column` of a known name; a measure at matched loss is drawn like the measure itself."""
     if column.endswith(AT_LOSS):
         axis = axis_of(column.removesuffix(AT_LOSS))
         return axis._replace(name=f"{axis.name} at equal loss")
@@ -131,16 +128,9 @@ def axis_of(column: str) -> Column:
     return COLUMNS[column]
 
 
-def require_columns(table: pd.DataFrame, *names: str) -> None:
-    """Raise a `FlatlibError` that names the columns missing from the table."""
-    missing = [name for name in names if name not in table]
-    if missing:
-        raise FlatlibError(f"the table has no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}")
-
-
 def drop_infinite(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     """Return the rows that are finite in all the columns, or raise an `EmptyPlot` if there are none."""
-    require_columns(table, *columns)
+    require_columns(table, columns)
     rows = table[np.isfinite(table[list(columns)].astype(float)).all(axis=1)]
     if rows.empty:
         raise EmptyPlot(f"nothing to draw: none of the table's {len(table)} rows has a finite {' and '.join(columns)}")
@@ -148,12 +138,8 @@ def drop_infinite(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
 
 
 def finite_rows(table: pd.DataFrame, x: str, y: str, *others: str) -> pd.DataFrame:
-    """Return the rows with finite x and y, both in the units of their axes.
-
-    Raises:
-        FlatlibError: A missing column, or (`EmptyPlot`) no finite row.
-    """
-    require_columns(table, x, y, *others)
+    """Return the rows with finite x and y, both in the units of their axes; refuse a table without the columns."""
+    require_columns(table, (x, y, *others))
     scaled = {name: table[name].astype(float) * axis_of(name).multiplier for name in (x, y)}
     return drop_infinite(table.assign(**scaled), x, y)
 

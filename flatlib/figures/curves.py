@@ -29,9 +29,6 @@ def mean_curves(
         y: A measure.
         by: The column that distinguishes the curves.
         theory: "2/eta" draws the edge of stability, dashed and grey (needs x="learning_rate").
-
-    Raises:
-        FlatlibError: An unknown column, an unknown theory, or a theory without learning rates to draw it for.
     """
     rows = drawable_runs(table, x, y, by, "seed")
     label_axes(ax, rows, x, y)
@@ -41,7 +38,7 @@ def mean_curves(
         of_value = rows[rows[by] == value]
         reached = of_value[of_value["status"] == "reached"].sort_values(x)
         for _, of_seed in reached.groupby("seed"):
-            _faint_curve(ax, of_seed.set_index(x)[y], look, alpha=0.25)
+            ax.plot(of_seed[x], of_seed[y], color=look.color, linewidth=0.8, alpha=0.25, label="_seed")
         capped = of_value[of_value["status"] == "capped"]
         ax.plot(capped[x], capped[y], look.marker, color=look.color, mfc="none", ms=4, lw=0, alpha=0.8, label="_capped")
         _mean_with_band(ax, of_value[complete[of_value.index]].groupby(x)[y], look)
@@ -71,17 +68,14 @@ def trajectories(
         x: The column of the updates or of another time.
         theory: "2/eta" draws the edge of stability of each learning rate, dashed and grey, named at its right end
             in the curve's colour (needs by="learning_rate").
-
-    Raises:
-        FlatlibError: An unknown column or theory, or a theory without learning rates to draw it for.
     """
     rows = finite_rows(long, x, y, by, "run_id")
     label_axes(ax, rows, x, y)
     looks = series(rows, by)
     for value, look in looks.items():
         runs = rows[rows[by] == value].pivot_table(index=x, columns="run_id", values=y)
-        for run in runs:
-            _faint_curve(ax, runs[run].dropna(), look, alpha=0.3)
+        for _, run in runs.items():
+            ax.plot(run.dropna(), color=look.color, linewidth=0.8, alpha=0.3, label="_seed")
         mean = runs.dropna().mean(axis=1)
         if not mean.empty:
             ax.plot(mean.index, mean, color=look.color, marker=look.marker, markevery=[-1], label="_mean")
@@ -109,9 +103,6 @@ def slope_by_group(
         x: A positive measure.
         y: A measure.
         group: The setting on the x axis.
-
-    Raises:
-        FlatlibError: An unknown column, or an x that is not positive.
     """
     rows = finite_rows(table, x, y, group, "seed")
     slopes = {value: seed_slopes(runs, x, y).dropna() for value, runs in rows.groupby(group)}
@@ -136,11 +127,6 @@ def slope_by_group(
 def error_bar(mean: Interval) -> list[list[float]] | None:
     """Return the lengths of an interval's two sides for matplotlib's ``errorbar``; None for a single seed."""
     return [[mean.estimate - mean.low], [mean.high - mean.estimate]] if mean.n > 1 else None
-
-
-def _faint_curve(ax: Axes, values: pd.Series, look: Series, alpha: float) -> None:
-    """Draw the curve of one seed or run."""
-    ax.plot(values.index, values, color=look.color, linewidth=0.8, alpha=alpha, label="_seed")
 
 
 def _mean_with_band(ax: Axes, groups: Any, look: Series) -> None:

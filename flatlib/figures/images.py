@@ -40,10 +40,8 @@ def curvature_matrix(matrix: np.ndarray, ax: Axes, blocks: int = 1) -> None:
     for edge in edges[1:-1]:
         ax.axhline(edge, color=GREY, linewidth=0.4)
         ax.axvline(edge, color=GREY, linewidth=0.4)
-    middles = edges[:-1] + n / blocks / 2
-    names = [str(block) for block in range(blocks)]
-    ax.set_xticks(middles, names)
-    ax.set_yticks(middles, names)
+    for set_ticks in (ax.set_xticks, ax.set_yticks):
+        set_ticks(edges[:-1] + n / blocks / 2, [str(block) for block in range(blocks)])
     ax.tick_params(length=0)
     bar = ax.figure.colorbar(shown, ax=ax, shrink=0.8, ticks=[-largest, 0, largest], format="%.2g")
     bar.outline.set_visible(False)

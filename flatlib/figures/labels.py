@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from scipy.optimize import isotonic_regression
 
 from flatlib.figures.style import GREY, Series
 
@@ -42,18 +43,8 @@ def spread(heights: np.ndarray, gap: float) -> np.ndarray:
     >>> spread(np.array([0.0, 1.0, 50.0]), 10.0).tolist()
     [-4.5, 5.5, 50.0]
     """
-    order = np.argsort(heights, kind="stable")
-    clusters = [[height] for height in heights[order]]
-    i = 0
-    while i + 1 < len(clusters):
-        below, above = clusters[i], clusters[i + 1]
-        if np.mean(above) - np.mean(below) < gap * (len(below) + len(above)) / 2 - 1e-9:
-            clusters[i : i + 2] = [below + above]
-            i = max(i - 1, 0)
-        else:
-            i += 1
-    apart = np.empty(len(heights))
-    apart[order] = [np.mean(c) + gap * (k - (len(c) - 1) / 2) for c in clusters for k in range(len(c))]
+    order, steps, apart = np.argsort(heights, kind="stable"), gap * np.arange(len(heights)), np.empty(len(heights))
+    apart[order] = isotonic_regression(heights[order] - steps).x + steps
     return apart
 
 

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from flatlib.errors import FlatlibError
-from flatlib.figures.axes import COLUMNS, EmptyPlot, drop_infinite, placeholder_if_empty, require_columns
+from flatlib.figures.axes import COLUMNS, EmptyPlot, drop_infinite, placeholder_if_empty
 from flatlib.figures.labels import CARD, End, label_ends
 from flatlib.figures.style import DASHED, GREY, INK, MARKERS, Series, series, viridis
+from flatlib.stats import require_columns
 
 LOSS = COLUMNS["train_loss"].label
 LEVELS = 8  # contours; more run together at 3.3 inches
@@ -26,8 +27,8 @@ def landscape_lines(table: pd.DataFrame, ax: Axes) -> None:
     """
     rows = drop_infinite(table, "step", "loss", "direction", "eigenvalue", "quadratic")
     named = rows.groupby("direction")["eigenvalue"].first()
-    _lines(rows, {j: rf"$\lambda_{{{j:g}}}$ = {value:.3g}" for j, value in named.items()}, ax)
-    ax.set_xlabel("Step along eigenvector $t$")
+    labels = {j: rf"$\lambda_{{{j:g}}}$ = {value:.3g}" for j, value in named.items()}
+    _lines(rows, labels, "Step along eigenvector $t$", ax)
 
 
 @placeholder_if_empty
@@ -38,14 +39,14 @@ def landscape_slices(table: pd.DataFrame, ax: Axes) -> None:
         table: One row per direction and step with columns direction (a name), curvature, step, loss, quadratic
             (``flatlib.sharpness.loss_along``).
     """
-    require_columns(table, "direction")
+    require_columns(table, ["direction"])
     rows = drop_infinite(table, "step", "loss", "curvature", "quadratic")
     named = rows.groupby("direction", sort=False)["curvature"].first()
-    _lines(rows, {name: f"{name}\n$v^\\top H v$ = {value:.2g}" for name, value in named.items()}, ax)
-    ax.set_xlabel("Step along a direction $t$")
+    labels = {name: f"{name}\n$v^\\top H v$ = {value:.2g}" for name, value in named.items()}
+    _lines(rows, labels, "Step along a direction $t$", ax)
 
 
-def _lines(rows: pd.DataFrame, labels: dict[Any, str], ax: Axes) -> None:
+def _lines(rows: pd.DataFrame, labels: dict[Any, str], xlabel: str, ax: Axes) -> None:
     """Draw one curve for each direction in ``labels``, in their order, with its parabola."""
     ends = []
     rows = rows.sort_values("step", kind="stable")
@@ -56,7 +57,7 @@ def _lines(rows: pd.DataFrame, labels: dict[Any, str], ax: Axes) -> None:
         ax.plot(line["step"], line["loss"], color=look.color, marker=look.marker, markevery=[-1])
         ax.plot(line["step"], line["quadratic"], **DASHED)
         ends.append(End(line["step"].iloc[-1], line["loss"].iloc[-1], look))
-    ax.set_ylabel(LOSS)
+    ax.set(xlabel=xlabel, ylabel=LOSS)
     label_ends(ax, ends)
 
 
@@ -99,7 +100,7 @@ def landscape_steps(table: pd.DataFrame, ax: Axes) -> None:
     Args:
         table: One row per point with columns path (a name), step_1, step_2, each path in its order.
     """
-    require_columns(table, "path", "step_1", "step_2")
+    require_columns(table, ("path", "step_1", "step_2"))
     rows = table.dropna(subset=["step_1", "step_2"])
     if rows.empty:
         raise EmptyPlot("nothing to draw: no path has a point")

@@ -6,9 +6,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from flatlib.figures.axes import drawable_runs, drop_infinite, label_axes, placeholder_if_empty, require_columns
+from flatlib.figures.axes import drawable_runs, drop_infinite, label_axes, placeholder_if_empty
 from flatlib.figures.labels import key_above
 from flatlib.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, Series, series
+from flatlib.stats import require_columns
 
 COLORS = (VERMILLION, BLUE, GREEN, ORANGE, PURPLE, SKY, BLACK, GREY)  # of interventions
 SHAPES = "os^vD<>X"  # of interventions, as many as there are colours
@@ -48,7 +49,7 @@ def quadrant_plot(table: pd.DataFrame, ax: Axes) -> None:
         table: One row per setting with columns intervention, lambda_max (in doublings), test_accuracy (in points).
     """
     x, y = "lambda_max", "test_accuracy"
-    require_columns(table, "intervention")
+    require_columns(table, ["intervention"])
     rows = drop_infinite(table, x, y)
     names = dict.fromkeys(rows["intervention"])
     looks = {name: Series(*look, name) for name, look in zip(names, cycle(zip(COLORS, SHAPES, strict=True)))}

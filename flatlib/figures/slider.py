@@ -9,34 +9,25 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flatlib.errors import FlatlibError
-from flatlib.figures.axes import COLUMNS, format_log_ticks, require_columns
+from flatlib.figures.axes import COLUMNS, format_log_ticks
 from flatlib.figures.labels import label_theory
 from flatlib.figures.spectra import X_LABEL, Y_LABEL
 from flatlib.figures.style import BLACK, DASHED, EDGE, GREEN, INK, PURPLE
+from flatlib.stats import require_columns
 
-MARKED = re.compile(r'<g id="(now|since)-(\d+)"')  # a group that is drawn in one frame only, or from its frame on
+MARKED = re.compile(r'<g id="(now|since)-(\d+)"')  # the group of a marked artist
 SIZE = (4.8, 5.4)  # inches; narrow, to be legible on a phone
-
-
-def in_frame(artist: Artist, frame: int) -> None:
-    """Show the artist in this frame only."""
-    artist.set_gid(f"now-{frame}")
-
-
-def from_frame(artist: Artist, frame: int) -> None:
-    """Show the artist in this frame and all later ones. An artist that is not marked is in every frame."""
-    artist.set_gid(f"since-{frame}")
 
 
 @dataclass(frozen=True)
 class Frames:
     """A figure whose artists are marked with their frames, for a notebook to display.
 
+    The id of an artist says when it is drawn: "now-2" in frame 2 only, "since-2" from frame 2 on, none in all of them.
     In the book ``frames.js`` moves through the frames, by arrow keys and a button. Without scripts the last frame is
     shown, without controls.
 
@@ -94,7 +85,7 @@ class Frames:
 
 
 def sharpening(track: pd.DataFrame, losses: pd.DataFrame, spectra: pd.DataFrame, learning_rate: float) -> Figure:
-    r"""Draw one run of full-batch gradient descent, a frame for each row of ``track`` (Cohen et al. 2021).
+    r"""Draw one run of full-batch gradient descent for :class:`Frames`, one per row of ``track`` (Cohen et al. 2021).
 
     A frame shows the sharpness and the loss up to its update, and the spectral density there, with the line 2/eta.
 
@@ -105,15 +96,12 @@ def sharpening(track: pd.DataFrame, losses: pd.DataFrame, spectra: pd.DataFrame,
         spectra: One row per node, with columns update, node, weight; nodes below zero are drawn too.
         learning_rate: Learning rate eta of the line.
 
-    Returns:
-        The figure, for :class:`Frames`.
-
     Raises:
         FlatlibError: A missing column, no rows, or updates of ``track`` without a loss or a spectrum.
     """
-    require_columns(track, "update", "lambda_max")
-    require_columns(losses, "update", "train_loss")
-    require_columns(spectra, "update", "node", "weight")
+    require_columns(track, ("update", "lambda_max"))
+    require_columns(losses, ("update", "train_loss"))
+    require_columns(spectra, ("update", "node", "weight"))
     if track.empty or not set(track["update"]) <= set(spectra["update"]) & set(losses["update"]):
         raise FlatlibError("every row of the track needs a loss and a spectrum, and there must be at least one")
     edge = 2 / learning_rate
@@ -138,8 +126,8 @@ def _draw_until(table: pd.DataFrame, column: str, moments: list[int], ax: Axes, 
     for frame, moment in enumerate(moments):
         if frame:
             piece = values.loc[moments[frame - 1] : moment]
-            from_frame(ax.plot(piece.index, piece, color=color)[0], frame)
-        in_frame(ax.plot(moment, values[moment], "o", color=color)[0], frame)
+            ax.plot(piece.index, piece, color=color, gid=f"since-{frame}")
+        ax.plot(moment, values[moment], "o", color=color, gid=f"now-{frame}")
     ax.set(xlabel=COLUMNS["update"].label, ylabel=COLUMNS[column].label)
 
 
@@ -151,9 +139,7 @@ def _draw_spectra(spectra: pd.DataFrame, moments: list[int], ax: Axes) -> None:
         x, heights = rows["node"].to_numpy(), rows["weight"].to_numpy()
         gap = np.full_like(x, np.nan)  # one broken line through all stems: a path is smaller than a collection of them
         ends = np.stack([np.full_like(x, foot), heights, gap], 1)
-        (stems,) = ax.plot(np.stack([x, x, gap], 1).ravel(), ends.ravel(), color=INK, linewidth=1.0)
-        (tip,) = ax.plot(x[-1], heights[-1], "o", color=GREEN, markeredgecolor=BLACK)
-        in_frame(stems, frame)
-        in_frame(tip, frame)
+        ax.plot(np.stack([x, x, gap], 1).ravel(), ends.ravel(), color=INK, linewidth=1.0, gid=f"now-{frame}")
+        ax.plot(x[-1], heights[-1], "o", color=GREEN, markeredgecolor=BLACK, gid=f"now-{frame}")
     ax.set_yscale("log")
     ax.set(xlabel=X_LABEL, ylabel=Y_LABEL, ylim=(foot, 2))

@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from flatlib.errors import FlatlibError
-from flatlib.figures.axes import EmptyPlot, placeholder_if_empty, require_columns
+from flatlib.figures.axes import EmptyPlot, placeholder_if_empty
 from flatlib.figures.style import INK, VERMILLION
+from flatlib.stats import require_columns
 
 STEM_FOOT = 1e-30  # below the axis, however low a panel that shares it extends
 X_LABEL, Y_LABEL = r"Eigenvalue $\lambda$", "Share of the spectrum"
@@ -47,7 +48,7 @@ def spectral_density(table: pd.DataFrame, ax: Axes, outliers: Sequence[float] = 
         table: One row per probe and grid point with columns probe, eigenvalue, density; the same grid for each probe.
         outliers: Eigenvalues to mark.
     """
-    require_columns(table, "probe", "eigenvalue", "density")
+    require_columns(table, ("probe", "eigenvalue", "density"))
     curves = table.pivot_table(index="eigenvalue", columns="probe", values="density")
     mean = curves.mean(axis=1)
     if not (mean > 0).any():
