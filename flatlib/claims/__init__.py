@@ -24,20 +24,5 @@ _modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkg
 _claims: list[Claim] = [module.CLAIM for module in _modules if hasattr(module, "CLAIM")]
 CLAIMS = {claim.chapter: claim for claim in sorted(_claims, key=lambda claim: claim.chapter)}
 
-__all__ = [
-    "CLAIMS",
-    "Claim",
-    "Prediction",
-    "Rule",
-    "Statistic",
-    "Study",
-    "above",
-    "below",
-    "between",
-    "claim_verdict",
-    "complete_cells",
-    "exclusions",
-    "format_verdicts",
-    "summarize",
-    "trends",
-]
+__all__ = ["CLAIMS", "Claim", "Prediction", "Rule", "Statistic", "Study", "above", "below", "between", "claim_verdict"]
+__all__ += ["complete_cells", "exclusions", "format_verdicts", "summarize", "trends"]

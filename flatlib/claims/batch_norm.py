@@ -22,10 +22,7 @@ def compared(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_mode(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the runs with batch norm at the small batch once for each way that their sharpness was measured.
-
-    The column ``how`` names the way, ``lambda_max`` has the value.
-    """
+    """Return the runs with batch norm at the small batch once for each way (``how``) to measure ``lambda_max``."""
     kept = runs[runs["model"].str.endswith("_bn") & (runs["batch_size"] == runs["batch_size"].min())]
     between = compared(kept)
     along = between.assign(lambda_max=between["between_iterates"], how="between iterates")

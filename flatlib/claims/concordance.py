@@ -60,8 +60,8 @@ def stratified_kendall_tau(
         level: Confidence level in (0, 1).
 
     Returns:
-        The tau; its interval is (-inf, inf) for runs of one seed. Like Dziugaite et al. (2020), it also reports the
-        range over the strata, because an average hides where a measure fails.
+        The tau, with the interval (-inf, inf) for runs of one seed, and the range over the strata (like Dziugaite et
+        al. 2020), because an average hides where a measure fails.
 
     Raises:
         FlatlibError: If a column is missing.

@@ -52,7 +52,6 @@ def share_ordered(points: pd.DataFrame) -> pd.Series:
 
 FIXED = Study(settings=("batch_size", "learning_rate"), blocks=("alpha",), prepare=with_alpha)
 ACROSS = Study(settings=("batch_size", "learning_rate"), blocks=("batch_size",), prepare=with_alpha)
-TRACKED = Study(prepare=tracked)
 
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
@@ -102,7 +101,7 @@ CLAIM = Claim(
         Prediction(
             "along training",
             "The larger learning rate has the smaller λ_max at four fifths of the epochs or more.",
-            Statistic(TRACKED, share_ordered, "share of the epochs"),
+            Statistic(Study(prepare=tracked), share_ordered, "share of the epochs"),
             above(0.8),
             "smallest for η = 0.025, largest for η = 0.005, throughout (Figure 5)",
         ),

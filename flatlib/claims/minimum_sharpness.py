@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from flatlib.claims.bejan2022 import optimizer_grid
-from flatlib.claims.papers import BEJAN2022
+from flatlib.claims.papers import TAU_CIFAR10, TAU_FASHION
 from flatlib.claims.prediction import Claim, Prediction, above, below
 from flatlib.claims.settings import base_config
 from flatlib.claims.study import Study
@@ -37,13 +37,7 @@ def rises(numbers: pd.Series) -> pd.Series:
     return (numbers > 0).astype(float).where(numbers.notna())
 
 
-def falls(numbers: pd.Series) -> pd.Series:
-    """Return 1 where a number is negative, 0 where it is not, NaN where it is unknown."""
-    return rises(-numbers)
-
-
 ALL = Study(settings=("model", "optimizer", "sam_rho"), prepare=as_stated)
-CORRELATION = ALL.kendall("minimum_sharpness", "generalization_gap").measured_in("Kendall's τ")
 PAIRED = replace(ALL, blocks=("model", "optimizer"), paired="sam_rho")
 SHARPNESS = PAIRED.log2_ratio("minimum_sharpness", "sam_rho > 0", "sam_rho == 0")
 ACCURACY = PAIRED.difference("test_accuracy", "sam_rho > 0", "sam_rho == 0")
@@ -77,7 +71,7 @@ CLAIM = Claim(
         Prediction(
             "minimum sharpness (every optimizer)",
             "It does so with more than four fifths of the optimizers.",
-            SHARPNESS.map_blocks(falls, "share of the optimizers"),
+            SHARPNESS.map_blocks(lambda doublings: rises(-doublings), "share of the optimizers"),
             above(0.8),
             "with every optimizer (Figure 2)",
         ),
@@ -92,9 +86,9 @@ CLAIM = Claim(
         Prediction(
             "correlation",
             "Minimum sharpness and the generalization gap are correlated.",
-            CORRELATION,
+            ALL.kendall("minimum_sharpness", "generalization_gap").measured_in("Kendall's τ"),
             above(0),
-            BEJAN2022["correlation"],
+            f"{TAU_FASHION} on FashionMNIST, {TAU_CIFAR10} on CIFAR-10 (Figure 3)",
         ),
     ),
 )

@@ -20,24 +20,6 @@ VGG_CIFAR100 = f"validation {' / '.join(CIFAR100)} %, training {' / '.join(TRAIN
 VGG_CIFAR10 = f"validation {' / '.join(CIFAR10)} %, ‖H‖²/n {' / '.join(FROBENIUS)}"
 TAUS = f"Kendall's τ {TAU_FASHION} (FashionMNIST), {TAU_CIFAR10} (CIFAR-10)"
 
-# In the words of a verdict table
-GRANZIOL2020_DECAY = {
-    "λ_max": f"{SOFTMAX_SHARPNESS} for γ = 0, 1e-4, 5e-4 (Figure 1)",
-    "accuracy": f"{SOFTMAX_ACCURACY} % (Figure 1); {MLP_ACCURACY} % (Figure 2)",
-    "gap": f"{MLP_GAP} points (Figure 2)",
-}
-GRANZIOL2020_ADAM = {
-    "λ_max": "10.1 against 387.8 (Figure 6)",
-    "Frobenius norm": f"normalised {' against '.join(FROBENIUS)} (Figure 7)",
-    "accuracy": f"{' against '.join(CIFAR100)} % (Figure 6), {' against '.join(CIFAR10)} % (Figure 7)",
-    "training accuracy": f"{' and '.join(TRAINING)} % (Figure 6)",
-}
-BEJAN2022 = {
-    "accuracy": f"no difference found, p = {P_ACCURACY} (Bejan et al., Figure 4)",
-    "minimum sharpness": f"no difference found, p = {P_SHARPNESS} (Bejan et al., Figure 4)",
-    "correlation": f"{TAU_FASHION} on FashionMNIST, {TAU_CIFAR10} on CIFAR-10 (Figure 3)",
-}
-
 REPORTED = {
     "Kaur et al. 2022, section 3.1": [
         ("Figure 1", "VGG-11, CIFAR-10, batch 100", "accuracy rises with the learning rate, λ_max falls"),

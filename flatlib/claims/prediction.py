@@ -135,10 +135,7 @@ class Claim:
 
 
 def claim_verdict(verdicts: pd.DataFrame) -> str:
-    """Return the verdict on a claim from its table of verdicts.
-
-    It is supported if every prediction is, contradicted if any is, else inconclusive.
-    """
+    """Return a claim's verdict: supported if all its predictions are, contradicted if any is, else inconclusive."""
     found = set(verdicts["verdict"])
     if CONTRADICTED in found:
         return CONTRADICTED

@@ -34,11 +34,7 @@ def complete_cells(runs: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
 
 
 def exclusions(runs: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
-    """Count how the runs of each setting ended.
-
-    Returns:
-        One row per combination of ``by``, one column per status, and whether the setting counts.
-    """
+    """Count how the runs ended: one row per combination of ``by``, one column per status, and whether it counts."""
     counts = pd.crosstab([runs[name] for name in by], runs["status"])
     counts = counts.reindex(columns=["reached", "capped", "diverged"], fill_value=0)
     return counts.assign(counts=(counts["reached"] == counts.sum(axis=1)).map({True: "yes", False: "no"})).reset_index()
@@ -113,11 +109,7 @@ class Study:
         return replace(self, batch=batch)
 
     def select(self, runs: pd.DataFrame) -> pd.DataFrame:
-        """Return the runs that count.
-
-        Raises:
-            FlatlibError: If ``batch`` is given and the runs share one batch size.
-        """
+        """Return the runs that count; refuse runs of a single batch size where ``batch`` selects one."""
         runs = self.prepare(runs)
         if self.batch:
             sizes = sorted(runs["batch_size"].unique())
@@ -185,12 +177,11 @@ def trends(
     study = Study(blocks=tuple(held))
     kept = complete_cells(runs, [by, *study.blocks, setting])
     columns = {f"{by.replace('_', ' ')} {value:g}": of_value for value, of_value in kept.groupby(by)}
-    rows = [
+    return pd.DataFrame(
         {"measure": measure.replace("_", " ")}
         | {name: format_mean(study.kendall(setting, measure)(of_value)) for name, of_value in columns.items()}
         for measure in measures
-    ]
-    return pd.DataFrame(rows)
+    )
 
 
 def matches(runs: pd.DataFrame, condition: str) -> pd.Series:

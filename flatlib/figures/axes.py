@@ -156,14 +156,17 @@ def drawable_runs(table: pd.DataFrame, x: str, y: str, *others: str) -> pd.DataF
 def label_axes(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
     """Label both axes and set their scales.
 
-    A log axis becomes linear if a value is not positive, so that every run is drawn. A setting x may be zero ("none").
+    A log axis becomes linear if a value is not positive, so that every run is drawn. A setting x may be zero ("none"):
+    it stands left of the smallest positive value, and every value has a tick.
     """
     ax.set(xlabel=axis_of(x).label, ylabel=axis_of(y).label)
-    values = rows[x]
-    if axis_of(x).scale == "log" and values.min() == 0 < values.max():
-        _log_scale_with_zero(ax, np.unique(values))
+    if axis_of(x).scale == "log" and rows[x].min() == 0 < rows[x].max():
+        values = np.unique(rows[x])
+        ax.set_xscale("symlog", linthresh=values[1], linscale=0.5)
+        ax.set_xticks(values, [f"{value:g}" for value in values])
+        ax.minorticks_off()
     else:
-        set_scale(ax.xaxis, x, values)
+        set_scale(ax.xaxis, x, rows[x])
     set_scale(ax.yaxis, y, rows[y])
 
 
@@ -181,10 +184,3 @@ def format_log_ticks(axis: XAxis | YAxis, ratio: float) -> None:
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 100 else (1.0,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
-
-
-def _log_scale_with_zero(ax: Axes, values: np.ndarray) -> None:
-    """Set a log x axis from the smallest positive value on, with zero to its left and a tick at each value."""
-    ax.set_xscale("symlog", linthresh=values[1], linscale=0.5)
-    ax.set_xticks(values, [f"{value:g}" for value in values])
-    ax.minorticks_off()

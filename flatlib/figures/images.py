@@ -21,11 +21,8 @@ def curvature_matrix(matrix: np.ndarray, ax: Axes, blocks: int = 1) -> None:
     The colour follows the square root of an entry's size, so that small ones are seen.
 
     Args:
-        matrix: (n, n).
-        blocks: Number of equal parts of n, numbered from 0 along both axes, with lines between them.
-
-    Raises:
-        FlatlibError: A matrix that is not square or that ``blocks`` does not divide.
+        matrix: Entries, shape (n, n).
+        blocks: Number of equal parts of n, numbered from 0 along both axes, with lines between them; a divisor of n.
     """
     n = len(matrix)
     if matrix.shape != (n, n) or blocks < 1 or n % blocks:
@@ -72,10 +69,7 @@ def class_probabilities(named: dict[str, np.ndarray], ax: Axes) -> None:
     """Draw probabilities of the classes, one mark per class for each name; more than two names are hard to read.
 
     Args:
-        named: Probabilities (C,) by name.
-
-    Raises:
-        FlatlibError: Arrays of different lengths, or more than four of them.
+        named: Probabilities (C,) by name, four at most.
     """
     if len(named) > len(CATEGORY) or len({len(values) for values in named.values()}) != 1:
         raise FlatlibError("one to four lists of probabilities of the same classes are needed")

@@ -69,9 +69,6 @@ def landscape_contours(table: pd.DataFrame, ax: Axes) -> None:
 
     Args:
         table: One row per point of a full grid with columns step_1, step_2, loss (``flatlib.sharpness.loss_in_plane``).
-
-    Raises:
-        FlatlibError: A missing column, or points that are not a full grid.
     """
     rows = drop_infinite(table, "step_1", "step_2", "loss")
     grid = rows.pivot_table(index="step_2", columns="step_1", values="loss")

@@ -22,9 +22,6 @@ def spectrum(run: pd.Series, ax: Axes) -> None:
 
     Args:
         run: A row of a table of runs with columns ``density_node_00`` and so on.
-
-    Raises:
-        FlatlibError: A run without that measure.
     """
     nodes, weights = (run.filter(regex=rf"^density_{kind}_\d+$").astype(float) for kind in ("node", "weight"))
     if nodes.empty:
