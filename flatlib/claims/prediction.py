@@ -135,7 +135,7 @@ class Claim:
 
 
 def claim_verdict(verdicts: pd.DataFrame) -> str:
-    """Return a claim's verdict: supported if all its predictions are, contradicted if any is, else inconclusive."""
+    """Judge a claim by its ``verdicts``: supported if all are, contradicted if any is, else inconclusive."""
     found = set(verdicts["verdict"])
     if CONTRADICTED in found:
         return CONTRADICTED

@@ -26,11 +26,9 @@ JACOBIANS = ("jacobian_norm", "softmax_jacobian_norm")
 def named(runs: pd.DataFrame) -> pd.DataFrame:
     """Add the name of each run's regulariser and its strength; of augmentation, the number of kinds."""
     names, strengths = pd.Series(NONE, index=runs.index), pd.Series(0.0, index=runs.index)
-    for name, column in STRENGTHS.items():
-        names = names.mask(runs[column] > 0, name)
-        strengths = strengths.mask(runs[column] > 0, runs[column].astype(float))
     kinds = runs["augmentation"].map(lambda value: len(value.split("+")) if value else 0)
-    names, strengths = names.mask(kinds > 0, AUGMENTATION), strengths.mask(kinds > 0, kinds.astype(float))
+    for name, values in [*((name, runs[column]) for name, column in STRENGTHS.items()), (AUGMENTATION, kinds)]:
+        names, strengths = names.mask(values > 0, name), strengths.mask(values > 0, values.astype(float))
     return runs.assign(regulariser=names, strength=strengths)
 
 
