@@ -27,7 +27,7 @@ SIZE = (4.8, 5.4)  # inches; narrow, to be legible on a phone
 class Frames:
     """A figure whose artists are marked with their frames, for a notebook to display.
 
-    The id of an artist says when it is drawn: "now-2" in frame 2 only, "since-2" from frame 2 on, none in all of them.
+    The id of an artist says when it is drawn: "now-2" in frame 2 only, "since-2" from frame 2 on; without an id always.
     In the book ``frames.js`` moves through the frames, by arrow keys and a button. Without scripts the last frame is
     shown, without controls.
 
