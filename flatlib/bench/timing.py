@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 import psutil
 import torch
+from numpy.typing import ArrayLike
 
 from flatlib.bench.libraries import LIBRARIES
 from flatlib.bench.problems import Problem
@@ -39,9 +40,9 @@ def using_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def median_ratio(slow: list[float], fast: list[float]) -> float:
+def median_ratio(slow: ArrayLike, fast: ArrayLike) -> float:
     """Return the median over repeats of the ratio of times taken one after the other."""
-    return float(np.median(np.array(slow) / np.array(fast)))
+    return float(np.median(np.divide(slow, fast)))
 
 
 def geometric_mean(ratios: list[float]) -> float:
