@@ -159,11 +159,10 @@ def publish(path: Path) -> nbformat.NotebookNode:
         FlatlibError: A cell failed; the file is then unchanged.
     """
     page = nbformat.read(path, as_version=4)
-    resources = {"metadata": {"path": path.parent}}
     options: dict[str, Any] = {"record_timing": False, "extra_arguments": QUIET, "iopub_timeout": OUTPUT_TIMEOUT}
-    client = NotebookClient(page, kernel_name=KERNEL, resources=resources, **options)
+    options |= {"kernel_name": KERNEL, "resources": {"metadata": {"path": path.parent}}}
     try:
-        client.execute()
+        NotebookClient(page, **options).execute()
     except CellExecutionError as error:
         raise failure(path.stem, error.ename, error.evalue, path) from None
     page.metadata = {

@@ -33,10 +33,10 @@ Tables = dict[tuple[str, str], pd.DataFrame]  # by chapter and scale
 
 
 def read_records(root: Path) -> Tables:
-    """Read the table (`flatlib.runs.records.table`) of every committed record.
+    """Read the table (`flatlib.runs.records.table`) of every committed record of a checkout.
 
     Raises:
-        FlatlibError: There is no record below the checkout `root`.
+        FlatlibError: There is none.
     """
     folder = root / "book" / "records"
     tables = {
@@ -140,15 +140,10 @@ def concordances(runs: pd.DataFrame, gap: str) -> pd.DataFrame:
         for series, held in HELD.items():
             compared = runs if held else runs.drop_duplicates("run_id")
             found = stratified_kendall_tau(compared, measure, gap, held)
-            tau = found.tau
-            row: dict[str, object] = {
-                "row": axis_of(measure).name,
-                "series": series,
-                "above_zero": above(0).decide(tau),
-            }
-            row |= {"estimate": tau.estimate, "low": tau.low, "high": tau.high, "seeds": tau.n}
-            rows.append(row | {name: getattr(found, name) for name in ("runs", "groups", "pairs", "lowest", "highest")})
-    table = pd.DataFrame(rows)
+            row = {"row": axis_of(measure).name, "series": series, "above_zero": above(0).decide(found.tau)}
+            row |= {name: getattr(found.tau, name) for name in ("estimate", "low", "high")} | {"seeds": found.tau.n}
+            rows.append(row | vars(found))
+    table = pd.DataFrame(rows).drop(columns="tau")
     table = table[table["pairs"] > 0]
     within = table[table["series"] == "same experiment"].set_index("row")["estimate"]
     place = within.rank(ascending=False, method="first")

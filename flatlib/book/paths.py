@@ -32,11 +32,7 @@ def other_pages(root: Path) -> dict[str, Path]:
 
 
 def notebook(root: Path, name: str) -> Path:
-    """Return the notebook of one chapter.
-
-    Raises:
-        FlatlibError: An unknown name; the message lists the known ones.
-    """
+    """Return the notebook of one chapter; an unknown name is a `FlatlibError` that lists the known ones."""
     known = notebooks(root)
     if name not in known:
         raise FlatlibError(f"unknown chapter {name!r}; allowed: {', '.join(known)}, all")
