@@ -70,8 +70,8 @@ def by_curvlinops(problem: Problem, tolerance: float | None, seed: int) -> Eigen
 
         model = problem.model.train(problem.batch_norm == "train")
         parameters = [p for p in model.parameters() if p.requires_grad]
-        check = {"check_deterministic": tolerance is None}
-        operator = HessianLinearOperator(model, problem.loss, parameters, problem.batches, **check).to_scipy()
+        parts = (model, problem.loss, parameters, problem.batches)
+        operator = HessianLinearOperator(*parts, check_deterministic=tolerance is None).to_scipy()
         products = 0
 
         def count(v):

@@ -3,7 +3,6 @@
 import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +61,7 @@ def select_names(patterns: str) -> list[str]:
     return found
 
 
-def problems(names: list[str], dataset: str, device: str, data: Path | None = None) -> Iterator[Problem]:
+def problems(names: list[str], dataset: str, device: str) -> Iterator[Problem]:
     """Yield one problem after another; those that share a trained network train it once."""
     place, trained = resolve(device), dict[str, TrainedRun]()
     for name in names:
@@ -70,10 +69,10 @@ def problems(names: list[str], dataset: str, device: str, data: Path | None = No
         model, width = NETWORKS[network_name]
         config = replace(TRAINING, dataset=dataset, model=model, width=width, train_size=int(images))
         if state == "init":
-            split = load(config, place, data)
+            split = load(config, place)
             network = build(config, split.image_shape, split.classes).to(place)
         else:
             if config.run_id not in trained:
-                trained[config.run_id] = train(config, device=device, data=data)
+                trained[config.run_id] = train(config, device=device)
             network, split = trained[config.run_id].model, trained[config.run_id].data
         yield Problem(name, network, [(split.x_train, split.y_train)], "train" if mode else "eval")

@@ -159,22 +159,21 @@ def readable_taus(found: pd.DataFrame) -> pd.DataFrame:
     return table[["measure", "compared", "Kendall's τ", "seeds", "runs", "groups", "pairs", "τ of single groups"]]
 
 
-def centred_by_experiment(runs: pd.DataFrame, x: str = "lambda_max", y: str = "test_accuracy") -> pd.DataFrame:
-    """Subtract from each setting's mean over seeds the mean over the settings of its experiment.
+def centred_by_experiment(runs: pd.DataFrame) -> pd.DataFrame:
+    """Subtract from each setting's mean sharpness and accuracy the mean over the settings of its experiment.
 
     Experiments differ in data and network, and so in the level of both measures; what remains is the effect of the
-    settings. A setting is excluded if one of its seeds is capped or diverged or if its x is not positive, and so is an
-    experiment with a single setting.
+    settings. A setting is excluded if one of its seeds is capped or diverged or if its sharpness is not positive, and
+    so is an experiment with a single setting.
 
     Args:
         runs: The table of `all_runs`.
-        x: A positive measure.
-        y: A share, such as an accuracy.
 
     Returns:
-        One row per setting with columns chapter, scale, intervention (of the chapter's claim), x in doublings (the
-        logarithm to base 2 of x, less its mean) and y in points (100 times y, less its mean).
+        One row per setting with columns chapter, scale, intervention (of the chapter's claim), lambda_max in doublings
+        (its logarithm to base 2, less the mean) and test_accuracy in points (a hundred times it, less the mean).
     """
+    x, y = "lambda_max", "test_accuracy"
     known = runs.assign(model=runs["model"].str.removesuffix(BATCH_NORM))
     keys, settings = ([name for name in names if name in known] for names in (EXPERIMENT, SETTING))
     known["experiment"] = known.groupby(keys, dropna=False).ngroup()
@@ -214,12 +213,7 @@ def verdict_change(judged: pd.DataFrame, first: str, second: str) -> VerdictChan
     """Compare the verdicts of a table of `verdicts` at two scales."""
     table = judged.pivot(index=["chapter", "prediction"], columns="scale", values="verdict")
     table = table.reindex(columns=[first, second]).dropna()
-    one, other = table[first], table[second]
-    open_before, open_after = one == INCONCLUSIVE, other == INCONCLUSIVE
-    return VerdictChange(
-        both=len(table),
-        same=int((one == other).sum()),
-        decided=int((open_before & ~open_after).sum()),
-        lost=int((~open_before & open_after).sum()),
-        turned=int(((one != other) & ~open_before & ~open_after).sum()),
-    )
+    changed = table[table[first] != table[second]]
+    decided, lost = (int((changed[scale] == INCONCLUSIVE).sum()) for scale in (first, second))
+    both, turned = len(table), len(changed) - decided - lost
+    return VerdictChange(both, both - len(changed), decided, lost, turned)

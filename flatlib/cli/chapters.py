@@ -42,8 +42,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     book = commands.add_parser("book", help="render the book")
     book.add_argument("--chapters", type=Path, help="an executed notebook, or a folder of them, to show")
     book.add_argument("--output", type=Path, help="folder to render into (default _build)")
-    printed = "print the whole book to this file, by Chromium or Chrome"
-    book.add_argument("--pdf", type=Path, metavar="FILE", help=printed)
+    book.add_argument(
+        "--pdf", type=Path, metavar="FILE", help="print the whole book to this file, by Chromium or Chrome"
+    )
     book.add_argument("--repository", help="where it is published from, https://github.com/OWNER/NAME: launch buttons")
     book.add_argument("--branch", default="main", help="branch of the repository (default main)")
     book.add_argument("--url", default="", help="address of the published pages (default that of GitHub Pages)")
