@@ -1,7 +1,7 @@
 """The benchmark of the largest eigenvalue: every library at the loosest tolerance that gives the same accuracy."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,29 +11,20 @@ import torch
 
 from flatlib.bench.libraries import LIBRARIES, unusable
 from flatlib.bench.problems import Problem
-from flatlib.bench.timing import alternating, geometric_mean, median_ratio, peak_memory_of, using_threads
+from flatlib.bench.timing import alternating, geometric_mean, median_ratio, peak_memory_of
 from flatlib.curvature import top_eigenvalues
 from flatlib.curvature.spectrum.lanczos import Lanczos
-from flatlib.device import full_precision
 
 ACCURACY = 1e-3  # largest relative error against float64, from every start
 REFERENCE_TOLERANCE = 1e-5  # of the float64 eigenvalue, a hundredth of the accuracy
 MOST_STEPS = 200  # of the oracle's Lanczos iteration
 
 
-def benchmark(problems: Iterable[Problem], repeats: int = 5, threads: int = 1) -> list[dict[str, Any]]:
-    """Return one entry per problem: the reference, and each library's tolerance, products, errors and seconds.
+def benchmark(problem: Problem, repeats: int) -> dict[str, Any]:
+    """Return the reference, and each library's least accurate effort, products, errors, seconds and memory.
 
-    A library's effort is its smallest (the loosest tolerance, the fewest steps) that brings every one of `repeats`
-    starts within ``ACCURACY`` of the float64 eigenvalue. Each call builds its operator. Memory is that of one such call
-    in a process of its own.
+    Each call builds its operator; memory is that of one call in a process of its own.
     """
-    with using_threads(threads), full_precision():
-        return [_entry(problem, repeats) for problem in problems]
-
-
-def _entry(problem: Problem, repeats: int) -> dict[str, Any]:
-    """Return the entry of one problem."""
     print(f"{problem.name}: float64 reference", file=sys.stderr, flush=True)
     exact = reference(problem)
     entry: dict[str, Any] = {"problem": problem.name, "lambda_max": exact}
@@ -51,16 +42,17 @@ def _entry(problem: Problem, repeats: int) -> dict[str, Any]:
 
 
 def calibrate(name: str, problem: Problem, exact: float, repeats: int) -> dict[str, Any]:
-    """Return the least effort that is accurate from every start, its products and errors, or the reason for none."""
-    reason = unusable(name, problem)
-    if reason is not None:
+    """Return the least effort that brings every start within `ACCURACY`, its products and errors, or why there is none.
+
+    The effort is the loosest tolerance, or the fewest steps.
+    """
+    if reason := unusable(name, problem):
         return {"missing": reason}
-    library = LIBRARIES[name]
     errors: list[float] = []
-    for effort in library.efforts:
+    for effort in LIBRARIES[name].efforts:
         products, errors = [], []
         for seed in range(repeats):
-            found = library.solve(problem, effort, seed)
+            found = LIBRARIES[name].solve(problem, effort, seed)
             products.append(found.products)
             errors.append(abs(found.value - exact) / abs(exact))
             if errors[-1] > ACCURACY:
@@ -104,25 +96,18 @@ def ratios(entries: list[dict[str, Any]]) -> pd.DataFrame:
     """
     rows = {}
     for entry in entries:
-        ours = entry["flatlib"].get("seconds")
-        row = {name: _slower(entry[name], ours) for name in LIBRARIES if name != "flatlib"}
-        cost = float(np.median(entry["oracle"]["products"])) * np.array(entry["oracle"]["seconds"])
-        row["flatlib / oracle"] = median_ratio(ours, list(cost)) if ours else np.nan
-        rows[entry["problem"]] = row
+        seconds = {name: np.array(entry[name].get("seconds", np.nan)) for name in (*LIBRARIES, "oracle")}
+        ours, told = seconds.pop("flatlib"), np.median(entry["oracle"]["products"]) * seconds.pop("oracle")
+        rows[entry["problem"]] = {name: median_ratio(theirs, ours) for name, theirs in seconds.items()}
+        rows[entry["problem"]]["flatlib / oracle"] = median_ratio(ours, told)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("problem")
-
-
-def _slower(library: dict[str, Any], ours: list[float] | None) -> float:
-    """Return the ratio of the times, NaN without one of them."""
-    return median_ratio(library["seconds"], ours) if ours and "seconds" in library else np.nan
 
 
 def needs(entries: list[dict[str, Any]]) -> pd.DataFrame:
     """Return what each library needed for the accuracy, as texts: effort, products, largest error, time, memory."""
-    rows = [(entry["problem"], name, entry[name]) for entry in entries for name in (*LIBRARIES, "oracle")]
-    needed = [
+    rows = [
         {
-            "problem": problem,
+            "problem": entry["problem"],
             "library": name,
             "effort": f"{found['effort']:g}" if "effort" in found else "",
             "products": f"{np.median(found['products']):g}" if "products" in found else found["missing"],
@@ -130,9 +115,11 @@ def needs(entries: list[dict[str, Any]]) -> pd.DataFrame:
             "seconds": f"{np.median(found['seconds']):.3f}" if "seconds" in found else "",
             "MiB": f"{found['bytes'] / 2**20:.0f}" if "bytes" in found else "",
         }
-        for problem, name, found in rows
+        for entry in entries
+        for name in (*LIBRARIES, "oracle")
+        for found in [entry[name]]
     ]
-    return pd.DataFrame(needed)
+    return pd.DataFrame(rows)
 
 
 def report(entries: list[dict[str, Any]]) -> str:

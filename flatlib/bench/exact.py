@@ -1,7 +1,7 @@
 """Benchmark of exact quantities: the trace, in units of gradients, and Jacobian norms against torch.func."""
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,23 +10,16 @@ import torch
 from torch import Tensor
 
 from flatlib.bench.problems import Problem
-from flatlib.bench.timing import alternating, median_ratio, using_threads
+from flatlib.bench.timing import alternating, median_ratio
 from flatlib.curvature import trace
-from flatlib.device import full_precision
 from flatlib.sharpness.jacobian import jacobian_norm
 
 SAMPLES = 1000  # images whose Jacobians are taken
 CHUNK = 100  # images at a time in torch.func, its fastest on a CPU
 
 
-def benchmark(problems: Iterable[Problem], repeats: int, threads: int) -> list[dict[str, Any]]:
-    """Return one entry per problem: seconds of a gradient, the exact trace, and Jacobian norms by both."""
-    with using_threads(threads), full_precision():
-        return [_entry(problem, repeats) for problem in problems]
-
-
-def _entry(problem: Problem, repeats: int) -> dict[str, Any]:
-    """Return the entry of one problem."""
+def benchmark(problem: Problem, repeats: int) -> dict[str, Any]:
+    """Return the exact trace, the error of Jacobian norms, and the seconds of both, of a gradient and of torch.func."""
     model = problem.model.eval()
     ((x, y),) = problem.batches
     operator = problem.hessian()
@@ -56,8 +49,7 @@ def by_torch_func(problem: Problem, x: Tensor) -> Tensor:
     def output(sample: Tensor) -> Tensor:
         return torch.func.functional_call(problem.model, (parameters, buffers), (sample[None],))[0]
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch.func compiles its rules with torch.jit
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch.func compiles rules with torch.jit
         rows = torch.func.vmap(torch.func.jacrev(output), chunk_size=CHUNK)(x).flatten(2)
     return torch.linalg.eigvalsh(rows @ rows.mT)[:, -1].clamp_min(0).sqrt()
 
@@ -67,10 +59,14 @@ def ratios(entries: list[dict[str, Any]]) -> pd.DataFrame:
     rows = {}
     for entry in entries:
         seconds = entry["seconds"]
+        in_gradients = median_ratio(seconds["trace"], seconds["gradient"])
         rows[entry["problem"]] = {
-            "trace / gradient": median_ratio(seconds["trace"], seconds["gradient"])
-            if entry["trace_is_exact"]
-            else np.nan,
+            "trace / gradient": in_gradients if entry["trace_is_exact"] else np.nan,
             "vmap(jacrev) / jacobian_norm": median_ratio(seconds["vmap(jacrev)"], seconds["jacobian_norm"]),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("problem")
+
+
+def report(entries: list[dict[str, Any]]) -> str:
+    """Return the table of `ratios` as text."""
+    return ratios(entries).round(2).to_string(na_rep="-")

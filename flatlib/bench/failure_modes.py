@@ -62,16 +62,16 @@ class Attention(nn.Module):
         return self.outer(nn.functional.scaled_dot_product_attention(q, k, v).mean((1, 2)))
 
 
-def _network(*layers: nn.Module) -> nn.Module:
-    return nn.Sequential(*(layers or (nn.Linear(8, 5), nn.Tanh())), nn.Linear(5, 3))
+def _network(*first: nn.Module) -> nn.Module:
+    return nn.Sequential(*(first or [nn.Linear(8, 5)]), nn.Tanh(), nn.Linear(5, 3))
 
 
 def _data() -> list[tuple[Tensor, Tensor]]:
     return [(torch.randn(EXAMPLES, 8), torch.arange(EXAMPLES) % 3)]
 
 
-def _problem(model: nn.Module, **settings: Any) -> Problem:
-    return Problem("", model, _data(), **settings)
+def _problem(model: nn.Module | None = None, **settings: Any) -> Problem:
+    return Problem("", model or _network(), _data(), **settings)
 
 
 def _quadratic(eigenvalues: list[float]) -> Problem:
@@ -85,14 +85,14 @@ def _unequal_batches() -> Problem:
 
 
 def _unused_parameter() -> Problem:
-    network = _network()
-    network.register_parameter("spare", nn.Parameter(torch.ones(2)))
-    return _problem(network)
+    problem = _problem()
+    problem.model.register_parameter("spare", nn.Parameter(torch.ones(2)))
+    return problem
 
 
 def _old_gradients() -> Problem:
     """Return a problem as PyHessian leaves it: with gradients that hold their graph."""
-    problem = _problem(_network())
+    problem = _problem()
     ((x, y),) = problem.batches
     parameters = list(problem.model.parameters())
     gradients = torch.autograd.grad(problem.loss(problem.model(x), y), parameters, create_graph=True)
@@ -101,22 +101,16 @@ def _old_gradients() -> Problem:
     return problem
 
 
-def _weight_norm() -> Problem:
-    return _problem(_network(nn.utils.parametrizations.weight_norm(nn.Linear(8, 5)), nn.Tanh()))
-
-
 PROBLEMS: dict[str, Callable[[], Problem]] = {
     "eigenvalues 2, -3, 0.5": lambda: _quadratic([2.0, -3.0, 0.5]),
     "eigenvalues 1, -1, 0.5": lambda: _quadratic([1.0, -1.0, 0.5]),
     "many close eigenvalues": lambda: _quadratic(CLOSE),
-    "a loss of a billionth": lambda: _problem(_network(), loss=TinyCrossEntropy()),
+    "a loss of a billionth": lambda: _problem(loss=TinyCrossEntropy()),
     "gradients left from before": _old_gradients,
     "batches of unequal size": _unequal_batches,
     "a parameter not used": _unused_parameter,
-    "batch norm in train mode": lambda: _problem(
-        _network(nn.Linear(8, 5), nn.BatchNorm1d(5), nn.Tanh()), batch_norm="train"
-    ),
-    "weight norm": _weight_norm,
+    "batch norm in train mode": lambda: _problem(_network(nn.Linear(8, 5), nn.BatchNorm1d(5)), batch_norm="train"),
+    "weight norm": lambda: _problem(_network(nn.utils.parametrizations.weight_norm(nn.Linear(8, 5)))),
     "attention": lambda: _problem(Attention()),
     "no data": lambda: Problem("", _network(), []),
 }

@@ -53,8 +53,7 @@ def by_pyhessian(problem: Problem, tolerance: float | None, seed: int) -> Eigenv
     counted = mock.patch.object(module, "hessian_vector_product", wraps=module.hessian_vector_product)
     one = len(problem.batches) == 1
     data = {"data": problem.batches[0]} if one else {"dataloader": problem.batches}
-    with warnings.catch_warnings(), counted as multiply:
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"), counted as multiply:
         try:
             hessian = pyhessian.hessian(problem.model, problem.loss, **data, cuda=problem.device.type == "cuda")
             options = {} if tolerance is None else {"maxIter": MOST_PRODUCTS, "tol": tolerance}
@@ -66,18 +65,13 @@ def by_pyhessian(problem: Problem, tolerance: float | None, seed: int) -> Eigenv
 
 def by_curvlinops(problem: Problem, tolerance: float | None, seed: int) -> Eigenvalue:
     """Run ARPACK (`scipy.sparse.linalg.eigsh`) on curvlinops' operator."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch.func compiles its rules with torch.jit
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch.func compiles rules with torch.jit
         from curvlinops import HessianLinearOperator
 
         model = problem.model.train(problem.batch_norm == "train")
-        operator = HessianLinearOperator(
-            model,
-            problem.loss,
-            [p for p in model.parameters() if p.requires_grad],
-            problem.batches,
-            check_deterministic=tolerance is None,
-        ).to_scipy()
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        parts = (model, problem.loss, parameters, problem.batches)
+        operator = HessianLinearOperator(*parts, check_deterministic=tolerance is None).to_scipy()
         products = 0
 
         def count(v):
@@ -87,9 +81,8 @@ def by_curvlinops(problem: Problem, tolerance: float | None, seed: int) -> Eigen
 
         counted = scipy.sparse.linalg.LinearOperator(operator.shape, matvec=count, dtype=operator.dtype)
         start = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(seed)).numpy()
-        (value,) = scipy.sparse.linalg.eigsh(
-            counted, 1, which="LA", tol=tolerance or 0, v0=start, return_eigenvectors=False
-        )
+        options = {"which": "LA", "tol": tolerance or 0, "v0": start}
+        (value,) = scipy.sparse.linalg.eigsh(counted, 1, return_eigenvectors=False, **options)
     return Eigenvalue(float(value), products)
 
 
@@ -109,17 +102,14 @@ def by_dense(problem: Problem, effort: float | None, seed: int) -> Eigenvalue:
     model = problem.model.train(problem.batch_norm == "train")
     named = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     sizes = [p.numel() for p in named.values()]
-    if sum(sizes) ** 2 > MOST_ENTRIES:
-        raise MemoryError(f"{sum(sizes):,} parameters")
-    (x, y) = (torch.cat(parts) for parts in zip(*problem.batches, strict=True))
+    x, y = (torch.cat(parts) for parts in zip(*problem.batches, strict=True))
 
     def loss(flat):
         pieces = zip(named.items(), flat.split(sizes), strict=True)
         parameters = {name: piece.view_as(p) for (name, p), piece in pieces}
         return problem.loss(torch.func.functional_call(model, parameters, (x,)), y)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
         dense = torch.func.hessian(loss)(torch.cat([p.flatten() for p in named.values()]))
     return Eigenvalue(float(torch.linalg.eigvalsh(dense)[-1]), sum(sizes))
 

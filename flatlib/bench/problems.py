@@ -3,7 +3,6 @@
 import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +15,8 @@ from flatlib.training.data import load
 from flatlib.training.models import build
 from flatlib.training.train import TrainedRun, train
 
-TRAINING = RunConfig(
-    learning_rate=0.05, max_epochs=20, seed=1, test_size=100, measures=("train_loss",)
-)  # "trained" stops at an accuracy of 0.99
+# A trained network's training stops at an accuracy of 0.99.
+TRAINING = RunConfig(learning_rate=0.05, max_epochs=20, seed=1, test_size=100, measures=("train_loss",))
 NETWORKS = {  # model and width by name
     "mlp/10": ("mlp", 0.1),
     "mlp": ("mlp", 1.0),
@@ -63,7 +61,7 @@ def select_names(patterns: str) -> list[str]:
     return found
 
 
-def problems(names: list[str], dataset: str, device: str, data: Path | None = None) -> Iterator[Problem]:
+def problems(names: list[str], dataset: str, device: str) -> Iterator[Problem]:
     """Yield one problem after another; those that share a trained network train it once."""
     place, trained = resolve(device), dict[str, TrainedRun]()
     for name in names:
@@ -71,10 +69,10 @@ def problems(names: list[str], dataset: str, device: str, data: Path | None = No
         model, width = NETWORKS[network_name]
         config = replace(TRAINING, dataset=dataset, model=model, width=width, train_size=int(images))
         if state == "init":
-            split = load(config, place, data)
+            split = load(config, place)
             network = build(config, split.image_shape, split.classes).to(place)
         else:
             if config.run_id not in trained:
-                trained[config.run_id] = train(config, device=device, data=data)
+                trained[config.run_id] = train(config, device=device)
             network, split = trained[config.run_id].model, trained[config.run_id].data
         yield Problem(name, network, [(split.x_train, split.y_train)], "train" if mode else "eval")

@@ -1,14 +1,15 @@
 """Comparable times, taken in turn so that a slow moment of the machine slows all of them, and peak memory."""
 
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
+from multiprocessing import get_context
 
 import numpy as np
 import psutil
 import torch
+from numpy.typing import ArrayLike
 
 from flatlib.bench.libraries import LIBRARIES
 from flatlib.bench.problems import Problem
@@ -39,9 +40,9 @@ def using_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def median_ratio(slow: list[float], fast: list[float]) -> float:
+def median_ratio(slow: ArrayLike, fast: ArrayLike) -> float:
     """Return the median over repeats of the ratio of times taken one after the other."""
-    return float(np.median(np.array(slow) / np.array(fast)))
+    return float(np.median(np.divide(slow, fast)))
 
 
 def geometric_mean(ratios: list[float]) -> float:
@@ -61,23 +62,16 @@ def _synchronize() -> None:
 
 def peak_memory_of(name: str, problem: Problem, effort: float) -> int:
     """Return the bytes by which a library's measurement raises the peak memory of a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(sender, name, problem, effort, torch.get_num_threads()))
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    finally:
-        process.join()
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(_rise_of_the_peak, name, problem, effort, torch.get_num_threads()).result()
 
 
-def _measure(sender: Connection, name: str, problem: Problem, effort: float, threads: int) -> None:
-    """Measure and send the rise of the peak."""
+def _rise_of_the_peak(name: str, problem: Problem, effort: float, threads: int) -> int:
+    """Return the bytes by which a library's measurement raises the peak memory of this process."""
     torch.set_num_threads(threads)
     torch.autograd.functional.hvp(lambda v: v.square().sum(), torch.ones(2), torch.ones(2))  # what PyTorch itself loads
     on_gpu = problem.device.type == "cuda"
     with current(problem.device):
         before = torch.cuda.memory_allocated() if on_gpu else psutil.Process().memory_info().rss
         LIBRARIES[name].solve(problem, effort, 0)
-        sender.send((torch.cuda.max_memory_allocated() if on_gpu else peak_memory()) - before)
+        return (torch.cuda.max_memory_allocated() if on_gpu else peak_memory()) - before

@@ -12,9 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
+import yaml
+
 from flatlib.book.html import dead_links
 from flatlib.book.paths import CHAPTER, find_root
-from flatlib.book.publish import add_address
 from flatlib.errors import FlatlibError
 
 JUPYTER_BOOK = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]  # the package has no __main__
@@ -22,18 +23,18 @@ STRICT = ["--all", "-W", "-n", "--keep-going"]  # build every page, report every
 PROGRESS = re.compile(r"(reading sources|writing output)\.\.\. \[ *(\d+%)\]")  # of Sphinx
 PROBLEM = re.compile(r"(WARNING|ERROR|Exception|Error): ")
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours of a terminal
+REPOSITORY = re.compile(r"https://github\.com/([\w.-]+)/([\w.-]+?)(?:\.git)?/?")
 
 
 def build(chapters: Path | None = None, output: Path | None = None, address: dict[str, str] | None = None) -> Path:
     """Render the book and return its first page.
 
     Args:
-        chapters: An executed chapter, or a folder of them such as the output of ``flatlib run``; each is shown in the
-            place of the committed chapter it was made from. By default the committed chapters are shown.
-        output: Folder (default ``_build`` in the checkout). Pages go to ``output/html``, which is replaced as a whole
-            and only if the build succeeds; the messages of Jupyter Book go to ``output/book.log``.
-        address: Arguments of `flatlib.book.publish.add_address`; without them no page links to a repository or to an
-            address of its own.
+        chapters: An executed chapter, or a folder of them such as the output of ``flatlib run``, to show in the place
+            of the committed chapters they were made from.
+        output: Folder (default ``_build`` in the checkout) of ``html``, which is replaced as a whole if the build
+            succeeds, and of ``book.log``, the messages of Jupyter Book.
+        address: Arguments of `add_address`; without them no page links to a repository or to an address of its own.
 
     Raises:
         FlatlibError: No checkout, no chapter to show, a chapter that holds an error, a warning of Jupyter Book, a dead
@@ -55,6 +56,33 @@ def build(chapters: Path | None = None, output: Path | None = None, address: dic
         shutil.rmtree(pages, ignore_errors=True)
         partial.rename(pages)
     return pages / "index.html"
+
+
+def add_address(config: Path, repository: str, branch: str = "main", url: str = "", notebooks: str = "") -> None:
+    """Write the address of a book into its `_config.yml`: launch buttons, canonical links, a sitemap and cards follow.
+
+    Args:
+        config: The file to change, of a copy of the book.
+        repository: Source of the book, ``https://github.com/OWNER/NAME``. Binder opens a chapter from there.
+        branch: Branch of the repository.
+        url: Address of the pages; by default the one that GitHub Pages gives to the repository.
+        notebooks: Branch that holds the ``_sources`` of this build, if there is one. Colab opens a chapter from there:
+            each has a first cell that installs flatlib.
+
+    Raises:
+        FlatlibError: A malformed address.
+    """
+    found = REPOSITORY.fullmatch(repository)
+    if found is None:
+        raise FlatlibError(f"--repository: expected https://github.com/OWNER/NAME, got {repository!r}")
+    if url and not url.startswith(("https://", "http://")):
+        raise FlatlibError(f"--url: expected an address such as https://example.org/book/, got {url!r}")
+    owner, name = found.groups()
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    settings["repository"] = {"url": f"https://github.com/{owner}/{name}", "branch": branch}
+    settings["html"]["baseurl"] = (url or f"https://{owner.lower()}.github.io/{name}").rstrip("/") + "/"
+    settings["sphinx"]["config"]["colab_branch"] = notebooks
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
 @contextmanager
@@ -83,13 +111,11 @@ def overlay(chapters: Path, book: Path) -> None:
     A notebook of another name, as papermill writes it, is that of its ``papermill.input_path``.
     """
     known = [path.name for path in sorted((book / "claims").glob(CHAPTER))]
-    found = [chapters] if chapters.is_file() else sorted(chapters.glob("*.ipynb"))
     shown = 0
-    for path in found:
+    for path in [chapters] if chapters.is_file() else sorted(chapters.glob("*.ipynb")):
         about = read_notebook(path).get("metadata", {}).get("papermill", {})
         names = [path.name, Path(about.get("input_path") or "").name]
-        name = next((name for name in names if name in known), None)
-        if name is not None:
+        if name := next((name for name in names if name in known), None):
             shutil.copy(path, book / "claims" / name)
             shown += 1
         print(f"{'shown' if name else 'not a chapter of the book, not shown'}: {path}", file=sys.stderr)
@@ -128,14 +154,12 @@ def render(source: Path, builder: str, log: TextIO) -> Path:
     print("Building the book ...", file=sys.stderr)
     both = subprocess.STDOUT
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=both, text=True, errors="replace") as run:
-        assert run.stdout is not None
-        for line in run.stdout:
+        for line in run.stdout or ():
             line = ANSI.sub("", line).replace(f"{source}/", "")
             log.write(line)
             if PROBLEM.search(line):
                 problems.append(line.strip())
-            step = PROGRESS.match(line)
-            if step and sys.stderr.isatty():
+            if (step := PROGRESS.match(line)) and sys.stderr.isatty():
                 print(f"\r{step[1]} {step[2]:>4}", file=sys.stderr, end="\n" * (step[2] == "100%"), flush=True)
     if run.returncode:
         problem = first_of(problems or [f"Jupyter Book ended with exit code {run.returncode}"])

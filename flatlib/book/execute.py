@@ -103,7 +103,8 @@ def run(root: Path, name: str, values: dict[str, Any], output: Path) -> str:
     except PapermillExecutionError as error:
         raise failure(name, error.ename, error.evalue, output) from None
     except TimeoutError as error:  # an OSError as well, of a kernel and not of a file
-        raise FlatlibError(f"{name}: the notebook's kernel did not reply in time ({first_line(str(error))})") from None
+        reason = str(error).partition("\n")[0]
+        raise FlatlibError(f"{name}: the notebook's kernel did not reply in time ({reason})") from None
     except OSError as error:
         raise FlatlibError(f"{output}: cannot be written ({error.strerror})") from None
     return verdict_line(executed)
@@ -118,12 +119,8 @@ def failure(name: str, kind: str, message: str, where: Path) -> FlatlibError:
     """Return a one-line error for a failed cell: a FlatlibError's message as it is, others with their place."""
     if kind == FlatlibError.__name__:
         return FlatlibError(f"{name}: {message}")
-    return FlatlibError(f"{name}: a cell failed with {kind}: {first_line(message)} (its traceback is in {where})")
-
-
-def first_line(message: str) -> str:
-    """Return the first line of an error's message."""
-    return (message.strip().splitlines() or [""])[0]
+    reason = message.strip().partition("\n")[0]
+    return FlatlibError(f"{name}: a cell failed with {kind}: {reason} (its traceback is in {where})")
 
 
 def glued(executed: nbformat.NotebookNode, key: str) -> str:
@@ -153,17 +150,12 @@ def refresh(chapter: Chapter) -> str:
 
 
 def publish(path: Path) -> nbformat.NotebookNode:
-    """Execute a committed notebook in place, without traces of this run, and return it.
-
-    Raises:
-        FlatlibError: A cell failed; the file is then unchanged.
-    """
+    """Execute a committed notebook in place, without traces of this run, and return it; an error changes nothing."""
     page = nbformat.read(path, as_version=4)
-    resources = {"metadata": {"path": path.parent}}
     options: dict[str, Any] = {"record_timing": False, "extra_arguments": QUIET, "iopub_timeout": OUTPUT_TIMEOUT}
-    client = NotebookClient(page, kernel_name=KERNEL, resources=resources, **options)
+    options |= {"kernel_name": KERNEL, "resources": {"metadata": {"path": path.parent}}}
     try:
-        client.execute()
+        NotebookClient(page, **options).execute()
     except CellExecutionError as error:
         raise failure(path.stem, error.ename, error.evalue, path) from None
     page.metadata = {

@@ -40,11 +40,7 @@ TITLE = 22  # letters of a panel's title in a line
 
 
 def write(root: Path, folder: Path) -> None:
-    """Write ``runs.js``, BokehJS and ``runs.svg`` into `folder`.
-
-    Args:
-        root: The checkout, or the copy of it that is built, whose records are read.
-        folder: Where the page looks for them, ``_static/explorer`` of the built book.
+    """Write ``runs.js``, BokehJS and ``runs.svg``, made from the records below `root`, into `folder`.
 
     Raises:
         FlatlibError: No record, or BokehJS is not installed.
@@ -55,8 +51,7 @@ def write(root: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     # A script, because a page opened from disk may not read a JSON file.
     (folder / "runs.js").write_text(f"window.flatlibRuns = {content};\n", encoding="utf-8")
-    spec = find_spec("bokeh")
-    if spec is None or spec.origin is None:
+    if (spec := find_spec("bokeh")) is None or spec.origin is None:
         raise FlatlibError("bokeh is not installed, and the book's Explorer draws with it: pip install bokeh")
     for name in BOKEH:
         shutil.copy(Path(spec.origin).parent / "server" / "static" / "js" / name, folder / name)
@@ -88,11 +83,7 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
 
 
 def columns(tables: overview.Tables, titles: dict[str, str]) -> dict[str, Any]:
-    """Return the runs of all records, and the names that the page needs.
-
-    Args:
-        tables: The records, of `flatlib.book.overview.read_records`.
-        titles: The title of each chapter.
+    """Return the runs of all records, and the names that the page needs, given the title of each chapter.
 
     Returns:
         ``places``, chapter and scale of each record; ``varies``, the settings that differ in each of them;
@@ -208,7 +199,7 @@ def group(name: str) -> str:
         return "At equal training loss"
     if name.endswith(PERFORMANCE):
         return "Performance"
-    return "Controls" if name in CONTROLS else "Sharpness and sensitivity"
+    return "Controls" if name in CONTROLS else TRACKED
 
 
 def label(name: str) -> str:

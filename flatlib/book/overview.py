@@ -33,10 +33,10 @@ Tables = dict[tuple[str, str], pd.DataFrame]  # by chapter and scale
 
 
 def read_records(root: Path) -> Tables:
-    """Read the table (`flatlib.runs.records.table`) of every committed record.
+    """Read the table (`flatlib.runs.records.table`) of every committed record of a checkout.
 
     Raises:
-        FlatlibError: There is no record below the checkout `root`.
+        FlatlibError: There is none.
     """
     folder = root / "book" / "records"
     tables = {
@@ -140,15 +140,10 @@ def concordances(runs: pd.DataFrame, gap: str) -> pd.DataFrame:
         for series, held in HELD.items():
             compared = runs if held else runs.drop_duplicates("run_id")
             found = stratified_kendall_tau(compared, measure, gap, held)
-            tau = found.tau
-            row: dict[str, object] = {
-                "row": axis_of(measure).name,
-                "series": series,
-                "above_zero": above(0).decide(tau),
-            }
-            row |= {"estimate": tau.estimate, "low": tau.low, "high": tau.high, "seeds": tau.n}
-            rows.append(row | {name: getattr(found, name) for name in ("runs", "groups", "pairs", "lowest", "highest")})
-    table = pd.DataFrame(rows)
+            row = {"row": axis_of(measure).name, "series": series, "above_zero": above(0).decide(found.tau)}
+            row |= {name: getattr(found.tau, name) for name in ("estimate", "low", "high")} | {"seeds": found.tau.n}
+            rows.append(row | vars(found))
+    table = pd.DataFrame(rows).drop(columns="tau")
     table = table[table["pairs"] > 0]
     within = table[table["series"] == "same experiment"].set_index("row")["estimate"]
     place = within.rank(ascending=False, method="first")
@@ -164,22 +159,21 @@ def readable_taus(found: pd.DataFrame) -> pd.DataFrame:
     return table[["measure", "compared", "Kendall's τ", "seeds", "runs", "groups", "pairs", "τ of single groups"]]
 
 
-def centred_by_experiment(runs: pd.DataFrame, x: str = "lambda_max", y: str = "test_accuracy") -> pd.DataFrame:
-    """Subtract from each setting's mean over seeds the mean over the settings of its experiment.
+def centred_by_experiment(runs: pd.DataFrame) -> pd.DataFrame:
+    """Subtract from each setting's mean sharpness and accuracy the mean over the settings of its experiment.
 
     Experiments differ in data and network, and so in the level of both measures; what remains is the effect of the
-    settings. A setting is excluded if one of its seeds is capped or diverged or if its x is not positive, and so is an
-    experiment with a single setting.
+    settings. A setting is excluded if one of its seeds is capped or diverged or if its sharpness is not positive, and
+    so is an experiment with a single setting.
 
     Args:
         runs: The table of `all_runs`.
-        x: A positive measure.
-        y: A share, such as an accuracy.
 
     Returns:
-        One row per setting with columns chapter, scale, intervention (of the chapter's claim), x in doublings (the
-        logarithm to base 2 of x, less its mean) and y in points (100 times y, less its mean).
+        One row per setting with columns chapter, scale, intervention (of the chapter's claim), lambda_max in doublings
+        (its logarithm to base 2, less the mean) and test_accuracy in points (a hundred times it, less the mean).
     """
+    x, y = "lambda_max", "test_accuracy"
     known = runs.assign(model=runs["model"].str.removesuffix(BATCH_NORM))
     keys, settings = ([name for name in names if name in known] for names in (EXPERIMENT, SETTING))
     known["experiment"] = known.groupby(keys, dropna=False).ngroup()
@@ -219,12 +213,7 @@ def verdict_change(judged: pd.DataFrame, first: str, second: str) -> VerdictChan
     """Compare the verdicts of a table of `verdicts` at two scales."""
     table = judged.pivot(index=["chapter", "prediction"], columns="scale", values="verdict")
     table = table.reindex(columns=[first, second]).dropna()
-    one, other = table[first], table[second]
-    open_before, open_after = one == INCONCLUSIVE, other == INCONCLUSIVE
-    return VerdictChange(
-        both=len(table),
-        same=int((one == other).sum()),
-        decided=int((open_before & ~open_after).sum()),
-        lost=int((~open_before & open_after).sum()),
-        turned=int(((one != other) & ~open_before & ~open_after).sum()),
-    )
+    changed = table[table[first] != table[second]]
+    decided, lost = (int((changed[scale] == INCONCLUSIVE).sum()) for scale in (first, second))
+    both, turned = len(table), len(changed) - decided - lost
+    return VerdictChange(both, both - len(changed), decided, lost, turned)

@@ -50,11 +50,7 @@ def injected(variables: Mapping[str, Any]) -> list[str]:
 
 
 def check(notebook: Path, given: Values) -> Values:
-    """Return `given` with each value as the type its parameter declares.
-
-    Raises:
-        FlatlibError: A name that the notebook does not declare, or a value of another type.
-    """
+    """Return `given` with each value as the type its parameter declares; another name or type is a `FlatlibError`."""
     known = declared(notebook)
     for name in given:
         if name not in known:

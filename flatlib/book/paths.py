@@ -7,13 +7,9 @@ from flatlib.errors import FlatlibError
 CHAPTER = "[0-9]*_*.ipynb"  # in book/claims; a notebook without a number there is a page about all chapters
 
 
-def find_root(start: Path | None = None) -> Path:
-    """Find the checkout around `start` (default the working directory), else the one around the package.
-
-    Raises:
-        FlatlibError: Neither is in a folder with ``_toc.yml`` and ``book/claims``.
-    """
-    start = (start or Path.cwd()).resolve()
+def find_root() -> Path:
+    """Return the checkout (with ``_toc.yml`` and ``book/claims``) around the working directory, else the package."""
+    start = Path.cwd().resolve()
     for folder in (start, *start.parents, Path(__file__).resolve().parents[2]):
         if (folder / "_toc.yml").is_file() and (folder / "book" / "claims").is_dir():
             return folder
@@ -32,11 +28,7 @@ def other_pages(root: Path) -> dict[str, Path]:
 
 
 def notebook(root: Path, name: str) -> Path:
-    """Return the notebook of one chapter.
-
-    Raises:
-        FlatlibError: An unknown name; the message lists the known ones.
-    """
+    """Return the notebook of one chapter; an unknown name is a `FlatlibError` that lists the known ones."""
     known = notebooks(root)
     if name not in known:
         raise FlatlibError(f"unknown chapter {name!r}; allowed: {', '.join(known)}, all")

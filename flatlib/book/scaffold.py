@@ -12,16 +12,13 @@ LAST = "      - file: book/claims/overview\n"  # chapters come before the page a
 
 
 def create(root: Path, chapter: str) -> list[Path]:
-    """Write the claim, the notebook and the presets of a new chapter, and put it into the book.
+    """Write the claim, the notebook and the presets of a new chapter, put it into the book, and return the files.
 
     The claim registers itself: :mod:`flatlib.claims` collects every module that has one.
 
     Args:
         root: The checkout.
         chapter: Number and name, such as ``12_batch_order``; without the number it names the claim's module.
-
-    Returns:
-        The files written.
 
     Raises:
         FlatlibError: A malformed name, one that is taken, or a folder that is not this package's checkout.
@@ -39,9 +36,8 @@ def create(root: Path, chapter: str) -> list[Path]:
         "chapter.ipynb": root / "book" / "claims" / f"{chapter}.ipynb",
         **{f"{preset}.yaml": root / "book" / "presets" / preset / f"{chapter}.yaml" for preset in PRESETS},
     }
-    for place in places.values():
-        if place.exists():
-            raise FlatlibError(f"{place} exists")
+    if existing := [place for place in places.values() if place.exists()]:
+        raise FlatlibError(f"{existing[0]} exists")
     contents = root / "_toc.yml"
     listed = contents.read_text(encoding="utf-8")
     if LAST not in listed:

@@ -3,12 +3,15 @@
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flatlib.cli.measure import write_json
 from flatlib.errors import FlatlibError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -16,7 +19,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     bench = commands.add_parser("bench", help="time this package against the libraries that measure the same")
     bench.add_argument(
         "what",
-        choices=BENCHMARKS,
+        choices=["curvature", "exact", "traps"],
         help="curvature: time and memory of the largest eigenvalue; exact: time of the exact trace and of Jacobian "
         "norms; traps: values where libraries go wrong",
     )
@@ -35,32 +38,14 @@ def run_benchmark(options: argparse.Namespace) -> int:
 
     if options.repeats < 1 or options.threads < 1:
         raise FlatlibError("--repeats and --threads: at least 1")
-    with current(resolve(options.device)):
-        found = BENCHMARKS[options.what](options)
+    with current(device := resolve(options.device)):
+        found = answers() if options.what == "traps" else timed(options, device)
     if options.output is not None:
         write_json(options.output, found)
     return 0
 
 
-def benchmark_curvature(options: argparse.Namespace) -> dict[str, Any]:
-    """Time the largest eigenvalue by every library on every case."""
-    from flatlib.bench.curvature import benchmark, report
-
-    found = timed(benchmark, options)
-    print(report(found["entries"]))
-    return found
-
-
-def benchmark_exact(options: argparse.Namespace) -> dict[str, Any]:
-    """Time exact traces and Jacobian norms on every case."""
-    from flatlib.bench.exact import benchmark, ratios
-
-    found = timed(benchmark, options)
-    print(ratios(found["entries"]).round(2).to_string(na_rep="-"))
-    return found
-
-
-def benchmark_traps(options: argparse.Namespace) -> dict[str, Any]:
+def answers() -> dict[str, Any]:
     """Evaluate every library on every trap, on the CPU, as traps are small."""
     import pandas as pd
     import torch
@@ -74,20 +59,18 @@ def benchmark_traps(options: argparse.Namespace) -> dict[str, Any]:
     return {"provenance": provenance(torch.device("cpu")), "answers": rows}
 
 
-BENCHMARKS = {"curvature": benchmark_curvature, "exact": benchmark_exact, "traps": benchmark_traps}  # by subcommand
-
-
-def timed(benchmark: Callable[..., list[dict[str, Any]]], options: argparse.Namespace) -> dict[str, Any]:
-    """Return the entries of a benchmark on the cases, and its settings.
+def timed(options: argparse.Namespace, device: "torch.device") -> dict[str, Any]:
+    """Time every case, print the report, and return the settings and the entries of the cases.
 
     Each entry is written as soon as it is measured, and entries already in the output are kept: an interrupted
     benchmark of hours resumes, and one output can be filled case by case.
     """
     from flatlib.bench.problems import problems, select_names
-    from flatlib.device import resolve
+    from flatlib.bench.timing import using_threads
+    from flatlib.device import full_precision
     from flatlib.runs.provenance import provenance
 
-    device = resolve(options.device)
+    module = import_module(f"flatlib.bench.{options.what}")
     settings = {name: getattr(options, name) for name in ("dataset", "repeats", "threads")}
     settings |= {"benchmark": options.what, "device": str(device)}
     wanted, entries = select_names(options.cases), taken(options.output, settings)
@@ -95,10 +78,11 @@ def timed(benchmark: Callable[..., list[dict[str, Any]]], options: argparse.Name
     if len(missing) < len(wanted):
         print(f"{options.output}: {len(wanted) - len(missing)} of {len(wanted)} cases are there", file=sys.stderr)
     for problem in problems(missing, options.dataset, options.device):
-        (entry,) = benchmark([problem], options.repeats, options.threads)
-        entries[problem.name] = entry | {"provenance": provenance(device)}
+        with using_threads(options.threads), full_precision():
+            entries[problem.name] = module.benchmark(problem, options.repeats) | {"provenance": provenance(device)}
         if options.output is not None:
             write_json(options.output, settings | {"entries": list(entries.values())})
+    print(module.report(list(entries.values())))
     return settings | {"entries": list(entries.values())}
 
 

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flatlib.book.paths import find_root, notebook, notebooks, other_pages
+from flatlib.book.scaffold import create
 from flatlib.errors import FlatlibError
 
 if TYPE_CHECKING:
@@ -72,8 +74,6 @@ def seconds(text: str) -> float:
 
 def names_of(root: Path, options: argparse.Namespace) -> list[str]:
     """Return the names of the requested chapters; ``all`` are those that have the preset."""
-    from flatlib.book.paths import notebook, notebooks
-
     if "all" not in options.chapters:
         return [notebook(root, name).stem for name in dict.fromkeys(options.chapters)]
     presets = root / "book" / "presets" / options.preset
@@ -83,10 +83,8 @@ def names_of(root: Path, options: argparse.Namespace) -> list[str]:
 
 def prepare(options: argparse.Namespace, given: dict[str, Any]) -> "list[Chapter]":
     """Return the chapters at their checked parameters; a bad one ends the command before anything trains."""
-    from flatlib.book.paths import find_root
-
     names = names_of(find_root(), options)
-    values = {"device": options.device, "workers": options.workers, "scheduler": options.scheduler}
+    values = {name: getattr(options, name) for name in ("device", "workers", "scheduler")}
     values |= {"time_limit": seconds(options.time_limit)} | given
     from flatlib.book.chapter import Chapter  # imports torch, in seconds: not before the names are right
     from flatlib.device import resolve
@@ -137,7 +135,6 @@ def train_chapters(chapters: "list[Chapter]", time_limit: float) -> int:
 def execute_chapters(chapters: "list[Chapter]", options: argparse.Namespace) -> int:
     """Execute notebooks, as many at a time as workers allow, and print a verdict line for each."""
     from flatlib.book.execute import run_chapters as run_notebooks
-    from flatlib.book.paths import find_root
 
     root = find_root()
     output = (options.output or root / "_build" / "run" / options.preset).resolve()
@@ -161,8 +158,6 @@ def execute_chapters(chapters: "list[Chapter]", options: argparse.Namespace) -> 
 
 def refresh_chapters(options: argparse.Namespace) -> int:
     """Run `flatlib refresh`, the only command that writes committed records and notebooks."""
-    from flatlib.book.paths import find_root, other_pages
-
     pages = other_pages(find_root())
     named = [name for name in pages if name in options.chapters]
     options.chapters = [name for name in options.chapters if name not in pages]
@@ -179,9 +174,6 @@ def refresh_chapters(options: argparse.Namespace) -> int:
 
 def new_chapter(options: argparse.Namespace) -> int:
     """Run `flatlib new`: print the files written, and how to run them."""
-    from flatlib.book.paths import find_root
-    from flatlib.book.scaffold import create
-
     root = find_root()
     for path in create(root, options.chapter):
         print(path.relative_to(root))
@@ -191,8 +183,6 @@ def new_chapter(options: argparse.Namespace) -> int:
 
 def render_book(options: argparse.Namespace) -> int:
     """Run `flatlib book`: render, and print which page to open."""
-    from flatlib.book.paths import find_root
-
     find_root()  # a missing checkout is reported before the imports, which take seconds
     if options.pdf is not None:
         from flatlib.book.pdf import print_book

@@ -35,7 +35,7 @@ def measure_user_model(options: argparse.Namespace) -> int:
     """Run `flatlib measure`: print a table; write the same numbers, and what they are of, to a JSON file."""
     import torch
 
-    from flatlib.cli.user_model import MEASURABLE, described, examples, load, measured
+    from flatlib.cli.user_model import MEASURABLE, SETTINGS, described, examples, load, measured
     from flatlib.device import resolve
     from flatlib.measures import Checkpoint
 
@@ -44,19 +44,11 @@ def measure_user_model(options: argparse.Namespace) -> int:
     if options.examples is not None and options.examples < 1:
         raise FlatlibError(f"--examples: at least 1, got {options.examples}")
     model, data = load(options.target)
-    model = model.to(device, getattr(torch, options.dtype) if options.dtype else None)
-    x, y = examples(data, options.examples, device)
-    if options.dtype:
-        x, y = (t.to(getattr(torch, options.dtype)) if t.is_floating_point() else t for t in (x, y))
-    checkpoint = Checkpoint(
-        model=model,
-        examples=(x, y),
-        loss=options.loss,
-        train=(x, y),
-        batch_norm=options.batch_norm,
-        tolerance=options.tolerance,
-        seed=options.seed,
-    )
+    dtype = getattr(torch, options.dtype) if options.dtype else None
+    model = model.to(device, dtype)
+    x, y = (t.to(dtype) if dtype and t.is_floating_point() else t for t in examples(data, options.examples, device))
+    settings = {name: getattr(options, name) for name in SETTINGS}
+    checkpoint = Checkpoint(model=model, examples=(x, y), train=(x, y), **settings)
     table, about = measured(MEASURABLE if names == ["all"] else names, checkpoint), described(checkpoint, device)
     print(table.to_string(na_rep="", float_format="{:.4g}".format))
     print(f"{about['model']}: {about['parameters']:,} parameters, {about['examples']:,} examples, {about['dtype']}")

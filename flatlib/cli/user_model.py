@@ -22,26 +22,19 @@ from flatlib.runs.provenance import provenance
 # All measures that need no more than a model and examples.
 MEASURABLE = tuple(name for name in REGISTRY if name not in ("performance", "between_iterates"))
 BATCH = 256  # examples read from a data set at a time
+COLUMNS = ("value", "error", "products", "converged", "exact", "seconds")
 COMPANIONS = {  # column of each companion of a measure: a residual and a standard error are both its error
-    "residual": "error",
-    "standard_error": "error",
-    "products": "products",
-    "converged": "converged",
-    "exact": "exact",
+    **dict.fromkeys(("residual", "standard_error"), "error"),
+    **{name: name for name in ("products", "converged", "exact")},
 }
+SETTINGS = ("loss", "batch_norm", "tolerance", "seed")  # of a checkpoint
 
 
 def load(target: str) -> tuple[nn.Module, Any]:
-    """Run the user's file and call its function.
-
-    Args:
-        target: "FILE.py:FUNCTION".
-
-    Returns:
-        (model, data), which the function returns.
+    """Run the user's file and return (model, data), which the function of a ``FILE.py:FUNCTION`` returns.
 
     Raises:
-        FlatlibError: If there is no such file or function, if it fails, or returns anything else.
+        FlatlibError: There is no such file or function, it fails, or returns anything else.
     """
     file, _, name = target.rpartition(":")
     path = Path(file)
@@ -68,15 +61,10 @@ def load(target: str) -> tuple[nn.Module, Any]:
 
 
 def examples(data: Any, most: int | None, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return all examples, or the first ``most``, on the device.
-
-    Args:
-        data: Pair of tensors, iterable of batches, or data set.
-        most: Largest number of examples; None for all.
-        device: Where the examples are returned.
+    """Return all examples, or the first `most`, of a pair of tensors, an iterable of batches or a data set.
 
     Raises:
-        FlatlibError: If the data are none of these, empty, or fail while they are read.
+        FlatlibError: The data are none of these, empty, or fail while they are read.
     """
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         data = DataLoader(data, batch_size=BATCH)
@@ -101,13 +89,11 @@ def measured(names: Sequence[str], checkpoint: Checkpoint) -> pd.DataFrame:
         numbers = measure([name], checkpoint)
         seconds = time.perf_counter() - start
         for key, value in numbers.items():
-            column = COMPANIONS.get(key.removeprefix(f"{name}_"))
-            if column is None:
-                rows[key] = {"value": value, "seconds": seconds}
-            else:
+            if column := COMPANIONS.get(key.removeprefix(f"{name}_")):
                 rows[name][column] = value
-    columns = ["value", "error", "products", "converged", "exact", "seconds"]
-    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=columns).rename_axis("measure")
+            else:
+                rows[key] = {"value": value, "seconds": seconds}
+    return pd.DataFrame.from_dict(rows, orient="index").reindex(columns=list(COLUMNS)).rename_axis("measure")
 
 
 def described(checkpoint: Checkpoint, device: torch.device) -> dict[str, Any]:
@@ -118,9 +104,6 @@ def described(checkpoint: Checkpoint, device: torch.device) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in trainable),
         "dtype": str(trainable[0].dtype) if trainable else None,
         "examples": len(collect_batches(checkpoint.examples)[0]),
-        "loss": checkpoint.loss,
-        "batch_norm": checkpoint.batch_norm,
-        "tolerance": checkpoint.tolerance,
-        "seed": checkpoint.seed,
+        **{name: getattr(checkpoint, name) for name in SETTINGS},
         "provenance": provenance(device),
     }

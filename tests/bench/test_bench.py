@@ -23,7 +23,7 @@ def problem():
 def entries(problem):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("flatlib.bench.curvature.peak_memory_of", lambda *arguments: 2**20)
-        return benchmark([problem], repeats=2)
+        return [benchmark(problem, repeats=2)]
 
 
 def test_every_library_reaches_the_accuracy(entries):
@@ -102,13 +102,12 @@ def test_benchmark_resumes(tmp_path, capsys, monkeypatch):
     other.write_text("[]")
     timed = []
 
-    def benchmark(problems, repeats, threads):
-        (problem,) = problems
+    def benchmark(problem, repeats):
         timed.append(problem.name)
         if timed == ["mlp init 1000", "mlp/10 init 1000"]:
             raise KeyboardInterrupt
         names = ("gradient", "trace", "jacobian_norm", "vmap(jacrev)")
-        return [{"problem": problem.name, "trace_is_exact": True, "seconds": {name: [1.0] for name in names}}]
+        return {"problem": problem.name, "trace_is_exact": True, "seconds": {name: [1.0] for name in names}}
 
     def ask(path, repeats="1", what="exact"):
         options = ["--dataset", "digits", "--device", "cpu", "--repeats", repeats, "--output", str(path)]

@@ -13,8 +13,7 @@ from browser import CHROMIUM, PAGES, ROOT
 
 from flatlib import cli
 from flatlib.book import pdf
-from flatlib.book.build import build
-from flatlib.book.publish import add_address
+from flatlib.book.build import add_address, build
 from flatlib.errors import FlatlibError
 
 WORKFLOWS = {path.name: yaml.safe_load(path.read_text()) for path in (ROOT / ".github" / "workflows").glob("*.yml")}

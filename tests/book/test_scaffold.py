@@ -37,7 +37,7 @@ def checkout(tmp_path_factory):
         there = {"cwd": root, "env": os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}}
         return subprocess.run([sys.executable, "-m", *arguments], **there, capture_output=True, text=True)
 
-    return SimpleNamespace(root=root, python=python, new=python("flatlib.cli", "new", CHAPTER))
+    return SimpleNamespace(root=root, python=python, new=python("flatlib", "new", CHAPTER))
 
 
 def test_the_command_lists_its_files(checkout):
@@ -50,7 +50,7 @@ def test_the_command_lists_its_files(checkout):
 
 
 def test_the_new_chapter_runs(checkout):
-    run = checkout.python("flatlib.cli", "run", CHAPTER, "--preset", "smoke", "-p", "seeds", "[0, 1]", "--workers", "1")
+    run = checkout.python("flatlib", "run", CHAPTER, "--preset", "smoke", "-p", "seeds", "[0, 1]", "--workers", "1")
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith(f"{CHAPTER}: inconclusive: 0 of 1 predictions supported")
     assert (checkout.root / "_build" / "records" / CHAPTER / "smoke.jsonl").read_text().count("\n") == 3 * 2
