@@ -8,7 +8,7 @@ reaches an interval unnoticed: :func:`bootstrap_mean` refuses it.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations
+from itertools import combinations_with_replacement
 from math import factorial, floor, inf, isinf, log10, prod, sqrt
 
 import numpy as np
@@ -120,9 +120,7 @@ def seed_resamples(n: int, resamples: int, seed: int) -> tuple[np.ndarray, np.nd
 
 def _every_resample(n: int) -> tuple[np.ndarray, np.ndarray]:
     """Return all draws of n of n values: counts (C(2n-1, n), n) and how many of the n^n each stands for."""
-    bars = np.array(list(combinations(range(2 * n - 1), n - 1)))  # n balls in n boxes: n - 1 bars, 2n - 1 places
-    edges = np.hstack([np.full((len(bars), 1), -1), bars, np.full((len(bars), 1), 2 * n - 1)])
-    counts = np.diff(edges, axis=1) - 1
+    counts = np.array([np.bincount(draw, minlength=n) for draw in combinations_with_replacement(range(n), n)])
     ways = [factorial(n) // prod(factorial(k) for k in row) for row in counts.tolist()]
     return counts, np.array(ways, dtype=float)
 
@@ -130,15 +128,14 @@ def _every_resample(n: int) -> tuple[np.ndarray, np.ndarray]:
 def seed_slopes(table: pd.DataFrame, x: str, y: str, *, logx: bool = True, logy: bool = False) -> pd.Series:
     """Compute one least-squares slope of y on x per seed: Σ (x - x̄)(y - ȳ) / Σ (x - x̄)².
 
+    A seed with fewer than two distinct finite x is NaN.
+
     Args:
         table: One row per run with columns ``seed``, x and y.
         x: Column of the independent variable.
         y: Column of the dependent variable.
         logx: Use log₁₀ x, so that the slope is in y's units per decade of x.
         logy: Use log₁₀ y; with ``logx`` the slope is the exponent of a power law.
-
-    Returns:
-        Slopes indexed by seed; NaN for a seed with fewer than two distinct finite x.
 
     Raises:
         FlatlibError: If a column is missing, the table is empty, or a logarithm is undefined.
