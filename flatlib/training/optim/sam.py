@@ -92,11 +92,11 @@ def _one_group(model: nn.Module, loss: Loss, batch: Batch, rho: float, microbatc
 @contextmanager
 def _statistics_kept(model: nn.Module) -> Iterator[None]:
     """Restore batch norm's running statistics afterwards; it still normalizes by the batch."""
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    before = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    buffers = [buffer for norm in norms for buffer in norm.buffers()]
+    before = [buffer.clone() for buffer in buffers]
     try:
         yield
     finally:
-        for layer, buffers in zip(layers, before, strict=True):
-            for name, value in buffers.items():
-                getattr(layer, name).copy_(value)
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
