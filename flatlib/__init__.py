@@ -25,26 +25,12 @@ if TYPE_CHECKING:
     from flatlib.training.train import train
 
 __version__ = "0.1.0"
-__all__ = [
-    "GaussNewtonOperator",
-    "HessianOperator",
-    "RunConfig",
-    "Tracker",
-    "grid",
-    "top_eigenvalues",
-    "trace",
-    "train",
-]
+__all__ = ["GaussNewtonOperator", "HessianOperator", "RunConfig", "Tracker"]
+__all__ += ["grid", "top_eigenvalues", "trace", "train"]
 
 _HOMES = {
-    "GaussNewtonOperator": "curvature",
-    "HessianOperator": "curvature",
-    "top_eigenvalues": "curvature",
-    "trace": "curvature",
-    "Tracker": "measures.tracker",
-    "RunConfig": "config",
-    "grid": "config",
-    "train": "training.train",
+    **dict.fromkeys(("GaussNewtonOperator", "HessianOperator", "top_eigenvalues", "trace"), "curvature"),
+    **{"Tracker": "measures.tracker", "RunConfig": "config", "grid": "config", "train": "training.train"},
 }
 
 

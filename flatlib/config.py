@@ -54,8 +54,7 @@ class RunConfig:
         test_size: Number of test images, chosen in the same way.
         validation_size: Number of further training images that are excluded from training, to choose settings by
             ("performance" then reports ``validation_loss`` and ``validation_accuracy``); None for none.
-        standardize: Subtract the mean and divide by the standard deviation of each channel of the training images in
-            use (Kaur et al. 2022, section 3).
+        standardize: Give each channel mean 0 and variance 1 on the training images used (Kaur et al. 2022, section 3).
         model: Name in ``MODELS``.
         width: Factor of the number of channels or hidden units of every layer.
         depth: Number of hidden layers of "mlp".
@@ -94,8 +93,7 @@ class RunConfig:
         track: Names of the measures evaluated along the run, from initialization on.
         track_every: Updates between two points of the trajectory.
         track_time: Training time (learning rate times updates) between two points, comparable between learning rates.
-        measure_size: Number of evenly strided training images whose loss's curvature is measured (1000 in the code of
-            Kaur et al. 2022).
+        measure_size: Number of evenly strided training images, for curvature (1000 by Kaur et al. 2022).
         batch_norm: Mode of batch norm in curvature measures, see :mod:`flatlib.curvature`.
         engine: Eigenvalue solver, see :mod:`flatlib.curvature`.
         tolerance: Bound of the residual of an eigenvalue relative to it.

@@ -60,19 +60,20 @@ def reproducible() -> Iterator[None]:
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     workspace = os.environ.get(CUBLAS)
     os.environ.setdefault(CUBLAS, ":4096:8")
-    benchmark, fill = torch.backends.cudnn.benchmark, DETERMINISTIC.fill_uninitialized_memory
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
-    DETERMINISTIC.fill_uninitialized_memory = False  # writes every new tensor twice: 7 % of VGG-11's step
     try:
-        with full_precision(), torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        with (
+            full_precision(),
+            _switched("benchmark", False, CUDNN),
+            _switched("fill_uninitialized_memory", False, DETERMINISTIC),  # it takes 7 % of VGG-11's step
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+        ):
             yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(strict)
-        torch.backends.cudnn.benchmark = benchmark
-        DETERMINISTIC.fill_uninitialized_memory = fill
         if workspace is None:
             del os.environ[CUBLAS]
 
@@ -102,24 +103,25 @@ def global_generators(device: torch.device) -> list[torch.Generator]:
 
 def full_precision() -> contextlib.AbstractContextManager[None]:
     """Multiply float32 numbers in float32 in the context; PyTorch's default for convolutions on a GPU is TF32."""
-    return _switched(PRECISION_SWITCHES, "ieee")
+    return _switched("fp32_precision", "ieee", *PRECISION_SWITCHES)
 
 
 def step_precision(precision: str) -> contextlib.AbstractContextManager[None]:
     """Multiply float32 numbers as `RunConfig.precision` says in the context; a CPU has no TF32."""
-    return _switched(PRECISION_SWITCHES_GPU, "tf32") if precision == "tf32" else contextlib.nullcontext()
+    return _switched("fp32_precision", "tf32", *(PRECISION_SWITCHES_GPU if precision == "tf32" else ()))
 
 
 @contextlib.contextmanager
-def _switched(switches: tuple, precision: str) -> Iterator[None]:
-    before = [switch.fp32_precision for switch in switches]
+def _switched(name: str, value: Any, *settings: Any) -> Iterator[None]:
+    """Set the attribute of this name of all `settings` in the context."""
+    before = [getattr(setting, name) for setting in settings]
     try:
-        for switch in switches:
-            switch.fp32_precision = precision
+        for setting in settings:
+            setattr(setting, name, value)
         yield
     finally:
-        for switch, old in zip(switches, before, strict=True):
-            switch.fp32_precision = old
+        for setting, old in zip(settings, before, strict=True):
+            setattr(setting, name, old)
 
 
 class Bfloat16(nn.Module):
@@ -179,11 +181,8 @@ def container_memory(folder: Path = CGROUP) -> int:
 
 def peak_memory() -> int:
     """Return the peak resident memory of this process in bytes."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return 1024 * int(line.split()[1])
-    except OSError:
-        pass
+    with contextlib.suppress(OSError, KeyError):
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return 1024 * int(status["VmHWM"].removesuffix("kB"))
     # Elsewhere; on Linux this may be the parent's, whose memory the child started from.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

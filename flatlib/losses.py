@@ -40,7 +40,7 @@ class SmoothedCrossEntropy:
 
 
 def batch_softmax_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
-    r"""Compute the cross-entropy of $z_{nc} - \log \sum_m e^{z_{mc}}$.
+    r"""Compute the cross-entropy of $z_{nc} - \log \sum_m e^{z_{mc}}$, in nats.
 
     A log-softmax over the batch, where classes were meant, precedes the one over classes inside the cross-entropy.
     The public code of Bejan et al. 2022 trains on this. The loss of an example depends on the others of its batch,
@@ -49,9 +49,6 @@ def batch_softmax_cross_entropy(output: Tensor, target: Tensor) -> Tensor:
     Args:
         output: Outputs z, (N, C).
         target: Classes, (N,).
-
-    Returns:
-        The mean, in nats.
     """
     return F.cross_entropy(F.log_softmax(output, dim=0), target)
 
@@ -69,14 +66,11 @@ def training_loss(name: str, smoothing: float = 0.0) -> Loss:
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
-    r"""Compute the mean over examples of $-\log \mathrm{softmax}(f)_y$, with the range of the classes checked first.
+    r"""Compute the mean of $-\log \mathrm{softmax}(f)_y$, in nats, with the range of the classes checked first.
 
     Args:
         output: Logits f, (N, C).
         target: Classes (N,), where -100 marks an example to ignore, or probabilities (N, C).
-
-    Returns:
-        A scalar, in nats.
 
     Raises:
         FlatlibError: If a class does not exist, which would leave a GPU unusable.

@@ -8,7 +8,7 @@ reaches an interval unnoticed: :func:`bootstrap_mean` refuses it.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations
+from itertools import combinations_with_replacement
 from math import factorial, floor, inf, isinf, log10, prod, sqrt
 
 import numpy as np
@@ -39,10 +39,10 @@ class Interval:
 
     def __str__(self) -> str:
         width = self.high - self.low
-        if width == 0 or isinf(width):
-            return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}], n = {self.n}"
-        digits = min(max(1 - floor(log10(width)), 0), 12)  # two significant digits of the width
-        return f"{self.estimate:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}], n = {self.n}"
+        form = ".4g"
+        if width != 0 and not isinf(width):
+            form = f".{min(max(1 - floor(log10(width)), 0), 12)}f"  # two significant digits of the width
+        return f"{self.estimate:{form}} [{self.low:{form}}, {self.high:{form}}], n = {self.n}"
 
 
 def bootstrap_mean(values: ArrayLike, level: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
@@ -54,7 +54,8 @@ def bootstrap_mean(values: ArrayLike, level: float = 0.95, resamples: int = 10_0
         α' = Φ( -√(n / (n - 1)) · t_{1 - α/2, n - 1} ),    α = 1 - level,
 
     which undoes the factor √((n - 1)/n) in the resampled spread and replaces the normal quantile by Student's. F is
-    exact for n ≤ 6 (every resample, weighted by its multinomial probability), else from seeded draws.
+    exact for n ≤ 6 (every resample, weighted by its multinomial probability), else from seeded draws. A single value
+    has the interval (-inf, inf).
 
     Resampled means never leave [min, max], so with n values of a symmetric law coverage is at most 1 - 2^(1 - n):
     75 % for 3 seeds, 87.5 % for 4, 93.75 % for 5, 96.9 % for 6. Do not read fewer than 5 seeds as a 95 % interval.
@@ -65,9 +66,6 @@ def bootstrap_mean(values: ArrayLike, level: float = 0.95, resamples: int = 10_0
         level: Confidence level in (0, 1).
         resamples: Monte Carlo draws when n > 6; 10,000 is the source's advice for routine use.
         seed: Seed of the Monte Carlo draws.
-
-    Returns:
-        The mean with its interval, which is (-inf, inf) for a single value.
 
     Raises:
         FlatlibError: If there is no value, a value is not finite, or the level is outside (0, 1).
@@ -120,9 +118,7 @@ def seed_resamples(n: int, resamples: int, seed: int) -> tuple[np.ndarray, np.nd
 
 def _every_resample(n: int) -> tuple[np.ndarray, np.ndarray]:
     """Return all draws of n of n values: counts (C(2n-1, n), n) and how many of the n^n each stands for."""
-    bars = np.array(list(combinations(range(2 * n - 1), n - 1)))  # n balls in n boxes: n - 1 bars, 2n - 1 places
-    edges = np.hstack([np.full((len(bars), 1), -1), bars, np.full((len(bars), 1), 2 * n - 1)])
-    counts = np.diff(edges, axis=1) - 1
+    counts = np.array([np.bincount(draw, minlength=n) for draw in combinations_with_replacement(range(n), n)])
     ways = [factorial(n) // prod(factorial(k) for k in row) for row in counts.tolist()]
     return counts, np.array(ways, dtype=float)
 
@@ -130,15 +126,14 @@ def _every_resample(n: int) -> tuple[np.ndarray, np.ndarray]:
 def seed_slopes(table: pd.DataFrame, x: str, y: str, *, logx: bool = True, logy: bool = False) -> pd.Series:
     """Compute one least-squares slope of y on x per seed: Σ (x - x̄)(y - ȳ) / Σ (x - x̄)².
 
+    A seed with fewer than two distinct finite x is NaN.
+
     Args:
         table: One row per run with columns ``seed``, x and y.
         x: Column of the independent variable.
         y: Column of the dependent variable.
         logx: Use log₁₀ x, so that the slope is in y's units per decade of x.
         logy: Use log₁₀ y; with ``logx`` the slope is the exponent of a power law.
-
-    Returns:
-        Slopes indexed by seed; NaN for a seed with fewer than two distinct finite x.
 
     Raises:
         FlatlibError: If a column is missing, the table is empty, or a logarithm is undefined.

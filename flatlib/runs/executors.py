@@ -25,7 +25,7 @@ from flatlib.runs.records import Line, finite
 from flatlib.training.train import train
 
 RunOne = Callable[[RunConfig, str, Path | None], Any]  # of a configuration, a device and the data folder
-Outcome = tuple[RunConfig, Any]  # a configuration with its line, or with the exception that it ended in
+Outcomes = Generator[tuple[RunConfig, Any], None, None]  # configurations with their lines, or their exceptions
 FOREVER = float("inf")  # the deadline of a sweep without a time limit
 CONNECT = 10.0  # seconds to wait for a scheduler to reply
 BROKEN = (
@@ -51,9 +51,7 @@ def run_one(config: RunConfig, device: str, data: Path | None) -> Line:
     )
 
 
-def execute(
-    missing: list[RunConfig], execution: Execution, run_one: RunOne = run_one
-) -> Generator[Outcome, None, None]:
+def execute(missing: list[RunConfig], execution: Execution, run_one: RunOne = run_one) -> Outcomes:
     """Yield each configuration with its line, or the error that it ended in, as they finish.
 
     Closed before its end, the generator cancels what is in progress.
@@ -76,7 +74,7 @@ def seconds_until(deadline: float) -> float | None:
     return None if deadline == FOREVER else max(0.0, deadline - time.monotonic())
 
 
-def in_this_process(missing: list[RunConfig], execution: Execution, run_one: RunOne) -> Generator[Outcome, None, None]:
+def in_this_process(missing: list[RunConfig], execution: Execution, run_one: RunOne) -> Outcomes:
     """Run one after another."""
     for config in missing:
         try:
@@ -85,9 +83,7 @@ def in_this_process(missing: list[RunConfig], execution: Execution, run_one: Run
             yield config, error
 
 
-def in_processes(
-    missing: list[RunConfig], execution: Execution, run_one: RunOne, deadline: float
-) -> Generator[Outcome, None, None]:
+def in_processes(missing: list[RunConfig], execution: Execution, run_one: RunOne, deadline: float) -> Outcomes:
     """Run `execution.workers` at a time, each in a process of its own.
 
     Processes, not threads: torch's settings are per process. Spawned, because a forked child of a process that has
@@ -113,13 +109,11 @@ def in_processes(
 
 
 def prepare_worker() -> None:
-    """Set a worker process up before its first run: it keeps freed memory, and ends with its parent."""
+    """Set a worker process up before its first run: it keeps freed memory, and ends when its parent is gone.
+
+    A worker whose parent was killed would wait for work for ever.
+    """
     keep_freed_memory()
-    end_with_parent()
-
-
-def end_with_parent() -> None:
-    """End this process when its parent is gone, killed perhaps, instead of waiting for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "only workers call this"
 
@@ -139,7 +133,7 @@ def terminate_workers(pool: ProcessPoolExecutor) -> None:
 
 def on_cluster(
     missing: list[RunConfig], execution: Execution, scheduler: str, run_one: RunOne, deadline: float
-) -> Generator[Outcome, None, None]:
+) -> Outcomes:
     """Run on the workers of a Dask scheduler, each run again elsewhere if its worker dies.
 
     Workers send their lines back and write nothing. They need flatlib and the data folder.

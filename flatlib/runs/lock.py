@@ -8,6 +8,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from flatlib.errors import FlatlibError
+from flatlib.runs.records import writing
 
 
 @contextlib.contextmanager
@@ -21,16 +22,14 @@ def locked(record: Path) -> Iterator[None]:
         FlatlibError: If another process is writing to the record, or its folder cannot be written.
     """
     lock = FileLock(record.with_name(record.name + ".lock"))
-    try:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        message = "another process is writing to this record; wait for it, or write to another one"
-        raise FlatlibError(f"{record}: {message}") from None
-    except NotImplementedError:
-        pass
-    except OSError as error:
-        raise FlatlibError(f"{record}: cannot be written ({error.strerror})") from None
+    with writing(record):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            message = "another process is writing to this record; wait for it, or write to another one"
+            raise FlatlibError(f"{record}: {message}") from None
+        except NotImplementedError:
+            pass
     try:
         yield
     finally:

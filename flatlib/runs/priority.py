@@ -16,7 +16,7 @@ def complete_seeds_first(missing: Iterable[RunConfig], last: Container[str] = ()
 
     Args:
         missing: The runs.
-        last: run_ids that come after all others.
+        last: The run_ids that come after all others.
 
     >>> from flatlib.config import grid
     >>> [(c.learning_rate, c.seed) for c in complete_seeds_first(grid(RunConfig(), learning_rate=[1, 2], seed=[7, 8]))]

@@ -7,13 +7,11 @@ other damage is an error that names the line, because a record that silently shr
 """
 
 import contextlib
-import itertools
 import json
 import math
-import operator
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -128,13 +126,25 @@ def difference(one: Line, other: Line) -> str:
     return "" if one["trajectory"] == other["trajectory"] else "the trajectories"
 
 
-def check_writable(path: Path) -> None:
-    """Raise a `FlatlibError`, before anything is trained rather than after, if `path` cannot be appended to."""
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Make the folder of `path`, and raise a `FlatlibError` for an error of the file system in the context."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
+        yield
     except OSError as error:
         raise FlatlibError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def check_writable(path: Path) -> None:
+    """Raise a `FlatlibError`, before anything is trained rather than after, if `path` cannot be appended to."""
+    with writing(path):
+        path.open("ab").close()
+
+
+def encode(line: dict[str, Any]) -> bytes:
+    """Return the bytes of one line, its newline included."""
+    return json.dumps(finite(line), separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
 def append(path: Path, line: dict[str, Any]) -> None:
@@ -147,16 +157,12 @@ def append(path: Path, line: dict[str, Any]) -> None:
     Raises:
         FlatlibError: If the file cannot be written.
     """
-    content = json.dumps(finite(line), separators=(",", ":"), allow_nan=False).encode() + b"\n"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+b") as file:
-            repair_tail(file)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise FlatlibError(f"{path}: cannot be written ({error.strerror})") from None
+    content = encode(line)
+    with writing(path), path.open("a+b") as file:
+        repair_tail(file)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def failures(path: Path) -> Path:
@@ -193,18 +199,17 @@ def write(path: Path, lines: Iterable[Line]) -> None:
         FlatlibError: If the file cannot be written.
     """
     scratch = path.with_name(path.name + ".part")
-    content = "".join(json.dumps(finite(line), separators=(",", ":"), allow_nan=False) + "\n" for line in lines)
+    content = b"".join(map(encode, lines))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with scratch.open("w") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except OSError as error:
+        with writing(path):
+            with scratch.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(path)
+    finally:
         with contextlib.suppress(OSError):
             scratch.unlink()
-        raise FlatlibError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def finite(value: Any) -> Any:
@@ -227,24 +232,16 @@ def table(lines: Iterable[Line]) -> pd.DataFrame:
     if not lines:
         return pd.DataFrame(columns=["run_id", "status", "data", *defaults])
     settings = {name: value for name, value in defaults.items() if name not in ("measures", "track")}
-    measures = dict.fromkeys(itertools.chain.from_iterable(line["measures"] for line in lines), math.nan)
+    measures = {name: math.nan for line in lines for name in line["measures"]}
     blank = dict.fromkeys(("run_id", "status", "data")) | settings | measures | {"trajectory": None}
-    row = operator.itemgetter(*blank)
-    # Collected run by run and then transposed: pandas is far faster with columns than with rows.
-    rows = [
-        row(blank | line["config"] | line["measures"] | line | {"data": line["provenance"].get("data")})
-        for line in lines
-    ]
-    columns = dict(zip(blank, map(list, zip(*rows, strict=True)), strict=True))
+    rows = [blank | run["config"] | run["measures"] | run | {"data": run["provenance"].get("data")} for run in lines]
+    columns = {name: [row[name] for row in rows] for name in blank}  # pandas is far faster with columns than with rows
     columns |= {name: ["+".join(names) for names in columns[name]] for name, value in settings.items() if value == []}
     return pd.DataFrame(columns)
 
 
 def trajectories(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the trajectories of a table of runs, a row for each run and tracked update, with the run's settings."""
-    long = []
-    for _, run in runs.iterrows():
-        points = pd.DataFrame(run["trajectory"])
-        settings = {name: run[name] for name in RunConfig().to_json() if name in runs}
-        long.append(points.assign(run_id=run["run_id"], status=run["status"], **settings))
+    names = ["run_id", "status", *(name for name in RunConfig().to_json() if name in runs)]
+    long = [pd.DataFrame(run["trajectory"]).assign(**run[names]) for _, run in runs.iterrows()]
     return pd.concat(long, ignore_index=True) if long else pd.DataFrame()

@@ -80,9 +80,7 @@ def recorded(paths: Iterable[Path], wanted: Container[str]) -> records.Lines:
     """Return the lines with the wanted run_ids; where several records have one, that of the first."""
     lines: records.Lines = {}
     for path in paths:
-        for run_id, line in records.read(path).items():
-            if run_id in wanted:
-                lines.setdefault(run_id, line)
+        lines = {run_id: line for run_id, line in records.read(path).items() if run_id in wanted} | lines
     return lines
 
 

@@ -25,9 +25,7 @@ def augmented(
         x = flipped(x, generator)
     if "crop" in config.augmentation:
         x = cropped(x, generator)
-    if config.mixup:
-        return mixed(x, y, classes, config.mixup, generator)
-    return x, y
+    return mixed(x, y, classes, config.mixup, generator) if config.mixup else (x, y)
 
 
 def flipped(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -40,11 +38,11 @@ def cropped(x: Tensor, generator: torch.Generator, padding: int = PADDING) -> Te
     """Return the images, each shifted by up to `padding` pixels; the border is 0, the mean of standardized images."""
     n, _, height, width = x.shape
     down, right = torch.randint(2 * padding + 1, (2, n), generator=generator).to(x.device, non_blocking=True)
-    padded = F.pad(x, (padding,) * 4)
     rows = down[:, None] + torch.arange(height, device=x.device)
     columns = right[:, None] + torch.arange(width, device=x.device)
     images = torch.arange(n, device=x.device)[:, None, None]
-    cut = padded.permute(0, 2, 3, 1)[images, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    padded = F.pad(x, (padding,) * 4)
+    cut = padded[images, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
     channels_last = x.is_contiguous(memory_format=torch.channels_last)
     return cut.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
@@ -54,13 +52,9 @@ def mixed(x: Tensor, y: Tensor, classes: int, alpha: float, generator: torch.Gen
 
     One $\lambda \sim \mathrm{Beta}(\alpha, \alpha)$ is drawn for the whole batch (Zhang et al. 2018).
     """
-    share = _beta(alpha, generator)
+    # PyTorch's Beta distribution takes no generator; its Gamma sampler does.
+    a, b = torch._standard_gamma(torch.full((2,), alpha, dtype=torch.float64), generator=generator)
+    share = float(a / (a + b))
     other = torch.randperm(len(x), generator=generator).to(x.device, non_blocking=True)
     labels = F.one_hot(y, classes).to(x.dtype)
     return share * x + (1 - share) * x[other], share * labels + (1 - share) * labels[other]
-
-
-def _beta(alpha: float, generator: torch.Generator) -> float:
-    """Draw from Beta(alpha, alpha); PyTorch's Beta distribution takes no generator, its Gamma sampler does."""
-    a, b = torch._standard_gamma(torch.full((2,), alpha, dtype=torch.float64), generator=generator)
-    return float(a / (a + b))

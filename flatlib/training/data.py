@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from filelock import FileLock
 from torch import Tensor
@@ -73,11 +74,9 @@ def load(config: RunConfig, device: torch.device, folder: Path | None = None) ->
     Raises:
         FlatlibError: If the data set is missing or malformed, or smaller than the configuration needs.
     """
-    folder = Path(folder) if folder is not None else data_folder()
     layout = torch.contiguous_format if config.model in ("softmax_regression", "mlp") else torch.channels_last
     sizes = (config.train_size, config.test_size, config.validation_size)
-    key = (config.dataset, *sizes, config.standardize, layout)
-    data = _load(*key, device, folder)
+    data = _load(config.dataset, *sizes, config.standardize, layout, device, Path(folder or data_folder()))
     if config.batch_size > len(data.x_train):
         raise FlatlibError(
             f"batch_size: {config.batch_size} is more than the {len(data.x_train)} training images of {config.dataset}"
@@ -97,25 +96,26 @@ def _load(
     folder: Path,
 ) -> Data:
     arrays = raw(name, folder)
-    classes = int(arrays["y_train"].max()) + 1
     kept: Arrays = {}
     for split, size in (("train", train_size), ("test", test_size)):
-        chosen = balanced(arrays[f"y_{split}"], size, classes, f"{split}_size")
+        chosen = balanced(arrays[f"y_{split}"], size, f"{split}_size")
         kept |= {key: np.ascontiguousarray(arrays[key][chosen]) for key in (f"x_{split}", f"y_{split}")}
     digest = hashlib.sha256()
     for key in KEYS:
         digest.update(f"{key}{kept[key].shape}{kept[key].dtype}".encode() + kept[key].tobytes())
     if validation_size is not None:
-        chosen = kept_out(arrays["y_train"], train_size, validation_size, classes)
+        chosen = kept_out(arrays["y_train"], train_size, validation_size)
         kept |= {"x_validation": arrays["x_train"][chosen], "y_validation": arrays["y_train"][chosen]}
-    splits = [key.removeprefix("x_") for key in kept if key.startswith("x_")]
-    images = {split: to_images(kept[f"x_{split}"]) for split in splits}
+    images = {key.removeprefix("x_"): to_images(value) for key, value in kept.items() if key.startswith("x_")}
     if standardize:
         mean = images["train"].double().mean(dim=(0, 2, 3), keepdim=True)
         scale = images["train"].double().std(dim=(0, 2, 3), keepdim=True).clamp_min(1e-12)
         images = {split: ((x.double() - mean) / scale).float() for split, x in images.items()}
-    labels = {split: torch.from_numpy(kept[f"y_{split}"]).long().to(device) for split in splits}
-    pairs = {split: (images[split].to(device, memory_format=layout), labels[split]) for split in splits}
+    pairs = {
+        split: (x.to(device, memory_format=layout), torch.from_numpy(kept[f"y_{split}"]).long().to(device))
+        for split, x in images.items()
+    }
+    classes = int(arrays["y_train"].max()) + 1
     return Data(*pairs["train"], *pairs["test"], classes, digest.hexdigest()[:16], pairs.get("validation"))
 
 
@@ -159,12 +159,9 @@ def read_npz(path: Path) -> Arrays:
     arrays = {key: np.ascontiguousarray(value, value.dtype.newbyteorder("=")) for key, value in arrays.items()}
     for split in ("train", "test"):
         check_split(path, split, arrays[f"x_{split}"], arrays[f"y_{split}"])
-    x_train, x_test = arrays["x_train"], arrays["x_test"]
-    if x_train.shape[1:] != x_test.shape[1:] or x_train.dtype != x_test.dtype:
-        raise FlatlibError(
-            f"{path}: x_train and x_test differ in kind: {x_train.shape[1:]} {x_train.dtype} and "
-            f"{x_test.shape[1:]} {x_test.dtype}"
-        )
+    one, other = (f"{x.shape[1:]} {x.dtype}" for x in (arrays["x_train"], arrays["x_test"]))
+    if one != other:
+        raise FlatlibError(f"{path}: x_train and x_test differ in kind: {one} and {other}")
     if arrays["y_test"].max() > arrays["y_train"].max():
         raise FlatlibError(f"{path}: y_test has classes that y_train does not have")
     return arrays
@@ -195,7 +192,7 @@ def download(name: str, folder: Path) -> Arrays:
         with contextlib.nullcontext() if read_only else FileLock(folder / ".download.lock"):
             train, test = (source(folder, train=train, download=True) for train in (True, False))
     except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise FlatlibError(
             f"dataset {name}: not in {folder} and it cannot be downloaded ({reason}); put {name}.npz there "
             f"({', '.join(KEYS)}) or connect to the network"
@@ -204,30 +201,27 @@ def download(name: str, folder: Path) -> Arrays:
     return {key: np.asarray(value) for key, value in arrays.items()}
 
 
-def balanced(labels: np.ndarray, size: int | None, classes: int, field: str) -> np.ndarray:
+def balanced(labels: np.ndarray, size: int | None, field: str) -> np.ndarray:
     """Return the indices of a class-balanced subset in the original order: the first images of each class."""
     if size is None:
         return np.arange(len(labels))
     if size > len(labels):
         raise FlatlibError(f"{field}: {size} requested, the data set has {len(labels)}")
-    rank = np.empty(len(labels), dtype=np.int64)
-    for label in range(classes):
-        members = np.flatnonzero(labels == label)
-        rank[members] = np.arange(len(members))
-    # Sorting by (rank within the class, position) takes one image of each class per round, so that a size that
-    # the number of classes does not divide, or a class that runs out, stays as balanced as it can be.
-    return np.sort(np.lexsort((np.arange(len(labels)), rank))[:size])
+    # Sorting by the rank within the class takes one image of each class per round, so that a size that the number of
+    # classes does not divide, or a class that runs out, stays as balanced as it can be.
+    rank = pd.Series(labels).groupby(labels).cumcount().to_numpy()
+    return np.sort(np.argsort(rank, kind="stable")[:size])
 
 
-def kept_out(labels: np.ndarray, train_size: int | None, validation_size: int, classes: int) -> np.ndarray:
+def kept_out(labels: np.ndarray, train_size: int | None, validation_size: int) -> np.ndarray:
     """Return the indices of a class-balanced validation set: those that a training set larger by its size would add."""
     if train_size is None or train_size + validation_size > len(labels):
         used = "all" if train_size is None else train_size
         raise FlatlibError(
             f"validation_size: {validation_size} requested, the data set has {len(labels)} to train on, {used} in use"
         )
-    more = balanced(labels, train_size + validation_size, classes, "validation_size")
-    return np.setdiff1d(more, balanced(labels, train_size, classes, "train_size"))
+    more = balanced(labels, train_size + validation_size, "validation_size")
+    return np.setdiff1d(more, balanced(labels, train_size, "train_size"))
 
 
 def to_images(x: np.ndarray) -> Tensor:

@@ -1,7 +1,6 @@
 """One training run: from a configuration to a network, its trajectory and its measures."""
 
 import copy
-import functools
 import math
 import threading
 from collections.abc import Callable
@@ -74,28 +73,28 @@ def train(config: RunConfig, *, device: str = "auto", data: Path | None = None) 
         model = build(config, images.image_shape, images.classes).to(place)
         trained = TrainedRun(config, model, images, build_optimizer(model.parameters(), config))
         run_training_loop(trained)
-        free_gradients(trained)
+        trained.model.zero_grad(set_to_none=True)
+        if place.type == "cuda":
+            torch.cuda.empty_cache()  # the measures need the memory
         if trained.status != "diverged":
             take_final_measures(trained)
         trained.measures["updates"] = trained.updates
         return trained
 
 
-def free_gradients(trained: TrainedRun) -> None:
-    """Release the gradients and, on a GPU, the cached memory before the measures are taken."""
-    trained.model.zero_grad(set_to_none=True)
-    if trained.data.x_train.device.type == "cuda":
-        torch.cuda.empty_cache()
+def take_measures(trained: TrainedRun) -> Numbers:
+    """Return the measures as of now; where they are not finite, there are none and the run has diverged."""
+    try:
+        return measure(trained.config.measures, checkpoint(trained))
+    except NotFinite:
+        trained.status = "diverged"
+        return {}
 
 
 def take_final_measures(trained: TrainedRun) -> None:
     """Add the measures at the end; those at matched loss are None if the run never reached that loss."""
-    try:
-        final = measure(trained.config.measures, checkpoint(trained))
-    except NotFinite:
-        trained.status = "diverged"
-        return
-    if trained.config.matched_loss is not None:
+    final = take_measures(trained)
+    if trained.config.matched_loss is not None and trained.status != "diverged":
         missing: Numbers = {f"{name}_at_loss": None for name in (*final, "update")}
         trained.measures = missing | trained.measures
     trained.measures |= final
@@ -107,7 +106,10 @@ def run_training_loop(trained: TrainedRun) -> None:
     tracked = checkpoint(trained)
     per_epoch = updates_per_epoch(config, data)
     last = last_update(config, per_epoch)
-    check_every, track_every = config.check_every or per_epoch, tracking_interval(config)
+    check_every, track_every = config.check_every or per_epoch, config.track_every
+    if config.track_time is not None:
+        track_every = max(1, round(config.track_time / config.learning_rate))
+    loss_function = training_loss(config.loss, config.label_smoothing)
     average = AveragedModel(trained.model) if config.averaging_start is not None else None
     step = TrainingStep(trained.model, trained.optimizer, config, data)
     track(trained, tracked)
@@ -123,9 +125,7 @@ def run_training_loop(trained: TrainedRun) -> None:
         if track_every and trained.updates % track_every == 0:
             track(trained, tracked)
         if trained.updates % check_every == 0 or trained.updates == last:
-            loss, accuracy = evaluate(
-                trained.model, data.x_train, data.y_train, training_loss(config.loss, config.label_smoothing)
-            )
+            loss, accuracy = evaluate(trained.model, data.x_train, data.y_train, loss_function)
             trained.status = check_stop_rule(trained, loss, accuracy)
             measure_at_matched_loss(trained, loss)
             if trained.status != "capped" or trained.updates == last:
@@ -153,13 +153,10 @@ def measure_at_matched_loss(trained: TrainedRun, loss: float) -> None:
     matched = trained.config.matched_loss
     if matched is None or not loss <= matched or "update_at_loss" in trained.measures:
         return
-    try:
-        found = measure(trained.config.measures, checkpoint(trained))
-    except NotFinite:
-        trained.status = "diverged"
-        return
-    trained.measures |= {f"{name}_at_loss": value for name, value in found.items()}
-    trained.measures["update_at_loss"] = trained.updates
+    found = take_measures(trained)
+    if trained.status != "diverged":
+        found["update"] = trained.updates
+        trained.measures |= {f"{name}_at_loss": value for name, value in found.items()}
 
 
 def updates_per_epoch(config: RunConfig, data: Data) -> int:
@@ -186,9 +183,7 @@ def last_update(config: RunConfig, per_epoch: int) -> int:
 
 def checkpoint(trained: TrainedRun) -> Checkpoint:
     """Return the run as it is now, with a way to its next iterate."""
-    return checkpoint_of_run(
-        trained.model, trained.data, trained.config, after=functools.partial(next_iterate, trained)
-    )
+    return checkpoint_of_run(trained.model, trained.data, trained.config, after=lambda: next_iterate(trained))
 
 
 def next_iterate(trained: TrainedRun) -> nn.Module:
@@ -202,13 +197,6 @@ def next_iterate(trained: TrainedRun) -> nn.Module:
         optimizer.load_state_dict(copy.deepcopy(trained.optimizer.state_dict()))
         TrainingStep(model, optimizer, trained.config, trained.data)(next(batches(trained.data, trained.config)))
     return model
-
-
-def tracking_interval(config: RunConfig) -> int | None:
-    """Return the number of updates between two points of the trajectory; None tracks nothing."""
-    if config.track_time is None:
-        return config.track_every
-    return max(1, round(config.track_time / config.learning_rate))
 
 
 def track(trained: TrainedRun, tracked: Checkpoint) -> None:

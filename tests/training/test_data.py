@@ -61,13 +61,13 @@ def test_channels_are_standardized(tmp_path):
 @pytest.mark.parametrize("size", [1, 5, 10, 200, 207])
 def test_balanced_subsets(size):
     labels = np.random.default_rng(0).integers(0, 10, 1000)
-    chosen = balanced(labels, size, 10, "train_size")
+    chosen = balanced(labels, size, "train_size")
     counts = np.bincount(labels[chosen], minlength=10)
     assert (len(chosen), counts.min(), counts.max()) == (size, size // 10, -(-size // 10))
     assert (np.diff(chosen) > 0).all(), "not in the original order"
-    assert set(chosen) <= set(balanced(labels, size + 1, 10, "train_size"))
+    assert set(chosen) <= set(balanced(labels, size + 1, "train_size"))
     small_class = np.array([0] * 10 + [1] * 2)
-    assert np.bincount(small_class[balanced(small_class, 8, 2, "train_size")]).tolist() == [6, 2]
+    assert np.bincount(small_class[balanced(small_class, 8, "train_size")]).tolist() == [6, 2]
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def pixels(images: torch.Tensor) -> list[tuple]:
 @pytest.mark.parametrize(("train_size", "validation_size"), [(100, 50), (103, 44), (3, 1), (900, 100)])
 def test_validation_indices(train_size, validation_size):
     labels = np.random.default_rng(0).integers(0, 10, 1000) if train_size < 900 else np.arange(1000) % 10
-    trained = balanced(labels, train_size, 10, "train_size")
-    kept = kept_out(labels, train_size, validation_size, 10)
+    trained = balanced(labels, train_size, "train_size")
+    kept = kept_out(labels, train_size, validation_size)
     assert len(kept) == validation_size
     assert not set(kept) & set(trained)
     assert (np.diff(kept) > 0).all()

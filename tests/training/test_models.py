@@ -13,7 +13,7 @@ from flatlib.config import MODELS, RunConfig
 from flatlib.curvature import HessianOperator
 from flatlib.errors import FlatlibError
 from flatlib.training.models import build
-from flatlib.training.models.shapes import scale_width
+from flatlib.training.models.layers import scale_width
 from flatlib.training.train import train
 
 MNIST, CIFAR, GREY = (1, 28, 28), (3, 32, 32), (1, 32, 32)

@@ -8,14 +8,10 @@ from torch import nn
 
 from flatlib.config import RunConfig
 from flatlib.device import seeded
-from flatlib.training.models.allcnn import allcnn
 from flatlib.training.models.bejan2022 import bejan
-from flatlib.training.models.mlp import mlp, softmax_regression
-from flatlib.training.models.preresnet import preresnet164, wideresnet28x10
-from flatlib.training.models.resnet import resnet18
-from flatlib.training.models.shapes import Shape
-from flatlib.training.models.small_cnn import small_cnn
-from flatlib.training.models.vgg import vgg
+from flatlib.training.models.feedforward import allcnn, mlp, small_cnn, softmax_regression, vgg
+from flatlib.training.models.layers import Shape
+from flatlib.training.models.residual import preresnet164, resnet18, wideresnet28x10
 
 BUILDERS: dict[str, Callable[[RunConfig, Shape, int], nn.Module]] = {
     **{"softmax_regression": softmax_regression, "mlp": mlp},

@@ -8,7 +8,7 @@ initialisation. The code ends in a log-softmax over the batch dimension, an erro
 from torch import nn
 
 from flatlib.config import RunConfig
-from flatlib.training.models.shapes import Shape, require_image_size, scale_width
+from flatlib.training.models.layers import Shape, require_image_size, scale_width
 
 # Output channels of the convolutions before each max pooling, units of the hidden layer, and padding
 NETWORKS: dict[str, tuple[tuple[tuple[int, ...], ...], int, int]] = {

@@ -1,8 +1,7 @@
 """Optimizers by name, SAM around any of them, learning rate schedules, averages of iterates."""
 
-from flatlib.training.optim.averaging import averaged_network
 from flatlib.training.optim.optimizers import build_optimizer
 from flatlib.training.optim.sam import batch_gradient, sam_gradient
-from flatlib.training.optim.schedules import SCHEDULES
+from flatlib.training.optim.schedules import SCHEDULES, averaged_network
 
 __all__ = ["SCHEDULES", "averaged_network", "batch_gradient", "build_optimizer", "sam_gradient"]

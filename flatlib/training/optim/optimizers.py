@@ -1,6 +1,7 @@
 """Optimizers by the names that the papers use."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from torch import nn
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
@@ -25,30 +26,19 @@ def sgd(parameters: list[nn.Parameter], config: RunConfig) -> Optimizer:
     return SGD(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
-def heavy_ball(parameters: list[nn.Parameter], config: RunConfig) -> Optimizer:
-    r"""Build heavy ball, $u \leftarrow \beta u + g$, $w \leftarrow w - \eta u$ (Polyak 1964), in PyTorch's scaling."""
-    return _momentum_sgd(parameters, config, nesterov=False)
+def momentum_sgd(parameters: list[nn.Parameter], config: RunConfig, *, nesterov: bool) -> Optimizer:
+    r"""Build SGD with momentum, $u \leftarrow \beta u + g$, in PyTorch's scaling.
 
-
-def nesterov(parameters: list[nn.Parameter], config: RunConfig) -> Optimizer:
-    r"""Build Nesterov momentum in PyTorch's form, $u \leftarrow \beta u + g$, $w \leftarrow w - \eta (g + \beta u)$."""
-    return _momentum_sgd(parameters, config, nesterov=True)
-
-
-def _momentum_sgd(parameters: list[nn.Parameter], config: RunConfig, nesterov: bool) -> Optimizer:
+    Heavy ball is $w \leftarrow w - \eta u$ (Polyak 1964), Nesterov's is $w \leftarrow w - \eta (g + \beta u)$.
+    """
     rate, momentum, decay = config.learning_rate, config.momentum, config.weight_decay
     return SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, nesterov=nesterov, fused=True)
 
 
 def adam(parameters: list[nn.Parameter], config: RunConfig) -> Optimizer:
-    """Build Adam (Kingma and Ba 2015), or AdamW where weight decay is decoupled."""
-    kind = AdamW if config.weight_decay_kind == "decoupled" else Adam
+    """Build Adam (Kingma and Ba 2015), or AdamW (Loshchilov and Hutter 2019), whose weight decay is decoupled."""
+    kind = AdamW if config.optimizer == "adamw" or config.weight_decay_kind == "decoupled" else Adam
     return kind(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-
-
-def adamw(parameters: list[nn.Parameter], config: RunConfig) -> Optimizer:
-    """Build AdamW (Loshchilov and Hutter 2019): Adam with decoupled weight decay, 0 unless set."""
-    return AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
 
 def adagrad(parameters: list[nn.Parameter], config: RunConfig) -> Optimizer:
@@ -73,7 +63,8 @@ def adabound(parameters: list[nn.Parameter], config: RunConfig) -> Optimizer:
 
 
 BUILDERS: dict[str, Callable[[list[nn.Parameter], RunConfig], Optimizer]] = {
-    builder.__name__: builder for builder in (sgd, heavy_ball, nesterov, adam, adamw, adagrad, adashift, adabound)
+    **{"sgd": sgd, "adagrad": adagrad, "adashift": adashift, "adabound": adabound, "adam": adam, "adamw": adam},
+    **{"heavy_ball": partial(momentum_sgd, nesterov=False), "nesterov": partial(momentum_sgd, nesterov=True)},
 }
 
 

@@ -1,13 +1,14 @@
 """Sharpness-aware minimization (SAM, Foret et al. 2021), and the plain gradient of a batch that it builds on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from flatlib.losses import Loss
+
 Batch = tuple[Tensor, Tensor]
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def batch_gradient(model: nn.Module, loss: Loss, batch: Batch, microbatch: int | None = None) -> None:
@@ -55,20 +56,17 @@ def sam_gradient(
         microbatch: Examples per pass, see `batch_gradient`.
     """
     x, y = batch
-    size = len(x) if sam_batch is None else sam_batch
-    groups = list(zip(x.split(size), y.split(size), strict=True))
-    if len(groups) == 1:
+    if sam_batch is None or sam_batch >= len(x):
         _one_group(model, loss, batch, rho, microbatch)
         return
-    total: list[Tensor] = []
-    for group in groups:
+    total = [torch.zeros_like(p) for p in model.parameters()]
+    for group in zip(x.split(sam_batch), y.split(sam_batch), strict=True):
         _one_group(model, loss, group, rho, microbatch)
-        share = len(group[0]) / len(x)
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
-        weighted = [share * g for g in gradients]
-        total = [t.add_(g) for t, g in zip(total, weighted, strict=True)] if total else weighted
-    for p, g in zip(model.parameters(), total, strict=True):
-        p.grad = g
+        for t, p in zip(total, model.parameters(), strict=True):
+            if p.grad is not None:
+                t.add_(len(group[0]) / len(x) * p.grad)
+    for t, p in zip(total, model.parameters(), strict=True):
+        p.grad = t
 
 
 def _one_group(model: nn.Module, loss: Loss, batch: Batch, rho: float, microbatch: int | None) -> None:
@@ -94,11 +92,11 @@ def _one_group(model: nn.Module, loss: Loss, batch: Batch, rho: float, microbatc
 @contextmanager
 def _statistics_kept(model: nn.Module) -> Iterator[None]:
     """Restore batch norm's running statistics afterwards; it still normalizes by the batch."""
-    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    before = [{name: buffer.clone() for name, buffer in layer.named_buffers()} for layer in layers]
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    buffers = [buffer for norm in norms for buffer in norm.buffers()]
+    before = [buffer.clone() for buffer in buffers]
     try:
         yield
     finally:
-        for layer, buffers in zip(layers, before, strict=True):
-            for name, value in buffers.items():
-                getattr(layer, name).copy_(value)
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)

@@ -1,13 +1,12 @@
-"""Learning rate schedules: factors of the initial rate."""
+"""Learning rate schedules, as factors of the initial rate, and the average of the iterates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from flatlib.config import RunConfig
-
-
-def constant(progress: float) -> float:
-    """Return 1."""
-    return 1.0
+from flatlib.curvature.operators.batch_norm import recalibrate
 
 
 def granziol(progress: float) -> float:
@@ -22,7 +21,7 @@ def granziol(progress: float) -> float:
     return max(0.01, min(1.0, 1.0 - 0.99 * (progress - 0.5) / 0.4))
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "granziol": granziol}
+SCHEDULES: dict[str, Callable[[float], float]] = {"constant": lambda progress: 1.0, "granziol": granziol}
 
 
 def learning_rate_at(config: RunConfig, epoch: int) -> float:
@@ -35,3 +34,15 @@ def learning_rate_at(config: RunConfig, epoch: int) -> float:
 def is_averaged(config: RunConfig, epochs: int) -> bool:
     """Return whether the iterate after so many epochs is part of the average."""
     return config.averaging_start is not None and epochs > config.averaging_start * config.max_epochs
+
+
+def averaged_network(average: AveragedModel, inputs: Callable[[], Iterable[Tensor]]) -> nn.Module:
+    """Return the average in evaluation mode, with batch norm's statistics estimated again on the inputs.
+
+    The average is that of Izmailov et al. 2018, equation 1; Granziol's "Gadam" averages Adam's iterates. The statistics
+    of any one iterate do not fit averaged weights. `recalibrate` gives those of all inputs as one batch, however they
+    are chunked, where PyTorch's `update_bn` averages over batches.
+    """
+    network = average.module.eval()
+    recalibrate(network, inputs)
+    return network
