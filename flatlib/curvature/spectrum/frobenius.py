@@ -18,13 +18,9 @@ DEFLATION = 30  # Lanczos steps whose space is measured without probes; not tune
 
 @dataclass(frozen=True)
 class FrobeniusEstimate(Estimate):
-    r"""Frobenius norm $\|C\|_F$, in units of the loss, with its square.
+    r"""Frobenius norm $\|C\|_F$, an ``Estimate`` in units of the loss, with its square.
 
     Attributes:
-        value: The norm.
-        standard_error: Its standard error.
-        products: Hessian-vector products used.
-        exact: Whether the value has no error but rounding.
         squared: $\|C\|_F^2 = \sum \lambda^2$, unbiased; its root, the value, is biased by its squared error.
         per_parameter: $\|C\|_F^2 / n$, the second moment of the spectral density. The "Frobenius norms" of Granziol
             2020 fit only this: in its appendix one grows 5e6-fold while the spectral norm grows "nearly 1000"-fold.
@@ -67,10 +63,7 @@ def frobenius(
     if n <= DEFLATION + probes:
         return _root(Estimate(_square(operator.to_dense()), 0.0, n, True), n)
     generator = torch.Generator().manual_seed(seed)
-    if basis is None:
-        Q, known = _from_lanczos(operator, generator)
-    else:
-        Q, known = _from_basis(operator, basis)
+    Q, known = _from_lanczos(operator, generator) if basis is None else _from_basis(operator, basis)
 
     def deflate(v: Tensor) -> Tensor:
         return v - Q @ (Q.T @ v)

@@ -23,17 +23,11 @@ BUILT_IN = re.compile(r"(\w+)Backward\d+")  # torch's own operations; a custom `
 
 
 class GraphStructure(NamedTuple):
-    """How a block's parameters enter an output.
+    """How a block's parameters enter an output."""
 
-    Attributes:
-        uses: Number of operations that take each parameter, by name; 0 if the output does not depend on it.
-        nodes: The graph's operations between the parameters and the output.
-        linear: Whether the output is known to be piecewise linear in each parameter with the others fixed.
-    """
-
-    uses: dict[str, int]
-    nodes: set
-    linear: bool
+    uses: dict[str, int]  # operations that take each parameter, by name; 0 if the output does not depend on it
+    nodes: set  # the graph's operations between the parameters and the output
+    linear: bool  # whether the output is known to be piecewise linear in each parameter with the others fixed
 
 
 def analyze_graph(output: Tensor, parameters: dict[str, nn.Parameter]) -> GraphStructure:
@@ -62,9 +56,8 @@ def analyze_graph(output: Tensor, parameters: dict[str, nn.Parameter]) -> GraphS
             stack += waiting
             continue
         stack.pop()
-        leaf = getattr(node, "variable", None)
-        if leaf is not None:
-            reach[node] = bits.get(id(leaf), 0)
+        if hasattr(node, "variable"):  # a leaf
+            reach[node] = bits.get(id(node.variable), 0)
             continue
         for following in inputs:
             if id(getattr(following, "variable", None)) in names:
@@ -82,13 +75,9 @@ def _is_linear(node: Any, masks: list[int]) -> bool:
         return True
     built_in = BUILT_IN.fullmatch(type(node).__name__)
     name = built_in[1] if built_in else None
-    if name in LINEAR:
-        return True
-    if name == "Div":
-        return not any(masks[1:])
     if name in MULTILINEAR or (name in BATCH_NORMS and node._saved_training is False):
         return sum(mask.bit_count() for mask in masks) == _union(masks).bit_count()
-    return False
+    return name in LINEAR or (name == "Div" and not any(masks[1:]))
 
 
 def _union(masks: list[int]) -> int:
