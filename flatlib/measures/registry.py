@@ -72,7 +72,7 @@ def eigenvalue_columns(name: str, top: Eigenvalues) -> Numbers:
 def lambda_max(checkpoint: Checkpoint) -> Numbers:
     """Return the largest eigenvalue of the Hessian, and keep its vector for the next search along the trajectory."""
     start = "random" if checkpoint.top_vector is None else checkpoint.top_vector
-    top = top_eigenvalues(checkpoint.hessian(), engine=checkpoint.engine, start=start, **_search(checkpoint))
+    top = top_eigenvalues(checkpoint.hessian(), start=start, **_search(checkpoint))
     checkpoint.top_vector = top.vectors[:, 0]
     return eigenvalue_columns("lambda_max", top)
 
@@ -100,8 +100,7 @@ def lambda_max_between_iterates(checkpoint: Checkpoint) -> Numbers:
     if checkpoint.after is None:
         raise NotDefined("between_iterates needs the network after one more step: this checkpoint has none")
     model, loss, examples = checkpoint.subject
-    options = _search(checkpoint) | {"engine": checkpoint.engine}
-    largest = between_iterates(model, checkpoint.after(), loss, examples, **options)
+    largest = between_iterates(model, checkpoint.after(), loss, examples, **_search(checkpoint))
     return columns("between_iterates", largest, "residual", "products", "converged")
 
 
@@ -125,10 +124,10 @@ def jacobian_norms(name: str, checkpoint: Checkpoint, *, softmax: bool) -> Numbe
 
 
 def _search(checkpoint: Checkpoint) -> dict[str, Any]:
-    return {"tol": checkpoint.tolerance, "seed": checkpoint.seed}
+    return {"engine": checkpoint.engine, "tol": checkpoint.tolerance, "seed": checkpoint.seed}
 
 
-def _ascent(checkpoint: Checkpoint) -> dict[str, Any]:
+def _seeded(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"batch_norm": checkpoint.batch_norm, "seed": checkpoint.seed}
 
 
@@ -138,23 +137,23 @@ REGISTRY: dict[str, Callable[[Checkpoint], Numbers]] = {
     "train_loss": train_loss,
     "lambda_max": lambda_max,
     "lambda_min": lambda c: eigenvalue_columns(
-        "lambda_min", top_eigenvalues(c.hessian(), which="smallest", engine=c.engine, **_search(c))
+        "lambda_min", top_eigenvalues(c.hessian(), which="smallest", **_search(c))
     ),
     "gauss_newton_lambda_max": lambda c: eigenvalue_columns(
-        "gauss_newton_lambda_max", top_eigenvalues(c.gauss_newton(), **_search(c))
+        "gauss_newton_lambda_max", top_eigenvalues(c.gauss_newton(), tol=c.tolerance, seed=c.seed)
     ),
     "between_iterates": lambda_max_between_iterates,
     "trace": lambda c: columns("trace", trace(c.hessian(), seed=c.seed), "standard_error", "exact"),
     "frobenius": hessian_frobenius,
     "density": hessian_density,
     "minimum_sharpness": lambda c: columns(
-        "minimum_sharpness", minimum_sharpness(*c.subject, **_ascent(c)), "standard_error"
+        "minimum_sharpness", minimum_sharpness(*c.subject, **_seeded(c)), "standard_error"
     ),
     "sam_sharpness": lambda c: columns("sam_sharpness", sam_sharpness(*c.subject, batch_norm=c.batch_norm)),
     "adaptive_sharpness": lambda c: columns(
-        "adaptive_sharpness", adaptive_sharpness(*c.subject, **_ascent(c)), "alignment"
+        "adaptive_sharpness", adaptive_sharpness(*c.subject, **_seeded(c)), "alignment"
     ),
-    "keskar_sharpness": lambda c: columns("keskar_sharpness", keskar_sharpness(*c.subject, **_ascent(c)), "converged"),
+    "keskar_sharpness": lambda c: columns("keskar_sharpness", keskar_sharpness(*c.subject, **_seeded(c)), "converged"),
     "gradient_norm": lambda c: {"gradient_norm": float(c.hessian().gradient().norm())},
     "weight_norm": weight_norm,
     "margin": margin_quantiles,

@@ -52,8 +52,13 @@ def _weight_norm(owner: nn.Module, a: Tensor, passes: int) -> NormMap:
         features = a.reshape(len(a), -1, a.shape[-1]).mT
         squared_norm = _outer_product_norm(features, passes, owner.out_features)
         return lambda delta: squared_norm(delta.reshape(len(a), -1, owner.out_features).mT)
-    if isinstance(owner, nn.Conv2d):
-        return _convolution_norm(owner, a, passes)
+    if isinstance(owner, nn.Conv2d):  # a linear map of its unfolded patches, group by group
+        groups, padding = owner.groups, owner.padding
+        assert not isinstance(padding, str)  # by ``is_known``
+        patches = F.unfold(a, owner.kernel_size, owner.dilation, padding, owner.stride)
+        by_group = len(a) * groups, -1, patches.shape[-1]
+        squared_norm = _outer_product_norm(patches.reshape(by_group), passes, owner.out_channels // groups)
+        return lambda delta: squared_norm(delta.reshape(by_group)).view(len(a), groups).sum(1)
     norm: Any = owner  # batch norm, the last of ``LAYERS``
     shape = (1, -1) + (1,) * (a.ndim - 2)
     normal = (a - norm.running_mean.view(shape)) * torch.rsqrt(norm.running_var + norm.eps).view(shape)
@@ -80,16 +85,6 @@ def _outer_product_norm(a: Tensor, passes: int, outputs: int) -> NormMap:
         gram = a.mT @ a
         return lambda delta: (gram * (delta.mT @ delta)).sum((1, 2))
     return lambda delta: _squared(delta @ a.mT)
-
-
-def _convolution_norm(owner: nn.Conv2d, a: Tensor, passes: int) -> NormMap:
-    """Map $\\delta$ to the squared norms for a convolution, a linear map of its unfolded patches, group by group."""
-    groups, padding = owner.groups, owner.padding
-    assert not isinstance(padding, str)  # by ``is_known``
-    patches = F.unfold(a, owner.kernel_size, owner.dilation, padding, owner.stride)
-    patches = patches.reshape(len(a) * groups, -1, patches.shape[-1])
-    squared_norm = _outer_product_norm(patches, passes, owner.out_channels // groups)
-    return lambda delta: squared_norm(delta.reshape(len(a) * groups, -1, patches.shape[-1])).view(len(a), groups).sum(1)
 
 
 def patch_size(owner: nn.Module, a: Tensor) -> int:

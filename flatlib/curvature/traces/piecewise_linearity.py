@@ -3,6 +3,7 @@
 import functools
 import operator
 import re
+from graphlib import TopologicalSorter
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -42,30 +43,25 @@ def analyze_graph(output: Tensor, parameters: dict[str, nn.Parameter]) -> GraphS
     bits = {id(p): 1 << i for i, p in enumerate(parameters.values())}
     names = {id(p): name for name, p in parameters.items()}
     uses = dict.fromkeys(parameters, 0)
-    reach: dict = {None: 0}  # the parameters that each operation depends on, as bits
+    inputs: dict[Any, list] = {None: []}  # of each operation; None stands for a constant
+    waiting: list[Any] = [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node not in inputs:
+            inputs[node] = [following for following, _ in node.next_functions]
+            waiting += inputs[node]
+    reach: dict[Any, int] = {}  # the parameters that each operation depends on, as bits
     linear = True
-    stack: list[Any] = [output.grad_fn]
-    while stack:
-        node = stack[-1]
-        if node in reach:
-            stack.pop()
-            continue
-        inputs = [following for following, _ in node.next_functions]
-        waiting = [following for following in inputs if following not in reach]
-        if waiting:
-            stack += waiting
-            continue
-        stack.pop()
+    for node in TopologicalSorter(inputs).static_order():
         if hasattr(node, "variable"):  # a leaf
             reach[node] = bits.get(id(node.variable), 0)
             continue
-        for following in inputs:
+        for following in inputs[node]:
             if id(getattr(following, "variable", None)) in names:
                 uses[names[id(following.variable)]] += 1
-        masks = [reach[following] for following in inputs]
+        masks = [reach[following] for following in inputs[node]]
         reach[node] = _union(masks)
         linear = linear and _is_linear(node, masks)
-    del reach[None]
     return GraphStructure(uses, {node for node, mask in reach.items() if mask}, linear)
 
 
