@@ -61,7 +61,7 @@ def reduced_operator(operator: SymmetricOperator) -> ReducedOperator | None:
     """
     if not isinstance(operator, CurvatureOperator) or operator.device.type != "cpu":
         return None
-    inputs = operator.data[0].flatten(1) if operator.data[0].ndim > 1 else operator.data[0].unsqueeze(1)
+    inputs = operator.data[0].reshape(operator.examples, -1)
     if not inputs.is_floating_point():
         return None
     linear = ((name, m) for name, m in operator.model.named_modules() if type(m) is nn.Linear)
