@@ -18,9 +18,13 @@ DEFLATION = 30  # Lanczos steps whose space is measured without probes; not tune
 
 @dataclass(frozen=True)
 class FrobeniusEstimate(Estimate):
-    r"""Frobenius norm $\|C\|_F$, an ``Estimate`` in units of the loss, with its square.
+    r"""Frobenius norm $\|C\|_F$, in units of the loss, with its square.
 
     Attributes:
+        value: The norm.
+        standard_error: Its standard error.
+        products: Hessian-vector products used.
+        exact: Whether the value has no error but rounding.
         squared: $\|C\|_F^2 = \sum \lambda^2$, unbiased; its root, the value, is biased by its squared error.
         per_parameter: $\|C\|_F^2 / n$, the second moment of the spectral density. The "Frobenius norms" of Granziol
             2020 fit only this: in its appendix one grows 5e6-fold while the spectral norm grows "nearly 1000"-fold.
