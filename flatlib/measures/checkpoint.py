@@ -27,8 +27,8 @@ class Checkpoint:
         engine: Method of `top_eigenvalues`.
         tolerance: Largest residual of an eigenvalue relative to it.
         seed: Seed of probes and starting vectors.
-        top_vector: The last top eigenvector. Along a trajectory the next search starts from it, which saves products;
-            a new checkpoint has none, so that a final value does not depend on an earlier one.
+        top_vector: The last top eigenvector, from which the next search along a trajectory starts; a new checkpoint has
+            none, so that a final value does not depend on an earlier one.
     """
 
     model: nn.Module

@@ -1,5 +1,7 @@
 """Evaluate loss and accuracy of a network on the training and test images."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -15,16 +17,13 @@ CHUNK = 1000  # images per forward pass when a whole split is evaluated
 
 @torch.no_grad()
 def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy") -> tuple[float, float]:
-    """Compute the mean cross-entropy and the accuracy over all of (x, y), in evaluation mode, summed in float64.
+    """Compute the mean cross-entropy (nats, summed in float64) and the accuracy (a share) in evaluation mode.
 
     Args:
         model: Maps (N, ...) to logits (N, C); its mode is restored.
-        x: (N, ...) inputs, on any device.
-        y: (N,) classes, on any device.
+        x: Inputs (N, ...), on any device.
+        y: Classes (N,), on any device.
         loss: The training loss; if it smooths the labels (`SmoothedCrossEntropy`), the same smoothing applies here.
-
-    Returns:
-        The loss in nats, and the accuracy as a share between 0 and 1.
 
     >>> evaluate(nn.Identity(), torch.eye(2), torch.tensor([0, 1]))[1]
     1.0
@@ -49,32 +48,25 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy
 
 
 def performance(checkpoint: Checkpoint) -> Numbers:
-    """Return loss and accuracy on both splits; `generalization_gap` = train minus test accuracy (Bejan et al. 2022),
-    `loss_gap` = |train loss - test loss| (MacDonald et al. 2023, section 6). Also loss and accuracy on the
-    validation split, where there is one."""
-    train_loss, train_accuracy = evaluate(checkpoint.model, *_given(checkpoint.train, "train"), checkpoint.loss)
-    test_loss, test_accuracy = evaluate(checkpoint.model, *_given(checkpoint.test, "test"), checkpoint.loss)
-    numbers: Numbers = {
-        "train_loss": train_loss,
-        "train_accuracy": train_accuracy,
-        "test_loss": test_loss,
-        "test_accuracy": test_accuracy,
-        "generalization_gap": train_accuracy - test_accuracy,
-        "loss_gap": abs(train_loss - test_loss),
+    """Return loss and accuracy on all splits; `generalization_gap` = train minus test accuracy (Bejan et al. 2022),
+    `loss_gap` = |train loss - test loss| (MacDonald et al. 2023, section 6)."""
+    train, test = _on_split(checkpoint, "train"), _on_split(checkpoint, "test")
+    gaps = {
+        "generalization_gap": train["train_accuracy"] - test["test_accuracy"],
+        "loss_gap": abs(train["train_loss"] - test["test_loss"]),
     }
-    if checkpoint.validation is not None:
-        loss, accuracy = evaluate(checkpoint.model, *checkpoint.validation, checkpoint.loss)
-        numbers |= {"validation_loss": loss, "validation_accuracy": accuracy}
-    return numbers
+    validation = {} if checkpoint.validation is None else _on_split(checkpoint, "validation")
+    return train | test | gaps | validation
 
 
 def train_loss(checkpoint: Checkpoint) -> Numbers:
     """Return loss and accuracy on the training images alone: cheap enough for every point of a trajectory."""
-    loss, accuracy = evaluate(checkpoint.model, *_given(checkpoint.train, "train"), checkpoint.loss)
-    return {"train_loss": loss, "train_accuracy": accuracy}
+    return _on_split(checkpoint, "train")
 
 
-def _given(split: Split | None, name: str) -> Split:
+def _on_split(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
+    split: Split | None = getattr(checkpoint, name)
     if split is None:
         raise FlatlibError(f"this measure needs the {name} images; the checkpoint was made without them")
-    return split
+    loss, accuracy = evaluate(checkpoint.model, *split, checkpoint.loss)
+    return {f"{name}_loss": loss, f"{name}_accuracy": accuracy}

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from flatlib.curvature import density, frobenius, top_eigenvalues, trace
-from flatlib.curvature.operators.base import CurvatureOperator
+from flatlib.curvature import Eigenvalues, density, frobenius, top_eigenvalues, trace
 from flatlib.curvature.operators.empirical_risk import collect_batches
 from flatlib.errors import NotDefined, explained
 from flatlib.measures.checkpoint import Checkpoint
@@ -34,8 +33,7 @@ def measure(names: Iterable[str], checkpoint: Checkpoint) -> Numbers:
         checkpoint: The network and the examples it is measured on.
 
     Returns:
-        All numbers in one flat dictionary. A measure that is not defined for this network is None under its name,
-        without companions.
+        All numbers in one flat dictionary; None, without companions, for a measure that is not defined.
 
     Raises:
         FlatlibError: If a measure refuses the network; errors of PyTorch and of the model's own code become one too.
@@ -61,35 +59,22 @@ def columns(name: str, estimate: Any, *companions: str) -> Numbers:
     return {name: estimate.value} | {f"{name}_{companion}": getattr(estimate, companion) for companion in companions}
 
 
-def extreme_eigenvalue(name: str, operator: CurvatureOperator, checkpoint: Checkpoint, **options: Any) -> Numbers:
-    """Return an extreme eigenvalue, its residual ||Hv - lambda v||, the products it took and whether it converged."""
-    top = top_eigenvalues(operator, tol=checkpoint.tolerance, seed=checkpoint.seed, **options)
-    if name == "lambda_max":  # where the next search along the trajectory starts
-        checkpoint.top_vector = top.vectors[:, 0]
+def eigenvalue_columns(name: str, top: Eigenvalues) -> Numbers:
+    """Return the first eigenvalue, its residual ||Hv - lambda v||, the products it took and whether it converged."""
     return {
         name: float(top.values[0]),
         f"{name}_residual": float(top.residuals[0]),
-        f"{name}_products": int(top.products),
-        f"{name}_converged": bool(top.converged),
+        f"{name}_products": top.products,
+        f"{name}_converged": top.converged,
     }
 
 
 def lambda_max(checkpoint: Checkpoint) -> Numbers:
-    """Return the largest eigenvalue of the Hessian of the training loss."""
+    """Return the largest eigenvalue of the Hessian, and keep its vector for the next search along the trajectory."""
     start = "random" if checkpoint.top_vector is None else checkpoint.top_vector
-    return extreme_eigenvalue("lambda_max", checkpoint.hessian(), checkpoint, engine=checkpoint.engine, start=start)
-
-
-def lambda_min(checkpoint: Checkpoint) -> Numbers:
-    """Return the smallest eigenvalue of the Hessian: how far the loss bends downwards."""
-    return extreme_eigenvalue(
-        "lambda_min", checkpoint.hessian(), checkpoint, which="smallest", engine=checkpoint.engine
-    )
-
-
-def gauss_newton_lambda_max(checkpoint: Checkpoint) -> Numbers:
-    """Return the largest eigenvalue of the Gauss-Newton matrix: the Hessian without the network's own curvature."""
-    return extreme_eigenvalue("gauss_newton_lambda_max", checkpoint.gauss_newton(), checkpoint)
+    top = top_eigenvalues(checkpoint.hessian(), start=start, **_search(checkpoint))
+    checkpoint.top_vector = top.vectors[:, 0]
+    return eigenvalue_columns("lambda_max", top)
 
 
 def hessian_frobenius(checkpoint: Checkpoint) -> Numbers:
@@ -114,8 +99,8 @@ def lambda_max_between_iterates(checkpoint: Checkpoint) -> Numbers:
     """Return the largest eigenvalue at 8 points up to the next iterate, batch norm in train mode (Kaur et al. 2022)."""
     if checkpoint.after is None:
         raise NotDefined("between_iterates needs the network after one more step: this checkpoint has none")
-    options: dict[str, Any] = {"engine": checkpoint.engine, "tol": checkpoint.tolerance, "seed": checkpoint.seed}
-    largest = between_iterates(checkpoint.model, checkpoint.after(), checkpoint.loss, checkpoint.examples, **options)
+    model, loss, examples = checkpoint.subject
+    largest = between_iterates(model, checkpoint.after(), loss, examples, **_search(checkpoint))
     return columns("between_iterates", largest, "residual", "products", "converged")
 
 
@@ -138,8 +123,12 @@ def jacobian_norms(name: str, checkpoint: Checkpoint, *, softmax: bool) -> Numbe
     return {name: float(norms.max()), f"{name}_mean": float(norms.mean())}
 
 
-def _options(checkpoint: Checkpoint, *names: str) -> dict[str, Any]:
-    return {name: getattr(checkpoint, name) for name in names}
+def _search(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {"engine": checkpoint.engine, "tol": checkpoint.tolerance, "seed": checkpoint.seed}
+
+
+def _seeded(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {"batch_norm": checkpoint.batch_norm, "seed": checkpoint.seed}
 
 
 # The softmaxed model's largest Jacobian norm is that of MacDonald et al. 2023, Figure 1.
@@ -147,22 +136,24 @@ REGISTRY: dict[str, Callable[[Checkpoint], Numbers]] = {
     "performance": performance,
     "train_loss": train_loss,
     "lambda_max": lambda_max,
-    "lambda_min": lambda_min,
-    "gauss_newton_lambda_max": gauss_newton_lambda_max,
+    "lambda_min": lambda c: eigenvalue_columns(
+        "lambda_min", top_eigenvalues(c.hessian(), which="smallest", **_search(c))
+    ),
+    "gauss_newton_lambda_max": lambda c: eigenvalue_columns(
+        "gauss_newton_lambda_max", top_eigenvalues(c.gauss_newton(), tol=c.tolerance, seed=c.seed)
+    ),
     "between_iterates": lambda_max_between_iterates,
     "trace": lambda c: columns("trace", trace(c.hessian(), seed=c.seed), "standard_error", "exact"),
     "frobenius": hessian_frobenius,
     "density": hessian_density,
     "minimum_sharpness": lambda c: columns(
-        "minimum_sharpness", minimum_sharpness(*c.subject, **_options(c, "batch_norm", "seed")), "standard_error"
+        "minimum_sharpness", minimum_sharpness(*c.subject, **_seeded(c)), "standard_error"
     ),
     "sam_sharpness": lambda c: columns("sam_sharpness", sam_sharpness(*c.subject, batch_norm=c.batch_norm)),
     "adaptive_sharpness": lambda c: columns(
-        "adaptive_sharpness", adaptive_sharpness(*c.subject, **_options(c, "batch_norm", "seed")), "alignment"
+        "adaptive_sharpness", adaptive_sharpness(*c.subject, **_seeded(c)), "alignment"
     ),
-    "keskar_sharpness": lambda c: columns(
-        "keskar_sharpness", keskar_sharpness(*c.subject, **_options(c, "batch_norm", "seed")), "converged"
-    ),
+    "keskar_sharpness": lambda c: columns("keskar_sharpness", keskar_sharpness(*c.subject, **_seeded(c)), "converged"),
     "gradient_norm": lambda c: {"gradient_norm": float(c.hessian().gradient().norm())},
     "weight_norm": weight_norm,
     "margin": margin_quantiles,

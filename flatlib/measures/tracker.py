@@ -6,15 +6,11 @@ import pandas as pd
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from flatlib.curvature import (
-    HessianOperator,
-    adam_preconditioner,
-    preconditioned_eigenvalue,
-    stability_threshold,
-)
+from flatlib.curvature import adam_preconditioner, preconditioned_eigenvalue, stability_threshold
 from flatlib.curvature.operators.empirical_risk import Data, Loss, collect_batches
 from flatlib.errors import require_one_of
 from flatlib.measures import REGISTRY, Checkpoint, Numbers, measure
+from flatlib.measures.registry import eigenvalue_columns
 
 __all__ = ["Tracker"]
 
@@ -60,12 +56,12 @@ class Tracker:
         self.measures = tuple(measures)
         for name in self.measures:
             require_one_of("measures", name, REGISTRY)
-        x, y, _ = collect_batches(data)
+        examples = collect_batches(data)[:2]
         self._checkpoint = Checkpoint(
             model=model,
-            examples=(x, y),
+            examples=examples,
             loss=loss,
-            train=(x, y),
+            train=examples,
             batch_norm=batch_norm,
             tolerance=tolerance,
             seed=seed,
@@ -89,19 +85,11 @@ class Tracker:
         return pd.DataFrame(self._points)
 
     def _preconditioned(self, optimizer: Optimizer) -> Numbers:
-        checkpoint = self._checkpoint
-        operator: HessianOperator = checkpoint.hessian()
+        checkpoint, start = self._checkpoint, self._preconditioned_vector
+        operator = checkpoint.hessian()
+        preconditioner = adam_preconditioner(optimizer, checkpoint.model, operator)
         found = preconditioned_eigenvalue(
-            operator,
-            adam_preconditioner(optimizer, checkpoint.model, operator),
-            tol=checkpoint.tolerance,
-            start=self._preconditioned_vector,
-            seed=checkpoint.seed,
+            operator, preconditioner, tol=checkpoint.tolerance, start=start, seed=checkpoint.seed
         )
         self._preconditioned_vector = found.vectors[:, 0]
-        return {
-            "preconditioned_lambda_max": float(found.values[0]),
-            "preconditioned_lambda_max_residual": float(found.residuals[0]),
-            "preconditioned_lambda_max_products": found.products,
-            "preconditioned_lambda_max_converged": found.converged,
-        }
+        return eigenvalue_columns("preconditioned_lambda_max", found)

@@ -60,8 +60,8 @@ def between_iterates(
 
     With batch norm and a small learning rate the iterates themselves look flatter than what the step between them
     crosses (Cohen et al. 2021, appendix); Kaur et al. 2022 (section on batch norm) therefore take the maximum over 8
-    evenly spaced points between the final iterate and one extra step. As in their code the buffers are interpolated
-    too (those of integers stay those of the iterate before) and batch norm is in train mode.
+    points between the final iterate and one extra step. As in their code the buffers are interpolated too (those of
+    integers stay those of the iterate before) and batch norm is in train mode.
 
     >>> _ = torch.manual_seed(0)
     >>> data = torch.eye(2), torch.tensor([0, 1])
@@ -84,8 +84,7 @@ def between_iterates(
         **options: ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
 
     Raises:
-        FlatlibError: If there are fewer than two points, the models differ in architecture, or `HessianOperator` or
-            `top_eigenvalues` refuses.
+        FlatlibError: If points are fewer than 2, the models differ in architecture, or `HessianOperator` refuses.
     """
     if points < 2:
         raise FlatlibError(f"points={points}: both iterates are points, so there are at least 2")
@@ -130,6 +129,6 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
 
 def _require_alike(before: nn.Module, after: nn.Module) -> None:
     first, second = ({name: t.shape for name, t in _state(model).items()} for model in (before, after))
-    if first != second:
-        odd = next(name for name in (*first, *second) if first.get(name) != second.get(name))
-        raise FlatlibError(f'the two iterates are not of one architecture: they differ in "{odd}"')
+    for name in (*first, *second):
+        if first.get(name) != second.get(name):
+            raise FlatlibError(f'the two iterates are not of one architecture: they differ in "{name}"')

@@ -16,8 +16,8 @@ def jacobian_norm(model: nn.Module, x: Tensor, *, softmax: bool = False, chunk_s
     $C$ backward passes give all rows $J_c$ of a whole chunk; the norm is the root of the largest eigenvalue of the
     $C \times C$ Gram matrix $J J^\top$. Where the inputs enter through one linear layer with weights $W$ alone, as in
     an MLP, the passes end at its outputs: their rows $\Delta$ give $J J^\top = \Delta (W W^\top) \Delta^\top$.
-    The softmaxed model's Jacobian is $(\mathrm{diag}(p) - p p^\top) J$.
-    MacDonald et al. 2023 take the softmaxed model and the maximum over training samples.
+    The softmaxed model's Jacobian is $(\mathrm{diag}(p) - p p^\top) J$; MacDonald et al. 2023 take its maximum over
+    training samples. The norms, (N,) float64 on the model's device, are in outputs per unit of input.
 
     >>> model = nn.Linear(2, 2)
     >>> _ = model.weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
@@ -26,12 +26,9 @@ def jacobian_norm(model: nn.Module, x: Tensor, *, softmax: bool = False, chunk_s
 
     Args:
         model: Maps (N, ...) to (N, C), one sample independent of the others; left as it was.
-        x: (N, ...) inputs.
+        x: Inputs, shape (N, ...).
         softmax: Measure the probabilities instead of the outputs.
         chunk_size: Samples per pass; 100 was faster than 1000 on a CPU.
-
-    Returns:
-        (N,) float64, in outputs per unit of input, on the model's device.
 
     Raises:
         FlatlibError: If x is empty or of integers, the outputs are not (N, C) or not finite, or chunk_size is below 1.
@@ -42,14 +39,16 @@ def jacobian_norm(model: nn.Module, x: Tensor, *, softmax: bool = False, chunk_s
     with measurement_mode(first.device):
         layer = _only_entrance(frozen, x[:2].detach().to(first))
         metric = None if layer is None else layer.weight.double() @ layer.weight.double().T
-        chunks = [part.to(first) for part in x.detach().split(chunk_size)]
-        return torch.cat([_chunk_norms(frozen, chunk, layer, metric, softmax) for chunk in chunks])
+        norms = []
+        for chunk in x.detach().split(chunk_size):
+            rows = _rows(frozen, chunk.to(first), layer, softmax)
+            gram = (rows if metric is None else rows @ metric) @ rows.mT
+            norms.append(torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0).sqrt())
+        return torch.cat(norms)
 
 
 class Stretch(NamedTuple):
-    """Direction in which each sample's output moves fastest.
-
-    A small step t along ``inputs`` moves the output by t ``norms`` ``outputs``.
+    """Direction in which each sample's output moves fastest: t along ``inputs`` moves it by t ``norms`` ``outputs``.
 
     Attributes:
         norms: (N,) float64, the largest singular value of each Jacobian.
@@ -75,7 +74,7 @@ def most_stretched(model: nn.Module, x: Tensor, *, softmax: bool = False) -> Str
 
     Args:
         model: Maps (N, ...) to (N, C), one sample independent of the others; left as it was.
-        x: (N, ...) inputs.
+        x: Inputs, shape (N, ...).
         softmax: Take the probabilities instead of the outputs.
 
     Raises:
@@ -99,12 +98,6 @@ def _frozen(model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
     return frozen, next(frozen.parameters())
 
 
-def _chunk_norms(model: nn.Module, x: Tensor, layer: nn.Linear | None, metric: Tensor | None, softmax: bool) -> Tensor:
-    rows = _rows(model, x, layer, softmax)
-    gram = (rows if metric is None else rows @ metric) @ rows.mT
-    return torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0).sqrt()
-
-
 def _rows(model: nn.Module, x: Tensor, layer: nn.Linear | None, softmax: bool) -> Tensor:
     """Return the derivatives of the outputs in x, or in the outputs of the layer, (N, C, r) in float64."""
     if layer is None:
@@ -117,7 +110,11 @@ def _rows(model: nn.Module, x: Tensor, layer: nn.Linear | None, softmax: bool) -
     columns = output.sum(0).unbind()
     slopes = [torch.autograd.grad(c, entrance, retain_graph=True, materialize_grads=True)[0] for c in columns]
     rows = torch.stack(slopes, 1).flatten(2).double()
-    return _softmax_jacobian(output.detach().double()) @ rows if softmax else rows
+    if not softmax:
+        return rows
+    p = output.detach().double().softmax(1)
+    others = 1 - torch.eye(p.shape[1], dtype=p.dtype, device=p.device)  # sums 1 - p_c, as p_c rounds to 1 if confident
+    return (torch.diag_embed(p * (p @ others)) - p.unsqueeze(2) * p.unsqueeze(1) * others) @ rows
 
 
 def _only_entrance(model: nn.Module, x: Tensor) -> nn.Linear | None:
@@ -153,10 +150,3 @@ def _cut(model: nn.Module, x: Tensor, layers: list[nn.Linear]) -> tuple[Tensor, 
         for layer in layers:
             hooks.enter_context(layer.register_forward_hook(cut))
         return forward_logits(model, x), cuts
-
-
-def _softmax_jacobian(output: Tensor) -> Tensor:
-    """Return diag(p) - p p^T, (N, C, C); 1 - p_c is summed from the others, as p_c rounds to 1 if confident."""
-    p = output.softmax(1)
-    others = 1 - torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
-    return torch.diag_embed(p * (p @ others)) - p.unsqueeze(2) * p.unsqueeze(1) * others

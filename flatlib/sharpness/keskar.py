@@ -120,11 +120,10 @@ class _Box:
 
     def climb_corners(self, corner: np.ndarray) -> tuple[np.ndarray, float]:
         """Return the best of a sequence of corners, each at the signs of the last slope, and its slope's 1-norm."""
-        best, scale = corner, 1.0
-        least: float | None = None
+        best, scale, least = corner, 1.0, np.inf
         for _ in range(MOST_CORNERS):
             value, slope = self.negative_rise(corner, 1.0)
-            if least is not None and value >= least - RISING * abs(least):
+            if least < np.inf and value >= least - RISING * abs(least):
                 break
             best, least, scale = corner, value, float(np.abs(slope).sum()) or 1.0
             corner = _signs(-slope, corner)

@@ -42,9 +42,9 @@ class Lines:
         The last is $L(w) + t \langle g, v \rangle + \frac12 \lambda t^2$, the loss without its higher terms.
         """
         lines = []
-        for j, (curvature, slope) in enumerate(zip(self.eigenvalues.values.tolist(), self.slopes, strict=True)):
+        for j, curvature in enumerate(self.eigenvalues.values.tolist()):
             named = {"direction": j + 1, "eigenvalue": curvature}
-            lines.append(_line(named, self.steps, self.losses[j], slope, curvature))
+            lines.append(_line(named, self.steps, self.losses[j], self.slopes[j], curvature))
         return pd.concat(lines, ignore_index=True)
 
 
@@ -62,8 +62,7 @@ def loss_along_eigenvectors(
 ) -> Lines:
     r"""Evaluate the loss along each of the k top eigenvectors, $t \in [-r, r]$.
 
-    The sign of an eigenvector is arbitrary: here $\langle \nabla L, v \rangle \ge 0$, so that the loss does not fall
-    towards positive t to first order.
+    Of the two signs of an eigenvector it takes the one with $\langle \nabla L, v \rangle \ge 0$.
 
     >>> _ = torch.manual_seed(0)
     >>> table = loss_along_eigenvectors(nn.Linear(2, 1), "mse", (torch.eye(2), torch.ones(2, 1)), k=2).table()
@@ -75,8 +74,8 @@ def loss_along_eigenvectors(
         loss: A name or a callable, as for `HessianOperator`.
         data: (inputs, targets) or an iterable of batches.
         k: Number of eigenvectors.
-        radius: r, in the units of the weights; by default $\sqrt{2 L / \lambda_1}$, where a minimum's loss has doubled
-            if it is quadratic along the top eigenvector.
+        radius: Radius r, in the units of the weights; by default $\sqrt{2 L / \lambda_1}$, where a minimum's loss has
+            doubled if it is quadratic along the top eigenvector.
         points: Steps, an odd number so that the middle one is w.
         tol: Largest residual relative to the eigenvalue, as for `top_eigenvalues`.
         seed: Seed of the search's starting vector.
@@ -125,7 +124,7 @@ def loss_along(
         loss: A name or a callable, as for `HessianOperator`.
         data: (inputs, targets) or an iterable of batches.
         directions: Vectors (n,), flat in the order of the operator's parameters, by the name they are drawn with.
-        radius: r, in the units of the weights.
+        radius: Radius r, in the units of the weights.
         points: Steps, an odd number so that the middle one is w.
         **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
 
@@ -171,9 +170,9 @@ def loss_in_plane(
         model: Network, left as it was.
         loss: A name or a callable, as for `HessianOperator`.
         data: (inputs, targets) or an iterable of batches.
-        basis: (n, 2) orthonormal columns $u_1, u_2$, flat in the order of the operator's parameters, such as
+        basis: Orthonormal columns $u_1, u_2$, (n, 2), flat in the order of the operator's parameters, such as
             ``top_eigenvalues(operator, 2).vectors``; a displacement d in the plane has the coordinates $U^\top d$.
-        radius: r, in the units of the weights.
+        radius: Radius r, in the units of the weights.
         points: Steps along each side, an odd number so that the middle one is w.
         **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
 

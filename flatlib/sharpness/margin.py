@@ -39,7 +39,6 @@ def margin(
     r"""Compute the distance of each sample from the decision boundary, to first order.
 
     $f_y(x) - f_j(x)$, $j$ the best other class, in evaluation mode; with "input" over $\|\nabla_x (f_y - f_j)\|_2$.
-
     The normalised margin is that of Elsayed et al. 2018 ("Large margin deep networks", equation 3) and Jiang et al.
     2019 ("Predicting the generalization gap", at the input layer). Rescaling the outputs or the layers does not change
     it; the margin of the outputs grows without bound as training goes on.
@@ -76,11 +75,10 @@ def margin(
     frozen = frozen_copy(model).requires_grad_(False)
     set_modes(frozen, "eval")
     first = next(frozen.parameters())
+    dtype = first.dtype if x.is_floating_point() else None
     parts = zip(x.split(chunk_size), y.to(first.device).long().split(chunk_size), strict=True)
     with measurement_mode(first.device):
-        dtype = first.dtype if x.is_floating_point() else None
-        margins = [_margins(frozen, part.to(first.device, dtype), classes, normalise) for part, classes in parts]
-    values = torch.cat(margins)
+        values = torch.cat([_margins(frozen, part.to(first.device, dtype), c, normalise) for part, c in parts])
     found = torch.quantile(values, values.new_tensor(quantiles)).tolist()
     return Margins(values, dict(zip(quantiles, found, strict=True)), normalise)
 

@@ -14,9 +14,7 @@ from flatlib.curvature.traces.hutchinson import Estimate, trace
 from flatlib.errors import NotDefined
 from flatlib.sharpness.rescaling import BATCH_NORM, Layer, chain_of_layers, require_homogeneous
 
-CONVERGED = (
-    1e-14  # Newton's method stops when half its decrement squared, the expected error, is this part of the value
-)
+CONVERGED = 1e-14  # part of the value that half Newton's squared decrement, the expected error, is at the end
 MOST_ITERATIONS = 200  # measured: up to 10 where the traces lie within four orders of magnitude, up to 53 within thirty
 
 
@@ -64,9 +62,9 @@ def minimum_sharpness(
 
     $\min_{\alpha_1 \cdots \alpha_D = 1} \mathrm{tr}\, H(\alpha(w))$, the measure of Bejan et al. 2022, equation 5.
 
-    $\alpha(w)$ multiplies layer l's weight by $\alpha_l$ and its bias by $s_l = \alpha_1 \cdots \alpha_l$, which
-    leaves the function as it is (`rescale`). So $L(\alpha(w)) = L(w)$, and each diagonal block of the Hessian is
-    divided by its factor squared. With $a_l, b_l$ the traces of the blocks of weights and biases at w,
+    $\alpha(w)$ multiplies layer l's weight by $\alpha_l$ and its bias by $s_l = \alpha_1 \cdots \alpha_l$ (`rescale`):
+    the loss stays, and each diagonal block of the Hessian is divided by its factor squared. With $a_l, b_l$ the traces
+    of the blocks of weights and biases at w,
 
     $$\mathrm{tr}\, H(\alpha(w)) = \sum_l a_l / \alpha_l^2 + \sum_l b_l / s_l^2, \qquad s_D = 1,$$
 
@@ -94,8 +92,7 @@ def minimum_sharpness(
         batch_norm: "eval"; "train" is refused if there is batch norm.
         chunk_size: Examples per pass, as for `HessianOperator`.
         dtype: Precision of the copy that is measured, as for `HessianOperator`.
-        probes: Probes of `trace` for each block; by default the traces are exact where that is possible, and come from
-            one pass over the data.
+        probes: Probes of `trace` for each block; by default the traces are exact where that is possible.
         seed: Seed of the probes.
 
     Raises:
@@ -135,10 +132,10 @@ def _minimum(layers: list[Layer], weights: list[Estimate], biases: list[Estimate
     alphas = np.exp(np.diff(log_scales, prepend=0.0))
     shares_a, shares_b = alphas**-2.0, np.exp(-2 * log_scales)
     # At the minimum the scales' own change is of second order, so that the traces' errors enter with their shares.
-    errors = np.array([[estimate.standard_error for estimate in block] for block in (weights, biases)])
+    errors = np.array([estimate.standard_error for estimate in (*weights, *biases)])
     return MinimumSharpness(
         value=float(a @ shares_a + b @ shares_b),
-        standard_error=float(np.linalg.norm(np.concatenate([errors[0] * shares_a, errors[1] * shares_b]))),
+        standard_error=float(np.linalg.norm(errors * np.concatenate([shares_a, shares_b]))),
         alphas=alphas,
         trace=float(a.sum() + b.sum()),
         weight_traces=a,
@@ -154,14 +151,12 @@ def _minimum(layers: list[Layer], weights: list[Estimate], biases: list[Estimate
 def minimise_over_scales(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, int]:
     r"""Return $\arg\min_u \sum_l a_l e^{-2 (u_l - u_{l-1})} + \sum_l b_l e^{-2 u_l}$ and the iterations.
 
-    u is $\log s$, shape (D,), with $u_0 = u_D = 0$. The objective is strictly convex for a > 0, b >= 0, and
-    its Hessian tridiagonal. Newton's method with halved steps starts from the minimum for b = 0, where all
-    $a_l / \alpha_l^2$ are equal.
+    u is $\log s$, shape (D,), with $u_0 = u_D = 0$. The objective is strictly convex for a > 0, b >= 0. Newton's method
+    with halved steps starts from the minimum for b = 0, where all $a_l / \alpha_l^2$ are equal.
     """
-    log_a = np.log(a)
-    u = np.cumsum(0.5 * (log_a - log_a.mean()))[:-1]
+    log_a, log_b = np.log(a), np.log(b[:-1])
     unit = log_a.mean()  # the closed form is D in these units, whatever the scale of the loss
-    log_b = np.log(b[:-1])
+    u = np.cumsum(0.5 * (log_a - unit))[:-1]
 
     def terms(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         between = np.diff(u, prepend=0.0, append=0.0)
@@ -173,8 +168,8 @@ def minimise_over_scales(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, int]
         weights, biases = terms(u)
         value = weights.sum() + biases.sum()
         gradient = 2 * (weights[1:] - weights[:-1] - biases)
-        beside = -4 * weights[1:-1]
-        hessian = np.diag(4 * (weights[1:] + weights[:-1] + biases)) + np.diag(beside, 1) + np.diag(beside, -1)
+        beside = np.diag(-4 * weights[1:-1], 1)
+        hessian = np.diag(4 * (weights[1:] + weights[:-1] + biases)) + beside + beside.T
         step = np.linalg.solve(hessian, -gradient)
         decrement = -gradient @ step
         if not np.isfinite(decrement):

@@ -28,16 +28,12 @@ class Options(BlockOptions, total=False):
 class PerturbedLoss:
     r"""$\epsilon \mapsto L(w + \epsilon)$ and its gradient, for flat displacements of an operator's parameters.
 
-    The loss is that of the operator: its copy of the model, its examples and chunks, its batch norm. Neither the model
-    nor the copy is changed: the displaced parameters stand in for the copy's own during a call. Sums over chunks are
-    kept in float64, but each loss carries the rounding of the model's dtype: differences below $10^{-6} L$ need
-    ``dtype=torch.float64``.
-
-    Args:
-        operator: Operator whose loss is evaluated, around its weights at the time of the call.
+    The loss is that of the operator: its copy of the model, which stays as it is, its examples, chunks and batch norm.
+    Sums over chunks are kept in float64, but each loss carries the rounding of the model's dtype: differences below
+    $10^{-6} L$ need ``dtype=torch.float64``.
 
     Attributes:
-        weights: $w$, shape (n,), in the operator's dtype and on its device.
+        weights: Weights $w$ of the operator when it was passed, shape (n,), in its dtype and on its device.
     """
 
     def __init__(self, operator: HessianOperator):

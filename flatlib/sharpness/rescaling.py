@@ -16,25 +16,16 @@ UNCHANGED = 1e-8  # largest change of an output over the largest output that cou
 
 @dataclass(frozen=True)
 class Layer:
-    """One link of the chain: a module with a weight, perhaps a bias and, for batch norm, a running mean.
+    """Names of one link of the chain: a module and its tensors."""
 
-    Attributes:
-        name: Name of the module; "" if it is the model itself.
-        weight: Name of the weight parameter.
-        bias: Name of the bias parameter, if there is one.
-        running_mean: Name of the buffer that batch norm would subtract from its input.
-    """
-
-    name: str
+    name: str  # "" if the module is the model itself
     weight: str
-    bias: str | None
-    running_mean: str
+    bias: str | None  # None without one
+    running_mean: str  # buffer that batch norm, if it is one, subtracts from its input
 
 
 def chain_of_layers(model: nn.Module) -> list[Layer]:
-    """Return all modules with parameters, in the order in which they were registered.
-
-    `require_homogeneous` checks that this is the order of the computation.
+    """Return all modules with parameters as registered; `require_homogeneous` checks the order of the computation.
 
     Raises:
         NotDefined: If a parameter is not the weight or bias of one module alone: there is no chain then.
@@ -76,10 +67,10 @@ def rescale(model: nn.Module, layers: list[Layer], alphas: np.ndarray) -> None:
 
 
 def require_homogeneous(model: nn.Module, layers: list[Layer], x: Tensor, *, seed: int = 0) -> None:
-    """Check that a random rescaling with product one leaves the outputs as they are.
+    """Check that a random rescaling with product one leaves the outputs as they are, in float64 on the first samples.
 
-    Tested in float64 on the first samples, on a copy whose biases are moved a little, as zero biases would hide a
-    chain in the wrong order. tanh, a shortcut, a group or layer norm, or a branch each change the outputs.
+    The copy's biases are moved a little, as zero biases would hide a chain in the wrong order. tanh, a shortcut, a
+    branch, a group or layer norm each change the outputs.
 
     Raises:
         NotDefined: If the outputs change.

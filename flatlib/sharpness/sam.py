@@ -83,11 +83,10 @@ def adaptive_sharpness(
     It is a lower bound of $\max_{\|T_w^{-1} \epsilon\|_2 \le \rho} L(w + \epsilon) - L(w)$ with
     $T_w = \mathrm{diag}(|w_i| + \eta)$.
 
-    The ball is measured in multiples of each weight, so that rescaling layers without changing the function changes
-    nothing (exactly so for $\eta = 0$; a weight of zero then stays zero). With $\epsilon = T_w v$ the maximum is
-    approached by $v \leftarrow \rho\, T_w g / \|T_w g\|_2$, $g$ the gradient at $w + T_w v$, from $v = 0$: its first
-    step is ASAM's perturbation $\rho\, T_w^2 g / \|T_w g\|_2$, and where the loss is convex along the way every later
-    step rises. The value is the largest rise of all points evaluated, the origin among them.
+    Rescaling layers without changing the function changes nothing (exactly so for $\eta = 0$; a weight of zero then
+    stays zero). With $\epsilon = T_w v$ the maximum is approached by $v \leftarrow \rho\, T_w g / \|T_w g\|_2$, $g$ the
+    gradient at $w + T_w v$, from $v = 0$: its first step is ASAM's perturbation, and where the loss is convex along the
+    way every later step rises. The value is the largest rise of all points evaluated, the origin among them.
 
     Kwon et al. 2021, "ASAM", definition 2 with the element-wise operator and p = 2. Unlike their code, which leaves
     biases unscaled, all parameters are scaled: otherwise rescaling a layer with a bias changes the value.

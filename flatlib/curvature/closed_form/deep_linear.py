@@ -69,7 +69,9 @@ def chain_gauss_newton(weights: Numbers, products: Numbers = (1.0,)) -> Tensor:
 def chain_hessian(weights: Numbers, products: Numbers = (1.0,)) -> Tensor:
     r"""Return $H = s_2\, q q^\top - s_1 M$, shape (d, d)."""
     w, m = _vectors(weights, products)
-    return chain_gauss_newton(w, m) - torch.from_numpy(_mean_power(1, w, m) * _without_two(w))
+    same = np.eye(len(w), dtype=bool)
+    without_two = np.where(same, 0.0, np.where(same[:, None, :] | same[None, :, :], 1.0, w).prod(2))
+    return chain_gauss_newton(w, m) - torch.from_numpy(_mean_power(1, w, m) * without_two)
 
 
 def hessian_trace(weights: Numbers, products: Numbers = (1.0,)) -> float:
@@ -99,9 +101,7 @@ def balanced_sharpness(weight: float, depth: int = 3) -> float:
     >>> round(balanced_sharpness(2.0), 12) == round(chain_sharpness([2.0, 2.0, 2.0]), 12)
     True
     """
-    _check_depth(depth)
-    if not (weight > 0 and math.isfinite(weight)):
-        raise FlatlibError(f"weight={weight} must be positive")
+    _check(depth, weight=weight)
     f = weight**depth
     return f * math.exp(-f) / weight**2 * max(1 + depth * (f - 1), 1)
 
@@ -119,9 +119,7 @@ def balanced_minimum(weight_decay: float, depth: int = 3) -> float:
     Raises:
         FlatlibError: If the depth is below 2, or $\gamma$ so large that the zero weights are the only minimum.
     """
-    _check_depth(depth)
-    if not (weight_decay > 0 and math.isfinite(weight_decay)):
-        raise FlatlibError(f"weight_decay={weight_decay} must be positive")
+    _check(depth, weight_decay=weight_decay)
 
     def surplus(log_weight: float) -> float:
         return (depth - 2) * log_weight - math.exp(depth * log_weight) - math.log(weight_decay)
@@ -166,17 +164,12 @@ def trajectory_table(path: Tensor, products: Numbers = (1.0,), points: int = 60)
         points: Most rows; their updates start at 1 and are spaced evenly in their logarithm.
 
     Returns:
-        A table with the columns ``update``, ``train_loss``, ``lambda_max`` and ``trace``.
+        Columns ``update``, ``train_loss``, ``lambda_max`` and ``trace``.
     """
     updates = np.unique(np.geomspace(1, len(path) - 1, points).round().astype(int))
-    return pd.DataFrame(
-        {
-            "update": updates,
-            "train_loss": [chain_loss(path[t], products) for t in updates],
-            "lambda_max": [chain_sharpness(path[t], products) for t in updates],
-            "trace": [hessian_trace(path[t], products) for t in updates],
-        }
-    )
+    measures = {"train_loss": chain_loss, "lambda_max": chain_sharpness, "trace": hessian_trace}
+    values = {name: [measure(path[t], products) for t in updates] for name, measure in measures.items()}
+    return pd.DataFrame({"update": updates} | values)
 
 
 def _vectors(weights: Numbers, products: Numbers) -> tuple[np.ndarray, np.ndarray]:
@@ -190,9 +183,12 @@ def _vectors(weights: Numbers, products: Numbers) -> tuple[np.ndarray, np.ndarra
     return found[0], found[1]
 
 
-def _check_depth(depth: int) -> None:
+def _check(depth: int, **numbers: float) -> None:
     if depth < 2:
         raise FlatlibError(f"depth={depth}: a chain has at least two weights")
+    for name, number in numbers.items():
+        if not 0 < number < math.inf:
+            raise FlatlibError(f"{name}={number} must be positive")
 
 
 def _mean_power(power: int, w: np.ndarray, m: np.ndarray) -> float:
@@ -207,9 +203,3 @@ def _gradient_array(w: np.ndarray, m: np.ndarray) -> np.ndarray:
 def _without_one(w: np.ndarray) -> np.ndarray:
     r"""Return $q_i = \prod_{j \ne i} w_j$, without dividing by a weight that may be zero."""
     return np.where(np.eye(len(w), dtype=bool), 1.0, w).prod(1)
-
-
-def _without_two(w: np.ndarray) -> np.ndarray:
-    r"""Return $M_{ij} = \prod_{k \ne i, j} w_k$ for i and j different, 0 on the diagonal."""
-    same = np.eye(len(w), dtype=bool)
-    return np.where(same, 0.0, np.where(same[:, None, :] | same[None, :, :], 1.0, w).prod(2))

@@ -33,7 +33,7 @@ def gradient_descent(
     [1.0, -1.0]
 
     Returns:
-        A table with the columns ``update`` (0 to ``updates``), ``step_1`` and ``step_2``.
+        Columns ``update`` (0 to ``updates``), ``step_1`` and ``step_2``.
     """
     factors = 1 - learning_rate * np.array(_two(curvatures=curvatures))
     update = np.arange(updates + 1)

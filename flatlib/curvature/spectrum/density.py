@@ -39,14 +39,11 @@ class Density:
         return float(self.weights @ self.nodes**order)
 
     def smooth(self, grid: Tensor | None = None, width: float | None = None) -> tuple[Tensor, Tensor]:
-        """Return a grid and the density on it, every node a Gaussian; the curve integrates to 1.
+        """Return a grid (G,) and the density (G,) on it, in float64; every node is a Gaussian, the integral 1.
 
         Args:
             grid: Points (G,); by default they reach four widths past the ends of the spectrum.
             width: Standard deviation; by default 0.01 of the spectrum's range. Narrower peaks cannot be resolved.
-
-        Returns:
-            Grid and density, both (G,) float64.
 
         Raises:
             FlatlibError: If the width is not positive.
@@ -90,8 +87,8 @@ def density(operator: CurvatureOperator, steps: int = 100, probes: int = 1, seed
     if steps < 1 or probes < 1:
         raise FlatlibError(f"steps={steps} and probes={probes} must be at least 1")
     generator = torch.Generator().manual_seed(seed)
-    nodes, weights, products = [], [], 0
-    for _ in range(probes):
+    nodes, weights, probe, products = [], [], [], 0
+    for i in range(probes):
         start = rademacher(n, 1, generator)[:, 0].to(operator.device, operator.torch_dtype)
         lanczos = Lanczos(operator.matvec, start, generator)
         while lanczos.steps < min(steps, n) and not lanczos.exhausted:
@@ -100,7 +97,7 @@ def density(operator: CurvatureOperator, steps: int = 100, probes: int = 1, seed
         values, _, vectors = lanczos.ritz()
         nodes.append(torch.as_tensor(values))
         weights.append(torch.as_tensor(vectors[0] ** 2) / probes)
+        probe.append(torch.full((len(values),), i))
         products += lanczos.steps
-    probe = torch.cat([torch.full((len(found),), i) for i, found in enumerate(nodes)])
     order = torch.cat(nodes).argsort(stable=True)
-    return Density(torch.cat(nodes)[order], torch.cat(weights)[order], probe[order], n, products)
+    return Density(torch.cat(nodes)[order], torch.cat(weights)[order], torch.cat(probe)[order], n, products)

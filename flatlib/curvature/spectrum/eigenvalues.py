@@ -75,9 +75,8 @@ def top_eigenvalues(
     if engine == "lanczos":
         return lanczos_eigenvalues(operator, start, generator, request)
     if not isinstance(operator, HessianOperator):
-        raise FlatlibError(
-            f'engine="pyhessian" multiplies by the Hessian alone: use engine="lanczos" for a {type(operator).__name__}'
-        )
+        kind = type(operator).__name__
+        raise FlatlibError(f'engine="pyhessian" multiplies by the Hessian alone: use engine="lanczos" for a {kind}')
     from flatlib.curvature.spectrum.pyhessian import pyhessian_eigenvalues  # no other engine imports PyHessian
 
     return pyhessian_eigenvalues(operator, start, generator, request)

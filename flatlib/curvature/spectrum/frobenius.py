@@ -67,10 +67,7 @@ def frobenius(
     if n <= DEFLATION + probes:
         return _root(Estimate(_square(operator.to_dense()), 0.0, n, True), n)
     generator = torch.Generator().manual_seed(seed)
-    if basis is None:
-        Q, known = _from_lanczos(operator, generator)
-    else:
-        Q, known = _from_basis(operator, basis)
+    Q, known = _from_lanczos(operator, generator) if basis is None else _from_basis(operator, basis)
 
     def deflate(v: Tensor) -> Tensor:
         return v - Q @ (Q.T @ v)

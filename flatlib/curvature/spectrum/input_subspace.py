@@ -61,23 +61,21 @@ def reduced_operator(operator: SymmetricOperator) -> ReducedOperator | None:
     """
     if not isinstance(operator, CurvatureOperator) or operator.device.type != "cpu":
         return None
-    inputs = operator.data[0].flatten(1) if operator.data[0].ndim > 1 else operator.data[0].unsqueeze(1)
+    inputs = operator.data[0].reshape(operator.examples, -1)
     if not inputs.is_floating_point():
         return None
-    found = [
-        (name, module)
-        for name, module in operator.model.named_modules()
-        if type(module) is nn.Linear and module.in_features == inputs.shape[1] and "weight" in module._parameters
-    ]
-    if not found or not _saves_time(len(inputs), *reversed(found[0][1].weight.shape)):
+    linear = ((name, m) for name, m in operator.model.named_modules() if type(m) is nn.Linear)
+    fitting = ((name, m) for name, m in linear if m.in_features == inputs.shape[1] and "weight" in m._parameters)
+    name, layer = next(fitting, ("", None))
+    if layer is None or not _saves_time(len(inputs), layer.in_features, layer.out_features):
         return None
-    name, layer = found[0]
     with measurement_mode(operator.device), torch.no_grad():
         factors = torch.geqrf(inputs.to(operator.torch_dtype).T)
         model = copy.deepcopy(operator.model)
         weight = _times(layer.weight.detach(), factors)[:, : len(inputs)].contiguous()
         model.get_submodule(name).weight = nn.Parameter(weight, requires_grad=layer.weight.requires_grad)
         rows = factors[0][: len(inputs)].triu().T.contiguous()
+    names = list(operator.parameters)
     try:
         reduced = type(operator)(
             model,
@@ -85,14 +83,13 @@ def reduced_operator(operator: SymmetricOperator) -> ReducedOperator | None:
             (rows, operator.data[1]),
             batch_norm=operator.batch_norm,
             chunk_size=operator.chunk_size,
-            parameters=[glob.escape(parameter) for parameter in operator.parameters],
+            parameters=[glob.escape(parameter) for parameter in names],
         )
         if not _agree(operator, reduced):
             return None
     except FlatlibError:
         return None
     weight_name = f"{name}.weight".lstrip(".")
-    names = list(operator.parameters)
     block = names.index(weight_name) if weight_name in names else None
     sizes = [p.numel() for p in operator.parameters.values()]
     return ReducedOperator(reduced, sizes, block, (layer.out_features, layer.in_features), factors)
@@ -110,9 +107,8 @@ def _agree(operator: CurvatureOperator, reduced: CurvatureOperator) -> bool:
     with measurement_mode(operator.device), torch.no_grad():
         for (wide, _), (rows, _) in zip(operator.chunks(), reduced.chunks(), strict=True):
             one, other = operator.output(wide), reduced.output(rows)
-            if not isinstance(one, Tensor) or one.shape != other.shape:
-                return False
-            if not (one - other).norm() <= allowed * one.norm():
+            alike = isinstance(one, Tensor) and one.shape == other.shape
+            if not alike or not (one - other).norm() <= allowed * one.norm():
                 return False
     return True
 

@@ -31,7 +31,7 @@ class Lanczos:
     def __init__(self, matvec: Callable[[Tensor], Tensor], start: Tensor, generator: torch.Generator):
         self._matvec = matvec
         self._generator = generator
-        self._vectors = torch.empty(min(ROWS, len(start)), len(start), dtype=start.dtype, device=start.device)
+        self._vectors = start.new_empty(min(ROWS, len(start)), len(start))
         self._next: Tensor | None = start / _norm(start)
         self._alphas: list[float] = []
         self._betas: list[float] = []
@@ -84,8 +84,7 @@ class Lanczos:
         self.asymmetry = max(self.asymmetry, overlap)
         self._betas.append(beta)
         if beta <= self._negligible or self.steps == len(w):
-            self._betas[-1] = 0.0
-            self._next = None
+            self._betas[-1], self._next = 0.0, None
         else:
             self._next = w.div_(beta)
 
@@ -102,7 +101,7 @@ class Lanczos:
 
     def _append(self, q: Tensor) -> None:
         if self.steps == len(self._vectors):
-            grown = torch.empty(min(2 * self.steps, len(q)), len(q), dtype=q.dtype, device=q.device)
+            grown = q.new_empty(min(2 * self.steps, len(q)), len(q))
             grown[: self.steps] = self._vectors
             self._vectors = grown
         self._vectors[self.steps] = q

@@ -115,9 +115,8 @@ def subsampled_initial_vector(
     if not isinstance(operator, CurvatureOperator):
         return None
     n, examples = operator.shape[0], int(SUBSAMPLE_FRACTION * operator.examples)
-    if examples < MIN_SUBSAMPLE:
-        return None
-    if examples * operator.bytes_per_example < MIN_COST_RATIO * n * operator.torch_dtype.itemsize:
+    vector_bytes = n * operator.torch_dtype.itemsize
+    if examples < MIN_SUBSAMPLE or examples * operator.bytes_per_example < MIN_COST_RATIO * vector_bytes:
         return None
     part = operator.subsampled(examples, generator)
     limit = min(n, SUBSAMPLE_MAX_PRODUCTS + 2 * request.k)

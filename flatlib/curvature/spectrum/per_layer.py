@@ -57,9 +57,9 @@ def per_layer(
         seed: Seed of both.
 
     Returns:
-        A table indexed by the block's name, in the model's order, with the columns ``size``, ``eigenvalue``,
-        ``residual``, ``converged``, ``trace``, ``trace_standard_error``, ``trace_exact`` and ``products``; ``attrs``
-        has the batch-norm mode, the number of examples and the dtype.
+        A row for every block's name, in the model's order, with ``size``, ``eigenvalue``, ``residual``, ``converged``,
+        ``trace``, ``trace_standard_error``, ``trace_exact`` and ``products``; the batch-norm mode, the number of
+        examples and the dtype in ``attrs``.
 
     Raises:
         FlatlibError: If ``block`` is unknown, or the operator or one of the two measures refuses an argument.
@@ -81,10 +81,8 @@ def per_layer(
             whole.model, whole.loss, whole.data, batch_norm=batch_norm, chunk_size=whole.chunk_size, parameters=members
         )
         top = top_eigenvalues(operator, tol=tol, seed=seed)
-        if traces is not None:
-            found = Estimate(sum(traces[name] for name in members), 0.0, 0, True)
-        else:
-            found = trace(operator, probes=probes, seed=seed)
+        exact = Estimate(sum(traces[name] for name in members), 0.0, 0, True) if traces else None
+        found = exact or trace(operator, probes=probes, seed=seed)
         rows[title] = {
             "size": operator.shape[0],
             "eigenvalue": float(top.values[0]),

@@ -1,7 +1,5 @@
 """Curvature as an optimizer sees it: the Hessian preconditioned by Adam's second moments, and stability thresholds."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
@@ -68,7 +66,8 @@ def preconditioned_eigenvalue(
     r"""Compute the preconditioned sharpness, the largest eigenvalue of $P^{-1/2} H P^{-1/2}$.
 
     In full-batch training with Adam it settles at ``adam_stability_threshold`` (Cohen et al. 2022, "Adaptive gradient
-    methods at the edge of stability", arXiv:2207.14484, sections 2 and 3).
+    methods at the edge of stability", arXiv:2207.14484, sections 2 and 3). Its residual and vector are in the
+    coordinates of the preconditioned matrix.
 
     >>> H = HessianOperator(torch.nn.Linear(2, 1, bias=False), "mse", (torch.eye(2), torch.ones(2, 1)))
     >>> round(float(preconditioned_eigenvalue(H, torch.tensor([0.5, 2.0])).values[0]), 6)  # H is the unit matrix
@@ -82,9 +81,6 @@ def preconditioned_eigenvalue(
         start: Warm start, such as the ``vectors`` of an earlier call.
         seed: Seed of the random part of the start.
 
-    Returns:
-        The eigenvalue; its residual and vector are in the coordinates of the preconditioned matrix.
-
     Raises:
         FlatlibError: If the preconditioner is not n positive numbers, or ``top_eigenvalues`` refuses an argument.
     """
@@ -95,8 +91,9 @@ def preconditioned_eigenvalue(
 def adam_preconditioner(optimizer: Optimizer, model: nn.Module, operator: HessianOperator) -> Tensor:
     r"""Return the diagonal of $P_t = (1 - \beta_1^t) \big(\sqrt{\nu_t / (1 - \beta_2^t)} + \epsilon\big)$ of Adam.
 
-    Adam's step is $\eta P_t^{-1} m_t$ with the raw first moment $m_t$, so that both bias corrections are in P (Cohen et
-    al. 2022, section 2). With ``amsgrad``, $\nu_t$ is the running maximum. Weight decay is not in P.
+    It has the shape (n,), in float64 on the operator's device, in the units of the gradient. Adam's step is
+    $\eta P_t^{-1} m_t$ with the raw first moment $m_t$, so that both bias corrections are in P (Cohen et al. 2022,
+    section 2). With ``amsgrad``, $\nu_t$ is the running maximum. Weight decay is not in P.
 
     >>> model = torch.nn.Linear(2, 1)
     >>> optimizer = torch.optim.Adam(model.parameters())
@@ -110,9 +107,6 @@ def adam_preconditioner(optimizer: Optimizer, model: nn.Module, operator: Hessia
         optimizer: PyTorch's Adam or AdamW after at least one step.
         model: Network whose parameters it optimizes, with the names that the operator uses.
         operator: Operator that gives the parameters and their order.
-
-    Returns:
-        (n,) float64 on the operator's device, in the units of the gradient.
 
     Raises:
         FlatlibError: If the optimizer is another, or does not hold a parameter or has not stepped it yet.
@@ -129,14 +123,11 @@ def adam_preconditioner(optimizer: Optimizer, model: nn.Module, operator: Hessia
         state, group = optimizer.state.get(parameter), groups[parameter]
         if not state:
             raise FlatlibError(f'the optimizer has made no step with the parameter "{name}" yet')
-        pieces.append(_adam_diagonal(state, group).flatten().to(operator.device))
+        step, (beta1, beta2) = float(state["step"]), (float(beta) for beta in group["betas"])
+        second = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"].detach().double()
+        diagonal = (1 - beta1**step) * ((second / (1 - beta2**step)).sqrt() + group["eps"])
+        pieces.append(diagonal.flatten().to(operator.device))
     return torch.cat(pieces)
-
-
-def _adam_diagonal(state: dict, group: dict) -> Tensor:
-    step, (beta1, beta2) = float(state["step"]), (float(beta) for beta in group["betas"])
-    second = state["max_exp_avg_sq"] if group["amsgrad"] else state["exp_avg_sq"]
-    return (1 - beta1**step) * ((second.detach().double() / (1 - beta2**step)).sqrt() + group["eps"])
 
 
 def adam_stability_threshold(learning_rate: float, beta1: float = 0.9) -> float:
@@ -168,16 +159,13 @@ def stability_threshold(optimizer: Optimizer) -> float | None:
         optimizer: Any optimizer of PyTorch.
 
     Returns:
-        The threshold in units of the loss, or None where it is unknown: for another optimizer, dampening, or parameter
-        groups with different settings.
+        None where it is unknown: for another optimizer, dampening, or parameter groups with different settings.
     """
     names = ("lr", "betas", "momentum", "nesterov", "dampening", "maximize")
-    settings = {tuple(_to_number(group.get(name)) for name in names) for group in optimizer.param_groups}
-    if len(settings) > 1:
-        return None
+    settings = [[group.get(name) for name in names] for group in optimizer.param_groups]
     group = optimizer.param_groups[0]
     rate = float(group["lr"])
-    if rate <= 0 or group.get("maximize"):
+    if any(other != settings[0] for other in settings) or rate <= 0 or group.get("maximize"):
         return None
     if isinstance(optimizer, Adam | AdamW):
         return adam_stability_threshold(rate, float(group["betas"][0]))
@@ -185,8 +173,3 @@ def stability_threshold(optimizer: Optimizer) -> float | None:
         return None
     beta = group["momentum"]
     return (2 + 2 * beta) / ((1 + 2 * beta if group["nesterov"] else 1) * rate)
-
-
-def _to_number(setting: Any) -> Any:
-    """Return a tensor's value: two tensors of one value would be two members of a set."""
-    return setting.item() if isinstance(setting, Tensor) else setting

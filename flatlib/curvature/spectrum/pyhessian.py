@@ -8,8 +8,9 @@ from typing import NamedTuple
 import pyhessian
 import torch
 from pyhessian.utils import group_add, group_product, orthnormal
-from torch import Tensor
+from torch import Tensor, nn
 
+from flatlib.curvature.operators.base import flatten
 from flatlib.curvature.operators.double_backward import FastDoubleBackward
 from flatlib.curvature.operators.frozen_model import measurement_mode, set_modes
 from flatlib.curvature.operators.hessian import HessianOperator
@@ -43,7 +44,6 @@ class PyHessianProducts:
     - Gradients are cleared before and after: its ``backward`` adds to them, and leaves some that hold the graph.
     - Its ``eval()`` is undone for train-mode batch norm; the caller's model is never touched.
     - $0 \cdot \|\theta\|^2$ is added to the loss, so that parameters without a second derivative have a zero one.
-    - The device is the operator's.
     """
 
     def __init__(self, operator: HessianOperator):
@@ -53,10 +53,8 @@ class PyHessianProducts:
         self._before: tuple[Vector, Vector] | None = None  # the last vector and its product
         self._operator = operator
         self._parameters = list(operator.parameters.values())
-        self._sizes = [p.numel() for p in self._parameters]
-        self._hessian = pyhessian.hessian(
-            operator.model, self._criterion, dataloader=list(operator.chunks()), cuda=False
-        )
+        chunks = list(operator.chunks())
+        self._hessian = pyhessian.hessian(operator.model, self._criterion, dataloader=chunks, cuda=False)
         self._hessian.device = operator.device
         set_modes(operator.model, operator.batch_norm)
 
@@ -68,7 +66,7 @@ class PyHessianProducts:
     def __call__(self, v: Vector) -> Vector:
         """Return $Hv$ for a unit vector v, divided by the norm of the first product."""
         self.used += 1
-        with measurement_mode(self._operator.device), _cleared(self._operator), FastDoubleBackward():
+        with measurement_mode(self._operator.device), _cleared(self._operator.model), FastDoubleBackward():
             _, product = self._hessian.dataloader_hv_product(v)
         largest_entry = max(float(piece.abs().max()) for piece in product)
         if not largest_entry < float("inf"):
@@ -79,7 +77,7 @@ class PyHessianProducts:
             product = [piece / norm for piece in product]
             self.scale = 1 / (largest_entry * norm)
         self.largest = max(self.largest, _norm(product))
-        if self._before is not None:
+        if self._before:
             v_before, product_before = self._before
             difference = float(group_product(v_before, product)) - float(group_product(product_before, v))
             require_symmetry(abs(difference), self.largest, (self.scale or 1.0) * self._operator.noise)
@@ -88,7 +86,8 @@ class PyHessianProducts:
 
     def pieces(self, v: Tensor) -> Vector:
         """Split a flat vector into one new tensor per parameter; PyHessian's utilities work in place."""
-        return [part.reshape(p.shape).clone() for part, p in zip(v.split(self._sizes), self._parameters, strict=True)]
+        parts = v.split([p.numel() for p in self._parameters])
+        return [part.reshape(p.shape).clone() for part, p in zip(parts, self._parameters, strict=True)]
 
     def _criterion(self, output: Tensor, target: Tensor) -> Tensor:
         zero = sum((p * p).sum() for p in self._parameters) * 0.0
@@ -110,13 +109,13 @@ def pyhessian_eigenvalues(
     for later, end in zip(reversed(range(len(ends))), ends, strict=True):
         vector = random() if pairs else products.pieces(initial_vector(operator, start, generator))
         pairs += power_iteration(products, vector, random, k, SIGNS[end], tol, limit - k * later)
-    values = torch.tensor([pair.value for pair in pairs], dtype=torch.float64)
-    residuals = torch.tensor([pair.residual for pair in pairs], dtype=torch.float64)
+    values, residuals = torch.tensor([(pair.value, pair.residual) for pair in pairs], dtype=torch.float64).T
     bound = torch.clamp(tol * values.abs(), min=products.rounding)
-    columns = torch.stack([torch.cat([piece.flatten() for piece in pair.vector]) for pair in pairs], 1)
+    columns = torch.stack([flatten(pair.vector) for pair in pairs], 1)
+    scale = products.scale or 1.0
     return Eigenvalues(
-        values / (products.scale or 1.0),
-        residuals / (products.scale or 1.0),
+        values / scale,
+        residuals / scale,
         columns / torch.linalg.vector_norm(columns, dim=0),
         products.used,
         bool((residuals <= bound).all()) and all(pair.is_requested_end for pair in pairs),
@@ -129,8 +128,7 @@ def power_iteration(
     """Compute the k largest (sign 1) or smallest (sign -1) eigenpairs, each orthogonal to those before it.
 
     PyHessian's own loop stops when its value changes little, whatever the residual, returns the value that is largest
-    in magnitude, and between eigenvalues a and -a stops anywhere. This one, on PyHessian's products and vector
-    operations, stops on the residual only.
+    in magnitude, and between eigenvalues a and -a stops anywhere. This one stops on the residual only.
     """
     pairs: list[Pair] = []
     for later in reversed(range(k)):
@@ -179,12 +177,12 @@ def _norm(v: Vector) -> float:
 
 
 @contextmanager
-def _cleared(operator: HessianOperator) -> Iterator[None]:
+def _cleared(model: nn.Module) -> Iterator[None]:
     """Clear the model's gradients before and after, and silence PyTorch's warning about them."""
-    operator.model.zero_grad(set_to_none=True)
+    model.zero_grad()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Using backward\\(\\) with create_graph=True")
             yield
     finally:
-        operator.model.zero_grad(set_to_none=True)
+        model.zero_grad()

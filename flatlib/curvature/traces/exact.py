@@ -19,10 +19,7 @@ PART_MEMORY = 2**27  # bytes of unfolded images held at a time; tuned on a CPU, 
 
 
 class Recording(NamedTuple):
-    """Forward pass: its outputs, and for every call of a layer its input and the output's place in the graph.
-
-    The input is empty where it was passed by keyword.
-    """
+    """Outputs of a forward pass; each call's input (empty if passed by keyword) and its output's place in the graph."""
 
     output: Tensor
     calls: dict[nn.Module, list[tuple[Tensor, GradientEdge]]]
@@ -44,11 +41,9 @@ def exact_traces(operator: CurvatureOperator) -> dict[str, float] | None:
     has no exact trace either.
     """
     owners = _owners(operator)
-    if owners is None:
-        return None
     with measurement_mode(operator.device):
-        per_example = _spot_check(operator, owners)
-        if per_example is None:
+        per_example = _spot_check(operator, owners) if owners else None
+        if owners is None or per_example is None:
             return None
         totals = dict.fromkeys(operator.parameters, 0.0)
         part_size = max(1, int(PART_MEMORY / (operator.torch_dtype.itemsize * per_example)))
@@ -100,7 +95,7 @@ def _parts(operator: CurvatureOperator, part_size: int) -> Iterator[tuple[Tensor
 def _mean_traces(
     operator: CurvatureOperator, owners: dict[str, nn.Module], x: Tensor, y: Tensor, part_size: int
 ) -> dict[str, float] | None:
-    """Return each block's trace for the mean loss of these examples; one part's graph is held at a time."""
+    """Return each block's trace for the mean loss of these examples, holding one part's graph at a time."""
     parts = x.split(part_size)
     recording = _record(operator, owners, parts[0]) if len(parts) == 1 else None
     with torch.no_grad():
@@ -139,16 +134,10 @@ def _is_proved(operator: CurvatureOperator, owners: dict[str, nn.Module], record
 def _squared_norms(
     owners: dict[str, nn.Module], recording: Recording, vectors: list[Tensor]
 ) -> Iterator[dict[str, Tensor]]:
-    r"""Yield for k = 1, 2, ... $\|J_i^\top s_{ik}\|^2$ (N,) of each parameter tensor in use.
-
-    One k at a time, since results kept between the passes would fragment the memory for the next $\delta$.
-    """
+    r"""Yield for each k $\|J_i^\top s_{ik}\|^2$ (N,) of every tensor in use; keeping all would fragment the memory."""
     inputs = {owner: calls[0][0] for owner, calls in recording.calls.items() if calls}
     edges = [recording.calls[owner][0][1] for owner in inputs]
-    names: dict[nn.Module, dict[str, str]] = {owner: {} for owner in inputs}
-    for name, owner in owners.items():
-        if owner in names:
-            names[owner][name.rpartition(".")[2]] = name
+    names = {owner: {name.rpartition(".")[2]: name for name in owners if owners[name] is owner} for owner in inputs}
     maps = {owner: gradient_squared_norms(owner, set(names[owner]), a, len(vectors)) for owner, a in inputs.items()}
     for vector in vectors if edges else ():
         deltas = torch.autograd.grad(recording.output, edges, vector, retain_graph=True, allow_unused=True)
@@ -163,8 +152,7 @@ def _squared_norms(
 def _spot_check(operator: CurvatureOperator, owners: dict[str, nn.Module]) -> int | None:
     """Return the size of an example's patches if one example's gradient by autograd has the norms computed here.
 
-    They are computed with the example between two others: a model that mixes examples gives it another output than
-    alone, or lets it into the others' outputs and so gives it another gradient.
+    Here it lies between two others: a model that mixes examples gives it another output or gradient than alone.
     """
     x, _ = next(operator.chunks())
     one, other = x[:1], x[len(x) // 2 :][:1]
@@ -174,9 +162,10 @@ def _spot_check(operator: CurvatureOperator, owners: dict[str, nn.Module]) -> in
     except FlatlibError:  # a model made for one batch size, or batch statistics of one example
         return None
     output = recording.output
-    if not isinstance(output, Tensor):  # an object that only the loss can read
+    if not isinstance(output, Tensor) or len(output) != 3:  # an object that only the loss can read
         return None
-    if len(output) != 3 or not _well_formed(recording, 3) or not _is_proved(operator, owners, recording):
+    inputs = [a for calls in recording.calls.values() for a, _ in calls]
+    if not all(a.ndim > 1 and len(a) == 3 for a in inputs) or not _is_proved(operator, owners, recording):
         return None
     tolerance = torch.finfo(operator.torch_dtype).eps ** 0.5
     if not ((output[1] - alone[0]).abs() <= tolerance * output.abs().max()).all():
@@ -191,9 +180,3 @@ def _spot_check(operator: CurvatureOperator, owners: dict[str, nn.Module]) -> in
         if not (norms.get(name, true.new_zeros(3))[1] - true).abs() <= tolerance * true:
             return None
     return sum(patch_size(owner, calls[0][0]) for owner, calls in recording.calls.items() if calls) or 1
-
-
-def _well_formed(recording: Recording, n: int) -> bool:
-    """Return whether every layer got n examples along its first dimension, in one positional argument."""
-    inputs = [a for calls in recording.calls.values() for a, _ in calls]
-    return all(a.ndim > 1 and len(a) == n for a in inputs)

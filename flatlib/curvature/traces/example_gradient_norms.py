@@ -1,5 +1,6 @@
 """Per-example gradient norms of a layer without forming the gradients (Goodfellow 2015, arXiv:1510.01799)."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -27,11 +28,7 @@ def gradient_squared_norms(
 ) -> Callable[[Tensor], dict[str, Tensor]]:
     r"""Return the map from a layer's $\delta$ (N, ...) to each example's squared gradient norm (N,), by attribute.
 
-    Args:
-        owner: Layer for which ``is_known`` holds.
-        attributes: "weight", "bias" or both.
-        a: Input of the layer, (N, ...).
-        passes: Number of $\delta$ that will be mapped, to choose the cheapest way.
+    ``is_known`` holds for the layer, whose input is a (N, ...); the cheapest way depends on the number of passes.
     """
     if isinstance(owner, nn.Linear) and a.ndim == 2:
         inputs = _squared(a)
@@ -41,14 +38,13 @@ def gradient_squared_norms(
             return {"weight": inputs * square, "bias": square}
 
         return both
-    maps = {"bias": _bias_norm(owner)} | ({"weight": _weight_norm(owner, a, passes)} if "weight" in attributes else {})
+    is_linear = isinstance(owner, nn.Linear)
+    maps: dict[str, NormMap] = {
+        "bias": lambda delta: _squared(delta.flatten(1, -2).sum(1) if is_linear else _sum_positions(delta))
+    }
+    if "weight" in attributes:
+        maps["weight"] = _weight_norm(owner, a, passes)
     return lambda delta: {attribute: maps[attribute](delta) for attribute in attributes}
-
-
-def _bias_norm(owner: nn.Module) -> NormMap:
-    if isinstance(owner, nn.Linear):
-        return lambda delta: _squared(delta.flatten(1, -2).sum(1))
-    return lambda delta: _squared(_sum_positions(delta))
 
 
 def _weight_norm(owner: nn.Module, a: Tensor, passes: int) -> NormMap:
@@ -56,8 +52,13 @@ def _weight_norm(owner: nn.Module, a: Tensor, passes: int) -> NormMap:
         features = a.reshape(len(a), -1, a.shape[-1]).mT
         squared_norm = _outer_product_norm(features, passes, owner.out_features)
         return lambda delta: squared_norm(delta.reshape(len(a), -1, owner.out_features).mT)
-    if isinstance(owner, nn.Conv2d):
-        return _convolution_norm(owner, a, passes)
+    if isinstance(owner, nn.Conv2d):  # a linear map of its unfolded patches, group by group
+        groups, padding = owner.groups, owner.padding
+        assert not isinstance(padding, str)  # by ``is_known``
+        patches = F.unfold(a, owner.kernel_size, owner.dilation, padding, owner.stride)
+        by_group = len(a) * groups, -1, patches.shape[-1]
+        squared_norm = _outer_product_norm(patches.reshape(by_group), passes, owner.out_channels // groups)
+        return lambda delta: squared_norm(delta.reshape(by_group)).view(len(a), groups).sum(1)
     norm: Any = owner  # batch norm, the last of ``LAYERS``
     shape = (1, -1) + (1,) * (a.ndim - 2)
     normal = (a - norm.running_mean.view(shape)) * torch.rsqrt(norm.running_var + norm.eps).view(shape)
@@ -75,35 +76,17 @@ def _squared(gradients: Tensor) -> Tensor:
 
 
 def _outer_product_norm(a: Tensor, passes: int, outputs: int) -> NormMap:
-    r"""Map $\delta$ to $\|\sum_p \delta_p a_p^\top\|^2$ for a (N, in, P) by the cheapest of three ways.
-
-    These are the product of two norms, the positions' Gram matrices, and the sum itself.
-    """
+    r"""Map $\delta$ to $\|\sum_p \delta_p a_p^\top\|^2$, a (N, in, P), by two norms, two Gram matrices or the sum."""
     inputs, positions = a.shape[1:]
     if positions == 1:
         norms = _squared(a)
         return lambda delta: norms * _squared(delta)
     if positions * (inputs + passes * outputs) < passes * inputs * outputs:
         gram = a.mT @ a
-
-        def by_gram(delta: Tensor) -> Tensor:
-            return (gram * (delta.mT @ delta)).sum((1, 2))
-
-        return by_gram
+        return lambda delta: (gram * (delta.mT @ delta)).sum((1, 2))
     return lambda delta: _squared(delta @ a.mT)
-
-
-def _convolution_norm(owner: nn.Conv2d, a: Tensor, passes: int) -> NormMap:
-    """Map $\\delta$ to the squared norms for a convolution, a linear map of its unfolded patches, group by group."""
-    groups, padding = owner.groups, owner.padding
-    assert not isinstance(padding, str)  # by ``is_known``
-    patches = F.unfold(a, owner.kernel_size, owner.dilation, padding, owner.stride)
-    patches = patches.reshape(len(a) * groups, -1, patches.shape[-1])
-    squared_norm = _outer_product_norm(patches, passes, owner.out_channels // groups)
-    return lambda delta: squared_norm(delta.reshape(len(a) * groups, -1, patches.shape[-1])).view(len(a), groups).sum(1)
 
 
 def patch_size(owner: nn.Module, a: Tensor) -> int:
     """Return how many numbers one example's unfolded input has."""
-    area = owner.kernel_size[0] * owner.kernel_size[1] if isinstance(owner, nn.Conv2d) else 1
-    return area * a[0].numel()
+    return (math.prod(owner.kernel_size) if isinstance(owner, nn.Conv2d) else 1) * a[0].numel()

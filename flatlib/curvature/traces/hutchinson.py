@@ -21,8 +21,8 @@ class Estimate:
     """Number with its standard error.
 
     Attributes:
-        value: In units of the loss, squared loss for a square.
-        standard_error: Of the mean over probes, in the units of the value; 0 if exact.
+        value: Number in units of the loss, squared loss for a square.
+        standard_error: Error of the mean over probes, in the units of the value; 0 if exact.
         products: Hessian-vector products used.
         exact: Whether the value has no error but rounding.
     """
@@ -50,9 +50,6 @@ def trace(operator: CurvatureOperator, *, probes: int | None = None, seed: int =
         operator: Matrix $C$, (n, n).
         probes: Probes of Hutchinson's estimate, at least 2; by default the exact trace, or 100 where there is none.
         seed: Seed of the probes.
-
-    Returns:
-        The trace in units of the loss; ``products`` are the probes used.
 
     Raises:
         FlatlibError: If there are fewer than two probes, or a loss, gradient or product is not finite.

@@ -20,11 +20,6 @@ def is_mean_of_examples(loss: Callable[[Tensor, Tensor], Tensor], target: Tensor
 def output_hessian_factors(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor) -> Factors | None:
     r"""Factor the Hessian of the mean loss in the outputs of each example i as $\sum_k w_{ik} s_{ik} s_{ik}^\top$.
 
-    Args:
-        loss: Mean loss of N examples.
-        output: Outputs, N rows of D numbers.
-        target: Targets.
-
     Returns:
         Pairs of weights (N,) and vectors (N, D) for k = 1, 2, ..., in float64; None if the loss mixes examples (a
         softmax over the batch), needs more than ``MATRIX_MEMORY``, or cannot be evaluated in float64.
@@ -80,8 +75,7 @@ def _autograd_factors(loss: Callable, output: Tensor, target: Tensor) -> Factors
         return torch.autograd.grad(slope, flat, weights, retain_graph=True, materialize_grads=True)[0]
 
     matrices = torch.stack([derivative(row.expand(n, d)) for row in torch.eye(d).to(flat)], 1)
-    generator = torch.Generator().manual_seed(0)
-    probe = torch.randn(n, d, generator=generator, dtype=flat.dtype).to(flat)
+    probe = torch.randn(n, d, generator=torch.Generator().manual_seed(0), dtype=flat.dtype).to(flat)
     error = derivative(probe) - torch.einsum("nij,nj->ni", matrices, probe)
     if not error.abs().max() <= 1e-9 * matrices.abs().max():
         return None

@@ -3,6 +3,7 @@
 import functools
 import operator
 import re
+from graphlib import TopologicalSorter
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -23,17 +24,11 @@ BUILT_IN = re.compile(r"(\w+)Backward\d+")  # torch's own operations; a custom `
 
 
 class GraphStructure(NamedTuple):
-    """How a block's parameters enter an output.
+    """How a block's parameters enter an output."""
 
-    Attributes:
-        uses: Number of operations that take each parameter, by name; 0 if the output does not depend on it.
-        nodes: The graph's operations between the parameters and the output.
-        linear: Whether the output is known to be piecewise linear in each parameter with the others fixed.
-    """
-
-    uses: dict[str, int]
-    nodes: set
-    linear: bool
+    uses: dict[str, int]  # operations that take each parameter, by name; 0 if the output does not depend on it
+    nodes: set  # the graph's operations between the parameters and the output
+    linear: bool  # whether the output is known to be piecewise linear in each parameter with the others fixed
 
 
 def analyze_graph(output: Tensor, parameters: dict[str, nn.Parameter]) -> GraphStructure:
@@ -48,31 +43,25 @@ def analyze_graph(output: Tensor, parameters: dict[str, nn.Parameter]) -> GraphS
     bits = {id(p): 1 << i for i, p in enumerate(parameters.values())}
     names = {id(p): name for name, p in parameters.items()}
     uses = dict.fromkeys(parameters, 0)
-    reach: dict = {None: 0}  # the parameters that each operation depends on, as bits
+    inputs: dict[Any, list] = {None: []}  # of each operation; None stands for a constant
+    waiting: list[Any] = [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node not in inputs:
+            inputs[node] = [following for following, _ in node.next_functions]
+            waiting += inputs[node]
+    reach: dict[Any, int] = {}  # the parameters that each operation depends on, as bits
     linear = True
-    stack: list[Any] = [output.grad_fn]
-    while stack:
-        node = stack[-1]
-        if node in reach:
-            stack.pop()
+    for node in TopologicalSorter(inputs).static_order():
+        if hasattr(node, "variable"):  # a leaf
+            reach[node] = bits.get(id(node.variable), 0)
             continue
-        inputs = [following for following, _ in node.next_functions]
-        waiting = [following for following in inputs if following not in reach]
-        if waiting:
-            stack += waiting
-            continue
-        stack.pop()
-        leaf = getattr(node, "variable", None)
-        if leaf is not None:
-            reach[node] = bits.get(id(leaf), 0)
-            continue
-        for following in inputs:
+        for following in inputs[node]:
             if id(getattr(following, "variable", None)) in names:
                 uses[names[id(following.variable)]] += 1
-        masks = [reach[following] for following in inputs]
+        masks = [reach[following] for following in inputs[node]]
         reach[node] = _union(masks)
         linear = linear and _is_linear(node, masks)
-    del reach[None]
     return GraphStructure(uses, {node for node, mask in reach.items() if mask}, linear)
 
 
@@ -82,13 +71,9 @@ def _is_linear(node: Any, masks: list[int]) -> bool:
         return True
     built_in = BUILT_IN.fullmatch(type(node).__name__)
     name = built_in[1] if built_in else None
-    if name in LINEAR:
-        return True
-    if name == "Div":
-        return not any(masks[1:])
     if name in MULTILINEAR or (name in BATCH_NORMS and node._saved_training is False):
         return sum(mask.bit_count() for mask in masks) == _union(masks).bit_count()
-    return False
+    return name in LINEAR or (name == "Div" and not any(masks[1:]))
 
 
 def _union(masks: list[int]) -> int:
