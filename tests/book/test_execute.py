@@ -51,13 +51,6 @@ def test_chapters_run_side_by_side(root):
     assert sorted(page.name for page in (root / "out").iterdir()) == ["01_a.ipynb", "02_b.ipynb", "03_c.ipynb"]
 
 
-def test_a_failure_stops_no_other(root):
-    chapters = {"03_c": {"preset": "c"}, "01_a": {"preset": "a", "other": "a"}}
-    failed, met = [outcome for _, outcome in execute.run_chapters(root, chapters, root / "out", at_once=1)]
-    assert isinstance(failed, FlatlibError)
-    assert met == "supported: a met a"
-
-
 DRIVER = """\
 import signal, sys
 from pathlib import Path

@@ -177,6 +177,8 @@ def test_full_disk_is_one_line(tmp_path, uninterrupted):
         kept = results(records.read(record))
     assert 2 <= len(kept) < len(CONFIGS)
     assert kept.items() <= uninterrupted.items()
+    finish(record, tmp_path / "notes", {})
+    assert results(records.read(record)) == uninterrupted
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -87,7 +87,7 @@ def test_one_of_many_sweeps_trains(tmp_path):
     assert record.read_bytes().count(b"\n") == len(CONFIGS) == len(records.read(record))
 
 
-def test_runs_added_before_the_lock_are_skipped(tmp_path, line, monkeypatch):
+def test_runs_added_meanwhile_are_skipped(tmp_path, line, monkeypatch):
     """Another process finishes between the first look at the record and the lock."""
     record = tmp_path / "r.jsonl"
     monkeypatch.setattr(sweep, "load", lambda *_: records.write(record, [line(config) for config in CONFIGS]))

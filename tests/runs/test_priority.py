@@ -48,7 +48,7 @@ def test_nearly_complete_seed_comes_first():
     assert complete_seeds_first(missing) == [config for seed in (4, 5, 3) for config in missing if config.seed == seed]
 
 
-def test_run_that_was_too_long_comes_last(sweep_shortly):
+def test_too_long_run_comes_last(sweep_shortly):
     long = GRID[0].run_id
     said = sweep_shortly(too_long={long})
     assert "1 had all of it, and come last from now on" in said

@@ -56,17 +56,6 @@ def test_recorded_runs_are_skipped(tmp_path, run, seeds):
     assert sorted(again["lambda_max"]) == sorted(runs["lambda_max"])
 
 
-def test_torn_record_is_completed(tmp_path, run, seeds):
-    record = tmp_path / "r.jsonl"
-    run(CONFIGS[:2], record)
-    whole = results(record)
-    record.write_bytes(record.read_bytes()[:-40])
-    with pytest.warns(records.RecordWarning, match="torn"):
-        run(CONFIGS[:2], record)
-    assert seeds == [0, 1, 1]
-    assert results(record) == whole
-
-
 def test_failed_gpu_fails_no_other_run(tmp_path):
     """After an illegal access every later call of the process is an error; the runs after it are not begun."""
     record, begun = tmp_path / "r.jsonl", []
