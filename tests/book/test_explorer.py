@@ -116,11 +116,6 @@ def runs():
 
 
 @pytest.fixture
-def keys():
-    return pytest.importorskip("selenium.webdriver", reason="selenium is not installed").Keys
-
-
-@pytest.fixture
 def explore(browser, address):
     """Return a function that opens the Explorer with a query, and waits until it is drawn."""
 
@@ -133,7 +128,7 @@ def explore(browser, address):
 
 
 def settle(browser):
-    waits = pytest.importorskip("selenium.webdriver.support.ui", reason="selenium is not installed")
+    waits = pytest.importorskip("selenium.webdriver.support.ui")
     drawn = "return document.querySelector('.explorer').getAttribute('aria-busy') === 'false'"
     waits.WebDriverWait(browser, 20, 0.05).until(lambda page: page.execute_script(drawn))
 
@@ -187,8 +182,8 @@ def test_chapters_link_to_their_runs(pages, runs, page):
     assert len(runs.query("chapter == @chapter and scale == @scale"))
 
 
-def test_the_keyboard_reaches_axes_and_filters(explore, keys, runs):
-    page = explore()
+def test_the_keyboard_reaches_axes_and_filters(explore, runs):
+    page, keys = explore(), pytest.importorskip("selenium.webdriver").Keys
 
     def tab_to(name):
         for _ in range(60):
@@ -207,8 +202,8 @@ def test_the_keyboard_reaches_axes_and_filters(explore, keys, runs):
     assert f"of the {n} runs kept" in status(page)
 
 
-def test_arrow_keys_walk_through_runs(explore, keys, runs):
-    page = explore("chapter=04_dropout")
+def test_arrow_keys_walk_through_runs(explore, runs):
+    page, keys = explore("chapter=04_dropout"), pytest.importorskip("selenium.webdriver").Keys
     plot = page.find_element("css selector", ".explorer-plot")
     plot.send_keys(keys.END, keys.ARROW_LEFT)
     card = page.find_element("css selector", ".explorer-card")

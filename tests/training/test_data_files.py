@@ -42,10 +42,7 @@ def offline(monkeypatch):
 def test_idx_files(tmp_path, name):
     folder = tmp_path / MNIST[name] / "raw"
     folder.mkdir(parents=True)
-    images = {
-        "train": RNG.integers(0, 256, (30, 28, 28), np.uint8),
-        "t10k": RNG.integers(0, 256, (10, 28, 28), np.uint8),
-    }
+    images = {split: RNG.integers(0, 256, (n, 28, 28), np.uint8) for split, n in (("train", 30), ("t10k", 10))}
     for split, x in images.items():
         labels = (np.arange(len(x)) % 10).astype(np.uint8)
         (folder / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 0x803, *x.shape) + x.tobytes())
