@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import nbformat
 import pytest
@@ -89,12 +90,9 @@ def test_progress_bars_clear_the_line():
     assert terminal.getvalue() == "\r\x1b[K12 of 20\r\x1b[K3 of 4"
 
 
-def raise_timeout(*arguments, **options):
-    raise TimeoutError("Timeout waiting for IOPub output\nof a cell")
-
-
 def test_a_silent_kernel_is_one_line(root, monkeypatch):
-    monkeypatch.setattr("papermill.execute_notebook", raise_timeout)
+    silent = TimeoutError("Timeout waiting for IOPub output\nof a cell")
+    monkeypatch.setattr("papermill.execute_notebook", Mock(side_effect=silent))
     with pytest.raises(FlatlibError, match=r"^03_c: the notebook's kernel .* \(Timeout .*put\)$"):
         execute.run(root, "03_c", {}, root / "out" / "page.ipynb")
 

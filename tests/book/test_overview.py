@@ -119,12 +119,9 @@ def test_no_records_are_an_error(tmp_path):
 
 @pytest.mark.parametrize(("second", "counts"), [("small", (5, 2, 1, 1, 1)), ("paper", (0, 0, 0, 0, 0))])
 def test_changed_verdicts_are_counted(second, counts):
-    digits = dict(zip("abcde", ("supported", "inconclusive", "supported", "contradicted", "inconclusive"), strict=True))
-    small = dict(
-        zip("abcdef", ("supported", "contradicted", "inconclusive", *["supported", "inconclusive"] * 2), strict=False)
-    )
-    scales = {"digits": digits, "small": small}
-    rows = [("01_x", name, scale, word) for scale, words in scales.items() for name, word in words.items()]
+    words = {"+": "supported", "-": "contradicted", "?": "inconclusive"}
+    scales = {"digits": "+?+-?", "small": "+-?+?+"}  # a mark for each prediction
+    rows = [("01_x", i, scale, words[mark]) for scale, marks in scales.items() for i, mark in enumerate(marks)]
     judged = pd.DataFrame(rows, columns=["chapter", "prediction", "scale", "verdict"])
     assert overview.verdict_change(judged, "digits", second) == counts
 

@@ -4,6 +4,7 @@ import functools
 import os
 import signal
 from contextlib import contextmanager
+from unittest.mock import Mock
 
 import pytest
 from processes import fork, running
@@ -102,8 +103,5 @@ def test_lock_outlasts_a_replaced_record(record, line):
 
 
 def test_no_locks_on_the_file_system(tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise NotImplementedError
-
-    monkeypatch.setattr("flatlib.runs.lock.FileLock.acquire", refuse)
+    monkeypatch.setattr("flatlib.runs.lock.FileLock.acquire", Mock(side_effect=NotImplementedError))
     assert len(sweep.run(CONFIGS, tmp_path / "r.jsonl", QUIET)) == 3

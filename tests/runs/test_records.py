@@ -3,6 +3,7 @@
 import json
 import os
 import warnings
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -151,12 +152,8 @@ def test_same_run_twice_may_agree(path, lines):
 
 def test_write_replaces_as_a_whole(path, lines, monkeypatch):
     before = path.read_bytes()
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
         with pytest.raises(FlatlibError, match="No space left on device"):
             write(path, lines[:1])
     assert path.read_bytes() == before

@@ -4,6 +4,7 @@ import functools
 import subprocess
 import sys
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import sleepers
@@ -124,11 +125,8 @@ def test_script_without_main_guard(tmp_path):
     ("error", "shown"), [(RuntimeError("two\nlines"), "two"), (ValueError(), "ValueError"), (MemoryError("big"), "big")]
 )
 def test_any_failure_is_one_line(tmp_path, error, shown):
-    def fail(*_):
-        raise error
-
     with pytest.raises(FlatlibError, match=f"1 of 1 runs failed .*{BASE.run_id}: {shown}$"):
-        sweep.run([BASE, replace(BASE)], tmp_path / "r.jsonl", QUIET, run_one=fail)
+        sweep.run([BASE, replace(BASE)], tmp_path / "r.jsonl", QUIET, run_one=Mock(side_effect=error))
 
 
 def test_interrupt_keeps_finished_runs(tmp_path):

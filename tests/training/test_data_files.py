@@ -7,6 +7,7 @@ import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from unittest.mock import Mock
 from urllib.error import URLError
 
 import numpy as np
@@ -188,10 +189,7 @@ def test_missing_file(tmp_path, name):
 @pytest.mark.parametrize("name", TORCHVISION)
 @pytest.mark.parametrize("error", [URLError("no route to host"), RuntimeError("Error downloading\nmore"), OSError()])
 def test_no_network(tmp_path, monkeypatch, name, error):
-    def refuse(*args, **kwargs):
-        raise error
-
-    monkeypatch.setattr(torchvision.datasets, TORCHVISION[name], refuse)
+    monkeypatch.setattr(torchvision.datasets, TORCHVISION[name], Mock(side_effect=error))
     with pytest.raises(FlatlibError, match=f"dataset {name}: .* put {name}.npz there") as raised:
         load(RunConfig(dataset=name), CPU, tmp_path)
     assert "\n" not in str(raised.value)
