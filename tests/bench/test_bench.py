@@ -12,6 +12,8 @@ from flatlib.cli import main
 from flatlib.curvature import top_eigenvalues
 from flatlib.errors import FlatlibError
 
+SMALLEST = ["--cases", "mlp init 1000", "--dataset", "digits", "--repeats", "1", "--device", "cpu"]
+
 
 @pytest.fixture(scope="module")
 def problem():
@@ -76,8 +78,7 @@ def test_cases_match_patterns():
 def test_command_prints_and_writes(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("flatlib.bench.curvature.peak_memory_of", lambda *arguments: 2**20)
     output = tmp_path / "new" / "bench.json"
-    arguments = ["--cases", "mlp init 1000", "--dataset", "digits", "--repeats", "1", "--device", "cpu"]
-    assert main(["bench", "curvature", *arguments, "--output", str(output)]) == 0
+    assert main(["bench", "curvature", *SMALLEST, "--output", str(output)]) == 0
     assert json.loads(output.read_text())["entries"][0]["problem"] == "mlp init 1000"
     assert "PyHessian" in capsys.readouterr().out
     assert main(["bench", "curvature", "--repeats", "0"]) == 2
@@ -89,8 +90,7 @@ def test_peak_memory_of_a_process(problem):
 
 def test_exact_quantities(tmp_path, capsys):
     output = tmp_path / "exact.json"
-    arguments = ["--cases", "mlp init 1000", "--dataset", "digits", "--repeats", "1", "--device", "cpu"]
-    assert main(["bench", "exact", *arguments, "--output", str(output)]) == 0
+    assert main(["bench", "exact", *SMALLEST, "--output", str(output)]) == 0
     (entry,) = json.loads(output.read_text())["entries"]
     assert entry["trace_is_exact"]
     assert entry["jacobian_error"] < 1e-5
@@ -110,8 +110,8 @@ def test_benchmark_resumes(tmp_path, capsys, monkeypatch):
         return {"problem": problem.name, "trace_is_exact": True, "seconds": {name: [1.0] for name in names}}
 
     def ask(path, repeats="1", what="exact"):
-        options = ["--dataset", "digits", "--device", "cpu", "--repeats", repeats, "--output", str(path)]
-        return main(["bench", what, "--cases", "mlp* init 1000", *options])
+        options = ["--cases", "mlp* init 1000", "--repeats", repeats, "--output", str(path)]
+        return main(["bench", what, *SMALLEST, *options])  # of an option given twice the last counts
 
     monkeypatch.setattr("flatlib.bench.exact.benchmark", benchmark)
     monkeypatch.setattr("flatlib.bench.problems.NAMES", ("mlp init 1000", "mlp/10 init 1000"))

@@ -48,12 +48,9 @@ def test_rerun_chapters_replace_the_committed_ones(tmp_path):
     builder.overlay(rerun / "01_a.ipynb", book)  # one file
 
 
-def test_a_folder_without_chapters_is_an_error(tmp_path):
+def test_unusable_chapters_are_an_error(tmp_path):
     with pytest.raises(FlatlibError, match=r"no chapter in this folder.*01_lr_batch"):
         build(chapters=tmp_path, output=tmp_path / "out")
-
-
-def test_a_stopped_chapter_is_an_error(tmp_path):
     error = {"output_type": "error", "ename": "ZeroDivisionError", "evalue": "division by zero", "traceback": []}
     cell = {"cell_type": "code", "source": "1 / 0", "metadata": {}, "outputs": [error]}
     (tmp_path / "01_lr_batch.ipynb").write_text(json.dumps({"cells": [cell]}))
@@ -88,7 +85,7 @@ def build_page(tmp_path, monkeypatch):
         ('```{raw} html\n<a href="nowhere.html">there</a>\n```', "a link leads nowhere, .*nowhere.html"),
     ],
 )
-def test_a_broken_page_fails_and_keeps_the_old(tmp_path, build_page, text, reason):
+def test_a_broken_page_replaces_nothing(tmp_path, build_page, text, reason):
     old = tmp_path / "out" / "html"
     old.mkdir(parents=True)
     (old / ".buildinfo").write_text("an earlier build")

@@ -39,7 +39,7 @@ def data(tmp_path_factory):
     return json.loads(content.rstrip(";\n"))
 
 
-def test_every_run_is_listed_in_its_places(data):
+def test_runs_are_listed_in_their_places(data):
     assert len(set(data["run_id"])) == len(data["run_id"])
     assert [tuple(place) for place in data["places"]] == sorted(LINES)
     for position, place in enumerate(map(tuple, data["places"])):
@@ -47,7 +47,7 @@ def test_every_run_is_listed_in_its_places(data):
         assert set(here) == set(LINES[place])
 
 
-def test_every_number_is_that_of_the_record(data):
+def test_numbers_are_those_of_the_record(data):
     position = {run_id: i for i, run_id in enumerate(data["run_id"])}
     seen = set()
     for run_id, line in (item for lines in LINES.values() for item in lines.items()):
@@ -65,19 +65,14 @@ def test_every_number_is_that_of_the_record(data):
     assert seen == set(data["measures"]), "a measure that no run has"
 
 
-def test_every_recorded_measure_is_an_axis(data):
+def test_every_measure_is_an_axis(data):
     measured = {name for lines in LINES.values() for line in lines.values() for name in line["measures"]}
     measured = {name for name in measured if name.removesuffix(AT_LOSS) in COLUMNS}
-    axes = [axis["name"] for axis in data["axes"]]
-    assert measured <= set(axes)
-    assert len(set(axes)) == len(axes)
     assert {"lambda_max", "trace", "frobenius", "jacobian_norm", "minimum_sharpness", "gradient_norm"} <= measured
-
-
-def test_labels_are_plain_and_unique(data):
-    assert not [name for name in COLUMNS if set(label(name)) & set("\\${}")]
-    labels = [axis["label"] for axis in data["axes"]]
-    assert len(set(labels)) == len(labels)
+    assert measured <= {axis["name"] for axis in data["axes"]}
+    for part in ("name", "label"):
+        assert len({axis[part] for axis in data["axes"]}) == len(data["axes"])
+    assert not [name for name in COLUMNS if set(label(name)) & set("\\${}")], "labels are plain"
 
 
 def test_shared_runs_and_peaks(line):
@@ -121,11 +116,6 @@ def runs():
 
 
 @pytest.fixture
-def keys():
-    return pytest.importorskip("selenium.webdriver", reason="selenium is not installed").Keys
-
-
-@pytest.fixture
 def explore(browser, address):
     """Return a function that opens the Explorer with a query, and waits until it is drawn."""
 
@@ -138,7 +128,7 @@ def explore(browser, address):
 
 
 def settle(browser):
-    waits = pytest.importorskip("selenium.webdriver.support.ui", reason="selenium is not installed")
+    waits = pytest.importorskip("selenium.webdriver.support.ui")
     drawn = "return document.querySelector('.explorer').getAttribute('aria-busy') === 'false'"
     waits.WebDriverWait(browser, 20, 0.05).until(lambda page: page.execute_script(drawn))
 
@@ -192,8 +182,8 @@ def test_chapters_link_to_their_runs(pages, runs, page):
     assert len(runs.query("chapter == @chapter and scale == @scale"))
 
 
-def test_the_keyboard_reaches_axes_and_filters(explore, keys, runs):
-    page = explore()
+def test_the_keyboard_reaches_axes_and_filters(explore, runs):
+    page, keys = explore(), pytest.importorskip("selenium.webdriver").Keys
 
     def tab_to(name):
         for _ in range(60):
@@ -212,8 +202,8 @@ def test_the_keyboard_reaches_axes_and_filters(explore, keys, runs):
     assert f"of the {n} runs kept" in status(page)
 
 
-def test_arrow_keys_walk_through_runs(explore, keys, runs):
-    page = explore("chapter=04_dropout")
+def test_arrow_keys_walk_through_runs(explore, runs):
+    page, keys = explore("chapter=04_dropout"), pytest.importorskip("selenium.webdriver").Keys
     plot = page.find_element("css selector", ".explorer-plot")
     plot.send_keys(keys.END, keys.ARROW_LEFT)
     card = page.find_element("css selector", ".explorer-card")

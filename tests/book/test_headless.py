@@ -98,7 +98,7 @@ def chapters(tmp_path, **values) -> list:
     return [quick(name, records=str(tmp_path), **values) for name in (TUNED, NAME)]
 
 
-def test_tuning_and_main_runs_in_one_call(tmp_path, swept):
+def test_tuning_comes_before_main_runs(tmp_path, swept):
     both = chapters(tmp_path)
     trials = len(both[0].requests())
     assert progress(both[0]) == (False, f"{TUNED} smoke: 0 of {trials} runs recorded; 18 more runs are chosen by these")

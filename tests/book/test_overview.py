@@ -112,19 +112,16 @@ def test_every_published_run_is_included():
     assert len(serious) == len(runs) - (runs["scale"] == "digits").sum() < len(runs)
 
 
-def test_a_book_without_records_is_an_error(tmp_path):
+def test_no_records_are_an_error(tmp_path):
     with pytest.raises(FlatlibError, match="no record of a chapter"):
         overview.read_records(tmp_path)
 
 
 @pytest.mark.parametrize(("second", "counts"), [("small", (5, 2, 1, 1, 1)), ("paper", (0, 0, 0, 0, 0))])
 def test_changed_verdicts_are_counted(second, counts):
-    digits = dict(zip("abcde", ("supported", "inconclusive", "supported", "contradicted", "inconclusive"), strict=True))
-    small = dict(
-        zip("abcdef", ("supported", "contradicted", "inconclusive", *["supported", "inconclusive"] * 2), strict=False)
-    )
-    scales = {"digits": digits, "small": small}
-    rows = [("01_x", name, scale, word) for scale, words in scales.items() for name, word in words.items()]
+    words = {"+": "supported", "-": "contradicted", "?": "inconclusive"}
+    scales = {"digits": "+?+-?", "small": "+-?+?+"}  # a mark for each prediction
+    rows = [("01_x", i, scale, words[mark]) for scale, marks in scales.items() for i, mark in enumerate(marks)]
     judged = pd.DataFrame(rows, columns=["chapter", "prediction", "scale", "verdict"])
     assert overview.verdict_change(judged, "digits", second) == counts
 
@@ -149,25 +146,29 @@ def runs(line):
     return pd.concat(parts, ignore_index=True)
 
 
-def test_the_mean_of_an_experiment_is_subtracted(runs):
+def test_the_experiments_mean_is_subtracted(runs):
     found = overview.centred_by_experiment(runs)
     assert found["intervention"].tolist() == ["learning rate, batch size"] * 3 + ["SAM"] * 3
     assert found["lambda_max"].tolist() == pytest.approx([1, 0, -1] * 2)
     assert found["test_accuracy"].tolist() == pytest.approx([-2, 0, 2] * 2)
 
 
-def test_incomplete_settings_move_no_mean(runs):
-    diverged = runs.assign(status=runs["status"].mask((runs.index == 0), "diverged"))
-    found = overview.centred_by_experiment(diverged)
-    assert found["lambda_max"].tolist() == pytest.approx([0.5, -0.5, 1, 0, -1])
-
-
-def test_batch_norm_is_an_intervention(runs):
+def with_batch_norm(runs):
+    """Return the runs of one experiment, and the same with batch norm, four times as sharp."""
     plain = runs.query("chapter == '01_lr_batch'")
-    normalized = plain.assign(model="small_cnn_bn", lambda_max=4 * plain["lambda_max"])
-    found = overview.centred_by_experiment(pd.concat([plain, normalized], ignore_index=True))
-    assert sorted(found["lambda_max"]) == pytest.approx([-2, -1, 0, 0, 1, 2])
+    return pd.concat([plain, plain.assign(model="small_cnn_bn", lambda_max=4 * plain["lambda_max"])], ignore_index=True)
 
 
-def test_a_single_setting_has_no_deviation(runs):
-    assert overview.centred_by_experiment(runs.query("learning_rate == 0.1")).empty
+DEVIATIONS = {
+    "an incomplete setting moves no mean": (
+        lambda runs: runs.assign(status=runs["status"].mask(runs.index == 0, "diverged")),
+        [-1, -0.5, 0, 0.5, 1],
+    ),
+    "batch norm is an intervention": (with_batch_norm, [-2, -1, 0, 0, 1, 2]),
+    "a single setting has none": (lambda runs: runs.query("learning_rate == 0.1"), []),
+}
+
+
+@pytest.mark.parametrize(("change", "deviations"), DEVIATIONS.values(), ids=DEVIATIONS)
+def test_deviations(runs, change, deviations):
+    assert sorted(overview.centred_by_experiment(change(runs))["lambda_max"]) == pytest.approx(deviations)

@@ -100,7 +100,7 @@ def test_equations_have_the_books_font(browser, address):
 
 
 @pytest.mark.parametrize("page", CHAPTER_PAGES)
-def test_a_chapter_shows_a_verdict_and_a_figure(browser, address, page):
+def test_chapters_show_verdict_and_figure(browser, address, page):
     open_page(browser, f"{address}/{page}", WIDTHS[0])
     badge = browser.find_element("css selector", ".claim-card .verdict")
     assert badge.get_attribute("data-verdict") == badge.text, "the badge has no colour"

@@ -48,8 +48,7 @@ REFUSED = {
 @pytest.mark.parametrize("kind", COERCED)
 def test_values_become_the_declared_type(kind):
     for value, expected in COERCED[kind]:
-        found = coerce("x", value, kind)
-        assert repr(found) == repr(expected), "equal, and of the same types"
+        assert repr(coerce("x", value, kind)) == repr(expected), "equal, and of the same types"
 
 
 @pytest.mark.parametrize(("kind", "value"), [(kind, value) for kind, values in REFUSED.items() for value in values])
@@ -79,7 +78,7 @@ def test_the_parameters_cell_is_required(tmp_path):
         declared(tmp_path / "none.ipynb")
 
 
-def test_the_published_page_is_the_small_preset():
+def test_pages_have_the_small_preset():
     for source in notebooks(ROOT).values():
         values = preset(ROOT / "book" / "presets" / "small" / f"{source.stem}.yaml")
         assert check(source, defaults(source)) == defaults(source)

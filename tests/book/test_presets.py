@@ -7,14 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from chapter_pages import CHAPTERS, PRESETS
 
 from flatlib.book.chapter import Chapter
 from flatlib.book.parameters import preset
 from flatlib.config import RunConfig
 from flatlib.runs.estimate import IMAGES
-from flatlib.training.models import build
 from flatlib.training.train import last_update, train, updates_per_epoch
 
 FILES = {f"{path.stem} {path.parent.name}": path for path in sorted(PRESETS.glob("*/*.yaml"))}
@@ -56,15 +54,6 @@ def test_runs_have_images_and_an_end(name):
         assert max(used + (config.validation_size or 0), config.measure_size) <= images
         assert config.batch_size <= used
         last_update(config, updates_per_epoch(config, SimpleNamespace(x_train=range(used))))
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_networks_fit_their_images(name):
-    for config in kinds(runs_of(name), **UNTRACKED, learning_rate=0.1):
-        _, shape, classes = IMAGES[config.dataset]
-        with torch.device("meta"):
-            outputs = build(config, shape, classes)(torch.empty(2, *shape))
-        assert outputs.shape == (2, classes)
 
 
 @pytest.fixture(scope="module")

@@ -3,26 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_runs import (
-    MEAN_NOISE,
-    RATES,
-    SEEDS,
-    batch_norm_runs,
-    dropout_runs,
-    numbers,
-    sam_runs,
-    scaling_runs,
-    without,
-    words,
-)
-from synthetic_runs_others import (
-    adam_runs,
-    decay_runs,
-    minimum_runs,
-    regulariser_runs,
-    sharpening_runs,
-    smoothing_runs,
-)
+import synthetic_runs as kaur
+import synthetic_runs_others as others
+from synthetic_runs import MEAN_NOISE, RATES, SEEDS, numbers, without, words
 
 from flatlib.claims import CLAIMS, batch_norm, label_smoothing, linear_scaling
 from flatlib.claims import progressive_sharpening as ps
@@ -57,16 +40,16 @@ def test_accuracy_gap_is_integrated_over_overlap(small, large, gap):
 
 
 def test_epochs_of_tracked_runs_are_whole():
-    points = linear_scaling.tracked(scaling_runs(True))
+    points = linear_scaling.tracked(kaur.scaling_runs(True))
     assert set(points["alpha"]) == {1000}
     for _, run in points.groupby("run_id"):
         assert run["epoch"].tolist() == [2 * k for k in range(11)]
     with pytest.raises(FlatlibError, match="tracked"):
-        linear_scaling.tracked(scaling_runs(True).query("batch_size / learning_rate < 600"))
+        linear_scaling.tracked(kaur.scaling_runs(True).query("batch_size / learning_rate < 600"))
 
 
 def test_share_is_of_common_epochs():
-    runs = scaling_runs(True)
+    runs = kaur.scaling_runs(True)
     falls = [1.0, *[999.0] * 2, *[0.1] * 6]  # flatter at 6 of 8 epochs after the start
     path = {"update": [14 * k for k in range(9)], "lambda_max": falls}
     largest = runs["learning_rate"] == 0.16
@@ -76,13 +59,13 @@ def test_share_is_of_common_epochs():
 
 
 def test_sam_compares_within_a_rate():
-    runs = sam_runs(True)
+    runs = kaur.sam_runs(True)
     some = runs[(runs["learning_rate"] == 0.05) | (runs["sam_rho"] < 0.1)]
     assert numbers(SAM, some) == pytest.approx(numbers(SAM, runs))
 
 
 def test_largest_rate_of_half_is_excessive():
-    runs = dropout_runs(True)
+    runs = kaur.dropout_runs(True)
     half = runs.assign(dropout=runs["dropout"].replace({0.4: 0.5}))
     assert numbers(DROPOUT, half)["excess (accuracy)"] == pytest.approx(-0.065 * POINT)
     assert numbers(DROPOUT, half.query("dropout < 0.7"))["excess (accuracy)"] == pytest.approx(0.185 * POINT)
@@ -92,14 +75,14 @@ def test_largest_rate_of_half_is_excessive():
 
 
 def test_largest_rate_counts_with_both_networks():
-    runs = without(batch_norm_runs(True), "model == 'small_cnn_bn' and batch_size == 50 and learning_rate == 0.2")
+    runs = without(kaur.batch_norm_runs(True), "model == 'small_cnn_bn' and batch_size == 50 and learning_rate == 0.2")
     gain = (0.1 + 0.06) / 2  # at 0.1 with the small batch, at 0.2 with the large one
     assert numbers(BATCH_NORM, runs)["accuracy (large rate)"] == pytest.approx(gain * POINT)
 
 
 def test_other_modes_change_no_verdict():
-    main = batch_norm_runs(True)
-    modes = pd.concat([batch_norm_runs(False, mode) for mode in ("eval", "recalibrated")])
+    main = kaur.batch_norm_runs(True)
+    modes = pd.concat([kaur.batch_norm_runs(False, mode) for mode in ("eval", "recalibrated")])
     modes = modes.query("batch_size == 50 and model == 'small_cnn_bn'").drop(columns="between_iterates")
     everything = pd.concat([main, modes], ignore_index=True)
     assert numbers(BATCH_NORM, everything) == numbers(BATCH_NORM, main)
@@ -114,21 +97,18 @@ def test_other_modes_change_no_verdict():
 
 def test_other_kinds_change_no_verdict():
     """Density runs of one seed; tuning runs; runs on the loss of the paper's code."""
-    runs = decay_runs(True)
+    runs = others.decay_runs(True)
     measured = ("lambda_max", "frobenius", "test_accuracy", "generalization_gap", "softmax_jacobian_norm")
     density = runs[runs["seed"] == 0][[name for name in runs if name not in measured]]
-    tuning = adam_runs(False).query("stop == 'epochs'").assign(validation_size=100.0)
-    coded = minimum_runs(False, "batch_softmax")
-    for claim, kept, more in (
-        (DECAY, runs, density),
-        (ADAM, adam_runs(True), tuning),
-        (MINIMUM, minimum_runs(True), coded),
-    ):
+    tuning = others.adam_runs(False).query("stop == 'epochs'").assign(validation_size=100.0)
+    coded = others.minimum_runs(False, "batch_softmax")
+    adam, stated = others.adam_runs(True), others.minimum_runs(True)
+    for claim, kept, more in ((DECAY, runs, density), (ADAM, adam, tuning), (MINIMUM, stated, coded)):
         assert numbers(claim, pd.concat([kept, more], ignore_index=True)) == numbers(claim, kept)
 
 
 def test_windows_end_where_data_are_fitted():
-    run = sharpening_runs(True).iloc[0]
+    run = others.sharpening_runs(True).iloc[0]
     assert ps.trajectory(run)["train_loss"].iloc[-2] > ps.FITTED >= ps.trajectory(run)["train_loss"].iloc[-1]
     for loss, points in ((0.2, 1), (1.0, 10)):
         run["trajectory"] = run["trajectory"] | {"train_loss": [loss] * 10}
@@ -136,7 +116,7 @@ def test_windows_end_where_data_are_fitted():
 
 
 def test_peak_and_point_of_equal_accuracy():
-    summary = label_smoothing.summarized(smoothing_runs(True))
+    summary = label_smoothing.summarized(others.smoothing_runs(True))
     smoothing, scale = summary["label_smoothing"], 0.001 / summary["learning_rate"] ** 3
     factors = 1 + 0.01 * np.sin(summary["seed"])
     for measure, factor in (("lambda_max", 1), ("softmax_jacobian_norm", 2)):
@@ -146,7 +126,7 @@ def test_peak_and_point_of_equal_accuracy():
 
 
 def test_share_of_optimizers():
-    runs = minimum_runs(True)
+    runs = others.minimum_runs(True)
     for names, share in ((["sgd"], 5 / 6), (["sgd", "adam"], 4 / 6)):
         inside = runs["optimizer"].isin(names) & (runs["sam_rho"] > 0)
         worse = runs.assign(
@@ -162,5 +142,5 @@ def test_share_of_optimizers():
 
 
 def test_capped_weakest_strength_yields_to_next():
-    runs = without(regulariser_runs(True), "mixup == 0.2 and seed == 4")
+    runs = without(others.regulariser_runs(True), "mixup == 0.2 and seed == 4")
     assert numbers(REGULARISERS, runs)["Jacobian (mixup)"] == 20

@@ -7,16 +7,8 @@ import pandas as pd
 import pytest
 
 from flatlib.book.paths import find_root
-from flatlib.claims.discrepancies import (
-    SCALE,
-    SEEDS,
-    VARIANTS,
-    accuracy_difference,
-    paired_configs,
-    paired_runs,
-    sharpness_ratio,
-    variant_configs,
-)
+from flatlib.claims import discrepancies
+from flatlib.claims.discrepancies import SEEDS, VARIANTS, paired_configs, paired_runs, sharpness_ratio
 from flatlib.config import RunConfig
 from flatlib.runs import records
 
@@ -39,8 +31,8 @@ def test_one_setting_is_changed(reading):
 
 
 def test_records_hold_exactly_these_runs():
-    lines = records.read(ROOT / "book" / "records" / "ledger" / f"{SCALE}.jsonl")
-    assert set(lines) == {run.run_id for run in variant_configs(ROOT)}
+    lines = records.read(ROOT / "book" / "records" / "ledger" / f"{discrepancies.SCALE}.jsonl")
+    assert set(lines) == {run.run_id for run in discrepancies.variant_configs(ROOT)}
 
 
 @pytest.mark.parametrize("reading", VARIANTS)
@@ -54,11 +46,10 @@ def test_readings_are_paired(reading):
 def test_differences_between_readings():
     accuracy, gains = np.array([[0.5, 0.6, 0.7, 0.8, 0.9], [0.01, 0.02, 0.03, 0.04, 0.05]])
     runs = pd.DataFrame({"test_accuracy": accuracy, "test_accuracy_other": accuracy + gains})
-    assert accuracy_difference(runs).estimate == pytest.approx(3)
+    assert discrepancies.accuracy_difference(runs).estimate == pytest.approx(3)
     runs = runs.assign(lambda_max=2.0, lambda_max_other=[4.0, 1.0, 8.0, 2.0, 4.0])
     found = sharpness_ratio(runs, "lambda_max")
     assert found.estimate == pytest.approx(2 ** (3 / 5))
     assert 0.5 <= found.low < found.estimate < found.high <= 4
-    assert sharpness_ratio(runs.assign(lambda_max_other=2.0), "lambda_max") == replace(
-        found, estimate=1.0, low=1.0, high=1.0
-    )
+    equal = sharpness_ratio(runs.assign(lambda_max_other=2.0), "lambda_max")
+    assert equal == replace(found, estimate=1.0, low=1.0, high=1.0)

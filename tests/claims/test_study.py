@@ -5,6 +5,7 @@ from math import nan
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic_runs import without
 
 from flatlib.claims import Statistic, Study, complete_cells, exclusions, trends
 from flatlib.errors import FlatlibError
@@ -80,15 +81,14 @@ def test_complete_settings_at_one_batch(which, size):
     shuffled = BATCHES.sample(frac=1, random_state=0)
     kept = RATES.at(which).select(shuffled)
     assert (set(kept["batch_size"]), len(kept)) == ({size}, 4)
-    missed = shuffled.eval(f"batch_size == {size} and learning_rate == 0.2 and seed == 1")
-    kept = RATES.at(which).select(shuffled.assign(status=shuffled["status"].mask(missed, "capped")))
+    missed = without(shuffled, f"batch_size == {size} and learning_rate == 0.2 and seed == 1")
+    kept = RATES.at(which).select(missed)
     assert (set(kept["batch_size"]), kept["learning_rate"].tolist()) == ({size}, [0.1, 0.1])
 
 
 def test_incomplete_setting_is_excluded_and_counted():
     by = ["batch_size", "learning_rate"]
-    missed = BATCHES.eval("batch_size == 50 and learning_rate == 0.2 and seed == 1")
-    runs = BATCHES.assign(status=BATCHES["status"].mask(missed, "capped"))
+    runs = without(BATCHES, "batch_size == 50 and learning_rate == 0.2 and seed == 1")
     assert complete_cells(runs, by).index.tolist() == [0, 1, *range(4, 12)]
     counted = exclusions(runs, by).set_index(by)
     assert counted.loc[(50, 0.2)].to_dict() == {"reached": 1, "capped": 1, "diverged": 0, "counts": "no"}
@@ -96,20 +96,14 @@ def test_incomplete_setting_is_excluded_and_counted():
     assert counted[["reached", "capped", "diverged"]].to_numpy().sum() == len(runs)
 
 
-def test_capped_batch_is_not_replaced():
-    runs = BATCHES.assign(status=BATCHES["status"].mask(BATCHES["batch_size"] == 50, "capped"))
-    assert RATES.at("small").select(runs).empty
-
-
-def test_one_batch_size_is_refused():
+def test_batch_is_not_replaced():
+    assert RATES.at("small").select(without(BATCHES, "batch_size == 50")).empty
     with pytest.raises(FlatlibError, match="batch_size"):
         RATES.at("small").select(BATCHES.query("batch_size == 50"))
 
 
 def test_setting_counts_with_its_pair():
-    capped = BATCHES.assign(
-        status=BATCHES["status"].mask(BATCHES.eval("batch_size > 50 and learning_rate == 0.2"), "capped")
-    )
+    capped = without(BATCHES, "batch_size > 50 and learning_rate == 0.2")
     paired = Study(settings=("batch_size", "learning_rate"), paired="batch_size")
     assert set(paired.select(capped)["learning_rate"]) == {0.1}
     assert Statistic(paired, lambda runs: runs.groupby("seed").size(), "runs")(capped).tolist() == [3, 3]
@@ -141,8 +135,7 @@ def test_trends_compare_within_held_settings():
 
 
 def test_trends_exclude_incomplete_settings():
-    runs = radii()
-    runs.loc[runs.eval("sam_rho == 0.2 and seed == 3 and batch_size == 20"), "status"] = "capped"
+    runs = without(radii(), "sam_rho == 0.2 and seed == 3 and batch_size == 20")
     runs.loc[runs.eval("sam_rho == 0.2 and batch_size == 20"), "lambda_max"] = 1e9  # would turn the order round
     shown = trends(runs, "sam_rho", ["lambda_max"], held=["learning_rate"])
     assert shown["batch size 20"].tolist() == ["-1 [-1, -1], n = 5"]

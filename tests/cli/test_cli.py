@@ -1,6 +1,5 @@
 """The command line: its output; bad input is one line and exit code 2, and nothing is written."""
 
-import json
 import os
 import re
 import shutil
@@ -89,17 +88,11 @@ def test_an_unknown_command_exits_with_2(command):
 
 
 @pytest.mark.parametrize("action", ["show", "check", "merge"])
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [("{oops}", "not JSON"), ("[]", "expected the fields"), ("another field", ".*unknown name 'patience'")],
-)
-def test_records_refuse_damage(capsys, tmp_path, line, record, action, damage, message):
-    if damage == "another field":
-        damage = json.dumps(line(CONFIGS[2]) | {"config": CONFIGS[2].to_json() | {"patience": 0.9}})
-    record.write_text(f"{record.read_text()}{damage}\n")
+def test_records_refuse_damage(capsys, tmp_path, record, action):
+    record.write_text(f"{record.read_text()}{{oops}}\n")
     before = record.read_bytes()
     output = ["--output", tmp_path / "out.jsonl"] * (action == "merge")
-    assert re.search(f"line 3: {message}", complaint(capsys, "records", action, record, *output))
+    assert "line 3: not JSON" in complaint(capsys, "records", action, record, *output)
     assert record.read_bytes() == before
     assert os.listdir(tmp_path) == ["r.jsonl"]
 
@@ -138,15 +131,6 @@ def test_records_merge(capsys, tmp_path, line, record):
         assert main(["records", "merge", str(record), str(tmp_path / "s.jsonl"), "--output", str(target)]) == 0
         assert list(records.read(target)) == [config.run_id for config in CONFIGS]
         assert "3 runs from 2 records" in capsys.readouterr().out
-
-
-def test_folders_merge_by_name(capsys, tmp_path, line):
-    for folder, config in zip(("a", "b", "out"), CONFIGS, strict=True):
-        records.write(tmp_path / folder / "03_sam" / "paper.jsonl", [line(config)])
-    one, other, *output = tmp_path / "a", tmp_path / "b", "--output", tmp_path / "out"
-    assert "no such folder" in complaint(capsys, "records", "merge", one, tmp_path / "absent", *output)
-    assert main(list(map(str, ["records", "merge", one, other, *output]))) == 0
-    assert set(records.read(tmp_path / "out" / "03_sam" / "paper.jsonl")) == {config.run_id for config in CONFIGS}
 
 
 def test_a_failed_merge_writes_nothing(capsys, tmp_path, line, record):

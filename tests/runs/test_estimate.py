@@ -7,21 +7,8 @@ from statistics import median
 import pytest
 
 from flatlib.config import RunConfig
-from flatlib.runs import records
-from flatlib.runs.estimate import (
-    GUESS,
-    IMAGES,
-    SEEDS,
-    SETTINGS,
-    SPREAD,
-    UNKNOWN,
-    estimate,
-    expected_epochs,
-    plan_table,
-    recorded_runs,
-    updates_per_epoch,
-    work,
-)
+from flatlib.runs import estimate, records
+from flatlib.runs.estimate import SPREAD, expected_epochs, plan_table, recorded_runs, updates_per_epoch, work
 from flatlib.training.data import raw
 
 RECORDS = Path(__file__).parents[2] / "book" / "records"
@@ -31,19 +18,18 @@ ONE = RunConfig(dataset="cifar10", train_size=1000, batch_size=50, max_epochs=10
 @pytest.fixture
 def history(line):
     """Three seeds of a setting, of 10 epochs and about 20 s."""
-    seconds = dict(enumerate((20.0, 15.0, 40.0)))
-    lines = {seed: line(replace(ONE, seed=seed), updates=200) for seed in seconds}
-    return [found | {"provenance": {"seconds": seconds[seed]}} for seed, found in lines.items()]
+    lines = [line(replace(ONE, seed=seed), updates=200) for seed in range(3)]
+    return [found | {"provenance": {"seconds": s}} for found, s in zip(lines, (20.0, 15.0, 40.0), strict=True)]
 
 
 def of(config, lines):
-    return estimate(replace(config, seed=0), recorded_runs(lines))
+    return estimate.estimate(replace(config, seed=0), recorded_runs(lines))
 
 
 def test_basis_is_the_nearest_recorded(history):
-    assert of(replace(ONE, seed=9), history) == (SEEDS, [20.0, 15.0, 40.0])
-    assert of(replace(ONE, model="vgg11"), history)[0] == GUESS
-    assert of(ONE, []) == (UNKNOWN, [])
+    assert of(replace(ONE, seed=9), history) == (estimate.SEEDS, [20.0, 15.0, 40.0])
+    assert of(replace(ONE, model="vgg11"), history)[0] == estimate.GUESS
+    assert of(ONE, []) == (estimate.UNKNOWN, [])
     table = plan_table({"01_a": ([ONE], {})}, [], workers=2)
     assert table.loc[0, ["time", "basis"]].tolist() == ["unknown", "1 unknown"]
 
@@ -52,7 +38,7 @@ def test_basis_is_the_nearest_recorded(history):
 def test_time_grows_with_images(history, size, factor):
     """Fifty times the images take fifty times the updates, not the same number of them."""
     basis, (low, middle, high) = of(replace(ONE, train_size=size), history)
-    assert basis == SETTINGS
+    assert basis == estimate.SETTINGS
     assert middle == pytest.approx(20 * factor, rel=0.01)
     assert (low, high) == (middle / SPREAD, middle * SPREAD)
 
@@ -92,7 +78,7 @@ def test_table_has_chapters_and_total(history):
 
 def test_images_are_those_there_are():
     assert updates_per_epoch(replace(ONE, train_size=None)) == 1000
-    assert IMAGES["digits"][0] == len(raw("digits", Path())["x_train"])
+    assert estimate.IMAGES["digits"][0] == len(raw("digits", Path())["x_train"])
 
 
 @pytest.mark.parametrize("chapter", sorted(path.parent.name for path in RECORDS.glob("[0-9]*/small.jsonl")))
@@ -104,6 +90,6 @@ def test_excluded_runs_are_predicted(chapter):
         for run in runs:
             others = {setting: [other for other in runs if other is not run]} if len(runs) > 1 else {}
             rest = {name: found for name, found in history.items() if name != setting}
-            predicted += median(estimate(setting, rest | others)[1])
+            predicted += median(estimate.estimate(setting, rest | others)[1])
             actual += run.seconds
     assert 1 / SPREAD < predicted / actual < SPREAD

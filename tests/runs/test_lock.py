@@ -4,6 +4,7 @@ import functools
 import os
 import signal
 from contextlib import contextmanager
+from unittest.mock import Mock
 
 import pytest
 from processes import fork, running
@@ -87,7 +88,7 @@ def test_one_of_many_sweeps_trains(tmp_path):
     assert record.read_bytes().count(b"\n") == len(CONFIGS) == len(records.read(record))
 
 
-def test_runs_added_before_the_lock_are_skipped(tmp_path, line, monkeypatch):
+def test_runs_added_meanwhile_are_skipped(tmp_path, line, monkeypatch):
     """Another process finishes between the first look at the record and the lock."""
     record = tmp_path / "r.jsonl"
     monkeypatch.setattr(sweep, "load", lambda *_: records.write(record, [line(config) for config in CONFIGS]))
@@ -102,8 +103,5 @@ def test_lock_outlasts_a_replaced_record(record, line):
 
 
 def test_no_locks_on_the_file_system(tmp_path, monkeypatch):
-    def refuse(*_, **__):
-        raise NotImplementedError
-
-    monkeypatch.setattr("flatlib.runs.lock.FileLock.acquire", refuse)
+    monkeypatch.setattr("flatlib.runs.lock.FileLock.acquire", Mock(side_effect=NotImplementedError))
     assert len(sweep.run(CONFIGS, tmp_path / "r.jsonl", QUIET)) == 3

@@ -7,6 +7,7 @@ import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from unittest.mock import Mock
 from urllib.error import URLError
 
 import numpy as np
@@ -42,10 +43,7 @@ def offline(monkeypatch):
 def test_idx_files(tmp_path, name):
     folder = tmp_path / MNIST[name] / "raw"
     folder.mkdir(parents=True)
-    images = {
-        "train": RNG.integers(0, 256, (30, 28, 28), np.uint8),
-        "t10k": RNG.integers(0, 256, (10, 28, 28), np.uint8),
-    }
+    images = {split: RNG.integers(0, 256, (n, 28, 28), np.uint8) for split, n in (("train", 30), ("t10k", 10))}
     for split, x in images.items():
         labels = (np.arange(len(x)) % 10).astype(np.uint8)
         (folder / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 0x803, *x.shape) + x.tobytes())
@@ -191,10 +189,7 @@ def test_missing_file(tmp_path, name):
 @pytest.mark.parametrize("name", TORCHVISION)
 @pytest.mark.parametrize("error", [URLError("no route to host"), RuntimeError("Error downloading\nmore"), OSError()])
 def test_no_network(tmp_path, monkeypatch, name, error):
-    def refuse(*args, **kwargs):
-        raise error
-
-    monkeypatch.setattr(torchvision.datasets, TORCHVISION[name], refuse)
+    monkeypatch.setattr(torchvision.datasets, TORCHVISION[name], Mock(side_effect=error))
     with pytest.raises(FlatlibError, match=f"dataset {name}: .* put {name}.npz there") as raised:
         load(RunConfig(dataset=name), CPU, tmp_path)
     assert "\n" not in str(raised.value)

@@ -145,11 +145,10 @@ X = torch.randn(12, 4, dtype=torch.float64, generator=torch.Generator().manual_s
 BATCH = X, torch.arange(12) % 3
 
 
-def gradient_at(model, batch, step=None) -> torch.Tensor:
+def gradient_at(model, batch, step=0.0) -> torch.Tensor:
     moved = copy.deepcopy(model)
-    if step is not None:
-        weights = nn.utils.parameters_to_vector(moved.parameters()) + step
-        nn.utils.vector_to_parameters(weights, moved.parameters())
+    weights = nn.utils.parameters_to_vector(moved.parameters()) + step
+    nn.utils.vector_to_parameters(weights, moved.parameters())
     batch_gradient(moved, F.cross_entropy, batch)
     return flat(moved)
 

@@ -32,13 +32,10 @@ def settings() -> list:
 @contextmanager
 def watched(see):
     """Call see(module, output) after every pass of a linear layer, wherever it happens."""
-    hook = nn.modules.module.register_module_forward_hook(
+    with nn.modules.module.register_module_forward_hook(
         lambda module, _, output: see(module, output) if isinstance(module, nn.Linear) else None
-    )
-    try:
+    ):
         yield
-    finally:
-        hook.remove()
 
 
 def seen(config: RunConfig) -> dict[bool, set]:

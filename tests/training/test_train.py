@@ -54,10 +54,6 @@ def test_runs_ignore_thread_count(settings):
     assert same(results[1], results[2])
 
 
-def test_full_batch():
-    assert same(run(TRACKED, batch_size=0), run(TRACKED, batch_size=200))
-
-
 def by_hand(config: RunConfig) -> torch.Tensor:
     """Plain PyTorch: SAM around SGD in shuffled epochs, whose last batch holds the images that remain."""
     data = load(config, CPU)
@@ -114,8 +110,11 @@ def test_stop_rules(stop, value, measure):
 
 def test_limits():
     """Epochs and updates are stop rules as well as caps."""
-    runs = run(stop="epochs"), run(**NEVER), run(stop="updates", max_updates=5), run(**NEVER, max_updates=3)
-    assert [(r.status, r.updates) for r in runs] == [("reached", 12), ("capped", 12), ("reached", 5), ("capped", 3)]
+    rules = [{"stop": "epochs"}, {"stop": "epochs", "max_updates": 12}]
+    rules += [{"stop": "updates", "max_updates": 5}, {"stop": "updates", "max_updates": 12}]
+    assert [(r.status, r.updates) for r in (run(**rule) for rule in rules)] == [("reached", n) for n in (12, 12, 5, 12)]
+    capped = run(**NEVER), run(**NEVER, max_updates=3)
+    assert [(r.status, r.updates) for r in capped] == [("capped", 12), ("capped", 3)]
 
 
 def test_last_update_is_checked():
