@@ -4,30 +4,24 @@ import copy
 
 import pytest
 import torch
+from conftest import Net
 from torch import nn
 
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, top_eigenvalues, trace
 
 
-class Net(nn.Module):
-    """Two batch norms, registered in the wrong order, and a shortcut around the second."""
-
-    def __init__(self):
-        super().__init__()
-        self.second = nn.BatchNorm1d(5)
-        self.first = nn.BatchNorm2d(3)
-        self.convolution, self.linear = nn.Conv2d(1, 3, 2), nn.Linear(12, 5)
-        self.head = nn.Linear(5, 3)
-
-    def forward(self, x):
-        hidden = self.linear(self.first(self.convolution(x)).relu().flatten(1))
-        return self.head(hidden + self.second(hidden).relu())
+def forward(net, x):
+    """Two batch norms, and a shortcut around the second."""
+    hidden = net.linear(net.first(net.convolution(x)).relu().flatten(1))
+    return net.head(hidden + net.second(hidden).relu())
 
 
 @pytest.fixture
 def problem():
     torch.manual_seed(0)
-    model = Net().double()
+    norms = {"second": nn.BatchNorm1d(5), "first": nn.BatchNorm2d(3)}  # registered in the wrong order
+    layers = {"convolution": nn.Conv2d(1, 3, 2), "linear": nn.Linear(12, 5), "head": nn.Linear(5, 3)}
+    model = Net(forward, **norms, **layers).double()
     return model, (2 + 3 * torch.randn(23, 1, 3, 3, dtype=torch.float64), torch.arange(23) % 3)
 
 

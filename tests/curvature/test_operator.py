@@ -51,13 +51,6 @@ def test_unequal_batches_count_by_examples(small_case):
     torch.testing.assert_close(operator.to_dense(), small_case.dense())
 
 
-def test_train_mode_is_never_chunked(small_case):
-    x, y = small_case.data
-    for data, chunk_size in (((x, y), 5), ([(x[:5], y[:5]), (x[5:], y[5:])], None)):
-        with pytest.raises(FlatlibError, match="needs one batch"):
-            HessianOperator(small_case.model, "mse", data, batch_norm="train", chunk_size=chunk_size)
-
-
 def test_later_training_changes_nothing(small_case):
     dense = small_case.dense()
     operator = HessianOperator(small_case.model, small_case.loss, small_case.data, chunk_size=6)
@@ -213,14 +206,10 @@ def test_dense_gauss_newton(case, chunk_size):
     torch.testing.assert_close(operator.gradient(), hessian.gradient())
 
 
-def test_gauss_newton_refusals(small_case):
+def test_gauss_newton_needs_lanczos(small_case):
     operator = GaussNewtonOperator(small_case.model, small_case.loss, small_case.data)
     with pytest.raises(FlatlibError, match='use engine="lanczos"'):
         top_eigenvalues(operator, engine="pyhessian")
-    with pytest.raises(FlatlibError, match="the loss is"):
-        GaussNewtonOperator(small_case.model, lambda o, t: o.mean() * torch.inf, small_case.data).gradient()
-    with pytest.raises(FlatlibError, match="gradient is not finite"):
-        GaussNewtonOperator(small_case.model, lambda o, t: (o - o.detach()).sqrt().mean(), small_case.data).gradient()
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
