@@ -38,14 +38,12 @@ def without(runs: pd.DataFrame, condition: str, status: str = "capped") -> pd.Da
 
 def words(claim: Claim, runs: pd.DataFrame) -> dict[str, str]:
     """The verdict on each prediction."""
-    verdicts = claim.verdicts(runs)
-    return dict(zip(verdicts["prediction"], verdicts["verdict"], strict=True))
+    return claim.verdicts(runs).set_index("prediction")["verdict"].to_dict()
 
 
 def numbers(claim: Claim, runs: pd.DataFrame) -> dict[str, float]:
     """The estimate of each prediction."""
-    verdicts = claim.verdicts(runs)
-    return dict(zip(verdicts["prediction"], verdicts["estimate"], strict=True))
+    return claim.verdicts(runs).set_index("prediction")["estimate"].to_dict()
 
 
 RATES = [0.05, 0.1, 0.2]

@@ -111,8 +111,3 @@ def test_trace_errors_cover(quadratic):
     covered = sum(abs(one.value - sum(spectrum)) <= 2 * one.standard_error for one in found) / 100
     assert 0.9 <= covered <= 0.99
     assert found[0].products == 40
-
-
-def test_trace_probes_force_an_estimate(small_case):
-    found = trace(HessianOperator(small_case.model, "mse", small_case.data, parameters="3.*"), probes=10)
-    assert (found.exact, found.products) == (False, 10)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
+from conftest import Net
 from torch import nn
 
 from flatlib.curvature import HessianOperator
@@ -146,22 +147,16 @@ def test_frozen_biases_do_not_count():
     assert found[0].value == found[1].value
 
 
-class Backwards(nn.Module):
-    """The second layer is registered first."""
-
-    def __init__(self):
-        super().__init__()
-        self.last, self.first = nn.Linear(4, 3), nn.Linear(8, 4)
-        nn.init.zeros_(self.first.bias)
-        nn.init.zeros_(self.last.bias)
-
-    def forward(self, x):
-        return self.last(self.first(x).relu())
+def shortcut():
+    return Net(lambda net, x: net.last(net.first(x).relu() + x[:, :4]), first=nn.Linear(8, 4), last=nn.Linear(4, 3))
 
 
-class Shortcut(Backwards):
-    def forward(self, x):
-        return self.last(self.first(x).relu()) + x[:, :3]
+def backwards():
+    """The second layer is registered first, and no bias tells them apart."""
+    net = Net(lambda net, x: net.last(net.first(x).relu()), last=nn.Linear(4, 3), first=nn.Linear(8, 4))
+    for layer in (net.first, net.last):
+        nn.init.zeros_(layer.bias)
+    return net
 
 
 def tied():
@@ -182,8 +177,8 @@ def frozen():
         (lambda: nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 3)), {}, "positively homogeneous"),
         (lambda: nn.Sequential(nn.Linear(8, 4), nn.LayerNorm(4), nn.Linear(4, 3)), {}, "positively homogeneous"),
         (lambda: nn.Sequential(nn.Linear(8, 4), nn.PReLU(), nn.Linear(4, 3)), {}, "positively homogeneous"),
-        (Backwards, {}, "positively homogeneous"),
-        (Shortcut, {}, "positively homogeneous"),
+        (backwards, {}, "positively homogeneous"),
+        (shortcut, {}, "positively homogeneous"),
         (conv_bn, {"batch_norm": "train"}, "not defined with batch norm in train mode"),
         (tied, {}, '"2" shares a parameter'),
         (frozen, {}, 'over "0.weight" is 0'),
