@@ -76,29 +76,22 @@ def attention() -> nn.Module:
     return Net(forward, attention=nn.MultiheadAttention(4, 2, batch_first=True), head=nn.Linear(4, 3))
 
 
-def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(8, 5), nn.Tanh(), nn.Dropout(0.5), nn.Linear(5, 3))
-
-
-def relu_net() -> nn.Module:
-    return nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
-
-
-def conv_bn() -> nn.Module:
-    return nn.Sequential(
+MODELS = {
+    "mlp": lambda: nn.Sequential(nn.Linear(8, 5), nn.Tanh(), nn.Dropout(0.5), nn.Linear(5, 3)),
+    "relu": lambda: nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)),
+    "conv_bn": lambda: nn.Sequential(
         nn.Unflatten(1, (2, 2, 2)), nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3), nn.Softplus(), nn.Flatten(), nn.Linear(3, 3)
-    )
+    ),
+    "attention": attention,
+}
 
 
-MODELS = {"mlp": mlp, "relu": relu_net, "conv_bn": conv_bn, "attention": attention}
-
-
-def make_case(model: str = "mlp", loss: str | Callable = "cross_entropy", examples: int = 23) -> Case:
+def make_case(model: str = "mlp", loss: str = "cross_entropy") -> Case:
     torch.manual_seed(3)
     net = MODELS[model]().double()
-    x = torch.randn(examples, 8, dtype=torch.float64)
+    x = torch.randn(23, 8, dtype=torch.float64)
     net(x)  # running statistics of batch norm away from their initial values
-    return Case(net, loss, (x, torch.arange(examples) % 3))
+    return Case(net, loss, (x, torch.arange(23) % 3))
 
 
 @pytest.fixture(params=[(model, loss) for model in MODELS for loss in ("cross_entropy", "mse")], ids="-".join)

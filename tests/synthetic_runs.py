@@ -83,10 +83,7 @@ def scaling_runs(holds: bool) -> pd.DataFrame:
         if not config.track:
             return None
         late = [config.learning_rate ** (-1 if holds else 1)] * 10
-        return {
-            "update": [config.track_every * k for k in range(11)],
-            "lambda_max": [1 / late[0], *late],
-        }
+        return {"update": [config.track_every * k for k in range(11)], "lambda_max": [1 / late[0], *late]}
 
     return runs_of(configs, measures, path)
 
@@ -130,11 +127,8 @@ def batch_norm_runs(holds: bool, mode: str = "train") -> pd.DataFrame:
         sharpness = 2 / config.learning_rate * 2 ** (with_norm * above * doublings[config.batch_size])
         gain = gains[config.learning_rate] * (1 if config.batch_size == 50 else 2)
         accuracy = (0.5 + with_norm * gain) * noise(config.seed)
-        return {
-            "lambda_max": 100 * sharpness if with_norm else sharpness,
-            "between_iterates": sharpness,
-            "test_accuracy": accuracy,
-        }
+        largest = 100 * sharpness if with_norm else sharpness
+        return {"lambda_max": largest, "between_iterates": sharpness, "test_accuracy": accuracy}
 
     axes = {"model": ["small_cnn", "small_cnn_bn"], "batch_size": [50, 250], "learning_rate": RATES}
     return runs_of(grid(RunConfig(batch_norm=mode), **axes, seed=SEEDS), measures)

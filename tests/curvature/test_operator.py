@@ -46,10 +46,23 @@ def test_matmat_is_matvec_by_columns(small_case):
         operator.matvec(torch.ones(2))
 
 
-def test_unequal_batches_count_by_examples(small_case):
-    x, y = small_case.data
-    batches = ((x[a:b], y[a:b]) for a, b in ((0, 10), (10, 12), (12, 12), (12, 23)))
-    operator = HessianOperator(small_case.model, small_case.loss, batches, chunk_size=4)
+SAME_EXAMPLES = {
+    "unequal batches": lambda x, y: ((x[a:b], y[a:b]) for a, b in ((0, 10), (10, 12), (12, 12), (12, 23))),
+    "int32": lambda x, y: (x, y.to(torch.int32)),
+    "uint8": lambda x, y: (x, y.to(torch.uint8)),
+    "dictionaries": lambda x, y: from_dict_batches(dictionaries(x, y), "pixels", "label"),
+}
+
+
+def dictionaries(x, y):
+    return [{"pixels": x[:9], "label": y[:9]}, {"pixels": x[9:], "label": y[9:]}]
+
+
+@pytest.mark.parametrize("form", SAME_EXAMPLES.values(), ids=SAME_EXAMPLES)
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_forms_of_the_same_examples(small_case, form, chunk_size):
+    model, loss, data = small_case
+    operator = HessianOperator(model, loss, form(*data), chunk_size=chunk_size)
     torch.testing.assert_close(operator.to_dense(), small_case.dense())
 
 
@@ -92,15 +105,12 @@ def test_bytes_per_example_in_train_mode():
     assert operator.bytes_per_example > 0
 
 
-def test_dictionary_batches(small_case):
-    x, y = small_case.data
-    batches = [{"pixels": x[:9], "label": y[:9]}, {"pixels": x[9:], "label": y[9:]}]
+def test_bad_dictionary_batches(small_case):
+    model, loss, data = small_case
     with pytest.raises(FlatlibError, match=r"got dict.*flatlib\.curvature\.from_dict_batches"):
-        HessianOperator(small_case.model, small_case.loss, batches)
-    operator = HessianOperator(small_case.model, small_case.loss, from_dict_batches(batches, "pixels", "label"))
-    torch.testing.assert_close(operator.to_dense(), small_case.dense(), rtol=1e-10, atol=1e-12)
+        HessianOperator(model, loss, dictionaries(*data))
     with pytest.raises(FlatlibError, match='no "image"; it has pixels, label'):
-        HessianOperator(small_case.model, small_case.loss, from_dict_batches(batches, "image", "label"))
+        HessianOperator(model, loss, from_dict_batches(dictionaries(*data), "image", "label"))
 
 
 def test_outputs_that_are_objects(small_case):
@@ -124,13 +134,6 @@ def test_scipy_accepts_an_operator(small_case):
     assert value == pytest.approx(float(spectrum[-1]), rel=1e-9)
     vector = operator.gradient()
     assert torch.equal(torch.as_tensor(operator.matvec(vector.numpy())), operator.matvec(vector))
-
-
-def test_targets_of_any_integer_type(small_case):
-    x, y = small_case.data
-    for dtype in (torch.int32, torch.uint8):
-        operator = HessianOperator(small_case.model, small_case.loss, (x, y.to(dtype)))
-        torch.testing.assert_close(operator.to_dense(), small_case.dense())
 
 
 def test_ignored_targets_count_in_one_chunk(small_case):

@@ -51,6 +51,8 @@ def test_default_radius_doubles_the_loss(quadratic):
         model.weight.zero_()
     found = loss_along_eigenvectors(model, lambda output, target: loss(output, target) + 0.3, data, points=3)
     assert found.losses[0] == pytest.approx([0.6, 0.3, 0.6])
+    with pytest.raises(FlatlibError, match="pass a radius"):
+        loss_along_eigenvectors(*quadratic([-1.0, -2.0]))
 
 
 def test_curvature_along_any_direction(case):
@@ -106,11 +108,6 @@ def test_bad_options_are_named(small_case, call, options, message):
     defaults = {loss_along: {"directions": {"ones": torch.ones(63)}}}.get(call, {})
     with pytest.raises(FlatlibError, match=message):
         call(*small_case, **({"radius": 1.0} | defaults | options))
-
-
-def test_default_radius_needs_positive_curvature(quadratic):
-    with pytest.raises(FlatlibError, match="pass a radius"):
-        loss_along_eigenvectors(*quadratic([-1.0, -2.0]))
 
 
 def lines_table():

@@ -35,13 +35,17 @@ def softmax_regression():
     return nn.Linear(8, 3)
 
 
+def seeded(make, seed=0):
+    torch.manual_seed(seed)
+    return make().double()
+
+
 NETWORKS = {make.__name__: make for make in (relu, without_biases, conv_bn, softmax_regression)}
 
 
 @pytest.fixture(params=NETWORKS)
 def network(request):
-    torch.manual_seed(1)
-    model = NETWORKS[request.param]().double()
+    model = seeded(NETWORKS[request.param], seed=1)
     model(X)  # running statistics of batch norm away from their initial values
     return model
 
@@ -101,8 +105,7 @@ def test_without_biases_geometric_mean():
 
 
 def test_value_scales_with_the_loss():
-    torch.manual_seed(0)
-    model = relu().double()
+    model = seeded(relu)
 
     def tiny(output, target):
         return 1e-9 * nn.functional.mse_loss(output, nn.functional.one_hot(target, 3).double())
@@ -128,8 +131,7 @@ def test_newton_finds_where_the_slope_vanishes(layers, spread):
 
 
 def test_standard_error_is_the_spread():
-    torch.manual_seed(0)
-    model = relu().double()
+    model = seeded(relu)
     exact = minimum_sharpness(model, "cross_entropy", DATA)
     probed = [minimum_sharpness(model, "cross_entropy", DATA, probes=20, seed=seed) for seed in range(40)]
     assert (probed[0].exact, probed[0].products) == (False, 6 * 20)
@@ -139,8 +141,7 @@ def test_standard_error_is_the_spread():
 
 
 def test_frozen_biases_do_not_count():
-    torch.manual_seed(0)
-    model = relu().double()
+    model = seeded(relu)
     model[2].bias.requires_grad_(False)
     found = [minimum_sharpness(model, "cross_entropy", DATA, batch_norm=mode) for mode in ("eval", "train")]
     assert found[0].bias_traces[1] == 0 < found[0].bias_traces[0]
@@ -188,7 +189,6 @@ def frozen():
     ids=["tanh", "layer norm", "prelu", "order", "shortcut", "batch norm", "tied", "frozen", "rnn", "mode"],
 )
 def test_undefined_with_the_reason(make, arguments, message):
-    torch.manual_seed(0)
     with pytest.raises(FlatlibError, match=message) as error:
-        minimum_sharpness(make().double(), "cross_entropy", DATA, **arguments)
+        minimum_sharpness(seeded(make), "cross_entropy", DATA, **arguments)
     assert "\n" not in str(error.value)
