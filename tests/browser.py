@@ -86,16 +86,10 @@ def open_page(browser, url, width):
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get(url)
-    settled = "document.readyState === 'complete' && document.fonts.status === 'loaded'"
-    wait_until(browser, settled, f"{url} was not loaded within {SETTLED_S} s")
-
-
-def wait_until(browser, condition, otherwise):
-    """Wait until a condition holds in the page."""
     deadline = time.monotonic() + SETTLED_S
-    while not browser.execute_script(f"return {condition}"):
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.01)
+    while browser.execute_script("return document.readyState !== 'complete' || document.fonts.status !== 'loaded'"):
+        assert time.monotonic() < deadline, f"{url} was not loaded within {SETTLED_S} s"
+        time.sleep(0.05)
 
 
 def set_theme(browser, theme):
@@ -103,7 +97,10 @@ def set_theme(browser, theme):
     still = {"name": "prefers-reduced-motion", "value": "reduce"}  # a colour that fades in has its contrast only later
     prefers = [{"name": "prefers-color-scheme", "value": theme}, still]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": prefers})
-    wait_until(browser, f"document.documentElement.dataset.theme === '{theme}'", f"the page did not turn {theme}")
+    deadline = time.monotonic() + SETTLED_S
+    while browser.execute_script("return document.documentElement.dataset.theme") != theme:
+        assert time.monotonic() < deadline, f"the page did not turn {theme}"
+        time.sleep(0.01)
 
 
 def requested(browser):

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import Net
+from conftest import Net, assert_untouched, snapshot
 from torch import nn
 
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, top_eigenvalues, trace
@@ -38,12 +38,11 @@ def expected(model, x):
 @pytest.mark.parametrize("kind", [HessianOperator, GaussNewtonOperator])
 def test_statistics_of_all_examples(problem, kind, chunk_size):
     model, (x, y) = problem
-    before = copy.deepcopy(model.state_dict())
+    before = snapshot(model)
     operator = kind(model, "cross_entropy", (x, y), batch_norm="recalibrated", chunk_size=chunk_size)
     reference = kind(expected(model, x), "cross_entropy", (x, y))
     torch.testing.assert_close(operator.to_dense(), reference.to_dense(), rtol=1e-9, atol=1e-12)
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name])
+    assert_untouched(model, before)
     eval_mode = kind(model, "cross_entropy", (x, y))
     assert not torch.allclose(operator.to_dense(), eval_mode.to_dense(), rtol=0.1)
 

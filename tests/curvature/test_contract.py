@@ -185,7 +185,6 @@ MODELS = {
     "partly used": lambda: Net(partly, layer=nn.Linear(8, 2), scale=nn.Parameter(torch.ones(2))),
     "weight norm": lambda: nn.Sequential(parametrizations.weight_norm(nn.Linear(8, 5)), nn.Tanh(), nn.Linear(5, 3)),
     "spectral norm": lambda: nn.Sequential(parametrizations.spectral_norm(nn.Linear(8, 5)), nn.Tanh(), nn.Linear(5, 3)),
-    "in place": lambda: nn.Sequential(nn.Linear(8, 5), nn.ReLU(inplace=True), nn.Linear(5, 3)),
     "transformer": lambda: nn.Sequential(
         nn.Unflatten(1, (2, 4)), nn.TransformerEncoderLayer(4, 2, 4, batch_first=True), nn.Flatten(), nn.Linear(8, 3)
     ),

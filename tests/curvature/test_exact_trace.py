@@ -104,8 +104,6 @@ NOT_EXACT = {
     "a layer that lies": lambda net, x: lying(net.b)(net.a(x)),
     "division": lambda net, x: net.b(x[:, :4]) / (2 + net.a(x).abs()),
 }
-
-
 MIXING = {
     "the next one": lambda h: h + F.pad(h[1:], (0, 0, 0, 1)),
     "the previous one": lambda h: h + F.pad(h[:-1], (0, 0, 1, 0)),
@@ -115,8 +113,6 @@ MIXING = {
     "all after": lambda h: h.flip(0).cumsum(0).flip(0),
     "the mean": lambda h: h - h.mean(0),
 }
-
-
 HIDDEN = [{"steps": steps} for steps in NOT_EXACT.values()] + [{"mix": mix} for mix in MIXING.values()]
 
 

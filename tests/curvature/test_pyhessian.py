@@ -8,6 +8,7 @@ import pyhessian
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import assert_untouched, snapshot
 from torch import nn
 
 from flatlib.curvature import HessianOperator, density, from_dict_batches, per_layer, top_eigenvalues, trace
@@ -121,12 +122,10 @@ def test_trap_second_construction_doubles(single):
     assert not changed.training  # it changes the mode, and leaves gradients that are added to
     torch.manual_seed(0)
     assert bare(changed, *single[1:]).eigenvalues()[0][0] == pytest.approx(2 * value, rel=1e-2)
-    state = copy.deepcopy(single[0].state_dict())
+    before = snapshot(single[0])
     first, second = (wrapped(*single).values.item() for _ in range(2))
     assert first == second
-    assert all(module.training for module in single[0].modules())
-    assert all(p.grad is None for p in single[0].parameters())
-    torch.testing.assert_close(dict(single[0].state_dict()), dict(state), rtol=0, atol=0)
+    assert_untouched(single[0], before)
 
 
 def test_trap_unused_parameters_and_linear_losses(single):
