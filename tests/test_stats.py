@@ -76,7 +76,7 @@ def test_bootstrap_needs_a_probability(level):
         (Interval(0.25, 0.25, 0.25, 5, 0.95), "0.25 [0.25, 0.25], n = 5"),
     ],
 )
-def test_interval_prints_two_digits_of_its_width(interval, text):
+def test_interval_prints_two_digits(interval, text):
     assert str(interval) == text
 
 

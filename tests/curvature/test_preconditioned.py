@@ -61,7 +61,7 @@ def test_a_block_in_the_operators_order(small_case):
     assert torch.equal(block, whole[45:])
 
 
-def test_the_threshold_is_where_frozen_adam_diverges():
+def test_threshold_is_where_adam_diverges():
     """Momentum steps on a one-dimensional quadratic: stable just below the threshold, unstable just above."""
 
     def last(curvature, beta=0.9, rate=0.1):

@@ -54,7 +54,7 @@ def test_agrees_with_the_dense_spectrum(model_case, which):
     torch.testing.assert_close(residuals, result.residuals, rtol=1e-3, atol=1e-12)
 
 
-def test_train_mode_single_precision_and_warm_starts():
+def test_train_mode_and_warm_starts():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
     before = model[1].running_mean.clone()
