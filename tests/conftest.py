@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import pytest
@@ -19,8 +19,7 @@ from flatlib.losses import resolve_loss
 torch.set_num_threads(1)  # several processes test at the same time; more threads would only wait for each other
 
 
-@dataclass
-class Case:
+class Case(NamedTuple):
     """A model, a loss and data, with the dense Hessian in evaluation mode from `torch.func`."""
 
     model: nn.Module
@@ -28,7 +27,7 @@ class Case:
     data: tuple[Tensor, Tensor]
 
     def dense(self) -> Tensor:
-        return dense_hessian(self.model, self.loss, self.data)
+        return dense_hessian(*self)
 
 
 def dense_hessian(model: nn.Module, loss: str | Callable, data: tuple[Tensor, Tensor]) -> Tensor:
@@ -51,42 +50,48 @@ def dense_hessian(model: nn.Module, loss: str | Callable, data: tuple[Tensor, Te
             module.training = training
 
 
-class Attention(nn.Module):
-    """One self-attention layer over rows of the input; its fused kernels have no second derivative."""
+class Net(nn.Module):
+    """Parts by name (modules, parameters; other tensors are buffers), and a function of the net and its inputs."""
 
-    def __init__(self):
+    def __init__(self, forward: Callable[..., Tensor], **parts: nn.Module | Tensor):
         super().__init__()
-        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
-        self.head = nn.Linear(4, 3)
+        self.function = forward
+        for name, part in parts.items():
+            if isinstance(part, nn.Module | nn.Parameter):
+                setattr(self, name, part)
+            else:
+                self.register_buffer(name, part)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.function(self, x)
+
+
+def attention() -> nn.Module:
+    """One self-attention layer over rows of the input; its fused kernels have no second derivative."""
+
+    def forward(net: Net, x: Tensor) -> Tensor:
         tokens = x.unflatten(1, (2, 4))
-        return self.head(self.attention(tokens, tokens, tokens, need_weights=False)[0].mean(1))
+        return net.head(net.attention(tokens, tokens, tokens, need_weights=False)[0].mean(1))
+
+    return Net(forward, attention=nn.MultiheadAttention(4, 2, batch_first=True), head=nn.Linear(4, 3))
 
 
-def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(8, 5), nn.Tanh(), nn.Dropout(0.5), nn.Linear(5, 3))
-
-
-def relu_net() -> nn.Module:
-    return nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3))
-
-
-def conv_bn() -> nn.Module:
-    return nn.Sequential(
+MODELS = {
+    "mlp": lambda: nn.Sequential(nn.Linear(8, 5), nn.Tanh(), nn.Dropout(0.5), nn.Linear(5, 3)),
+    "relu": lambda: nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)),
+    "conv_bn": lambda: nn.Sequential(
         nn.Unflatten(1, (2, 2, 2)), nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3), nn.Softplus(), nn.Flatten(), nn.Linear(3, 3)
-    )
+    ),
+    "attention": attention,
+}
 
 
-MODELS = {"mlp": mlp, "relu": relu_net, "conv_bn": conv_bn, "attention": Attention}
-
-
-def make_case(model: str = "mlp", loss: str | Callable = "cross_entropy", examples: int = 23) -> Case:
+def make_case(model: str = "mlp", loss: str = "cross_entropy") -> Case:
     torch.manual_seed(3)
     net = MODELS[model]().double()
-    x = torch.randn(examples, 8, dtype=torch.float64)
+    x = torch.randn(23, 8, dtype=torch.float64)
     net(x)  # running statistics of batch norm away from their initial values
-    return Case(net, loss, (x, torch.arange(examples) % 3))
+    return Case(net, loss, (x, torch.arange(23) % 3))
 
 
 @pytest.fixture(params=[(model, loss) for model in MODELS for loss in ("cross_entropy", "mse")], ids="-".join)
@@ -107,22 +112,6 @@ def small_case() -> Case:
     return make_case()
 
 
-class Quadratic(nn.Module):
-    """Output (N, 1) whose mean has the given Hessian eigenvalues in a rotated basis, at the given dtype."""
-
-    def __init__(self, eigenvalues: list[float], dtype: torch.dtype = torch.float64):
-        super().__init__()
-        n = len(eigenvalues)
-        generator = torch.Generator().manual_seed(0)
-        rotation, _ = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))
-        diagonal = torch.tensor(eigenvalues, dtype=torch.float64)
-        self.weight = nn.Parameter(torch.ones(n, dtype=dtype))
-        self.register_buffer("matrix", (rotation * diagonal @ rotation.T).to(dtype))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (0.5 * self.weight @ self.matrix @ self.weight).expand(len(x), 1)
-
-
 def mean_output(output: Tensor, target: Tensor) -> Tensor:
     """A loss linear in the outputs."""
     return output.mean()
@@ -130,12 +119,35 @@ def mean_output(output: Tensor, target: Tensor) -> Tensor:
 
 @pytest.fixture
 def quadratic() -> Callable:
-    """Make (model, loss, data) with a given spectrum."""
+    """Make (model, loss, data), whose Hessian has the given eigenvalues in a rotated basis."""
 
-    def make(eigenvalues: list[float], dtype: torch.dtype = torch.float64) -> tuple:
-        return Quadratic(eigenvalues, dtype), mean_output, (torch.zeros(4, 1, dtype=dtype), torch.zeros(4))
+    def make(eigenvalues: list[float], dtype: torch.dtype = torch.float64) -> Case:
+        n = len(eigenvalues)
+        generator = torch.Generator().manual_seed(0)
+        rotation, _ = torch.linalg.qr(torch.randn(n, n, generator=generator, dtype=torch.float64))
+        matrix = rotation * torch.tensor(eigenvalues, dtype=torch.float64) @ rotation.T
+        model = Net(
+            lambda net, x: (0.5 * net.weight @ net.matrix @ net.weight).expand(len(x), 1),
+            **{"weight": nn.Parameter(torch.ones(n, dtype=dtype)), "matrix": matrix.to(dtype)},
+        )
+        return Case(model, mean_output, (torch.zeros(4, 1, dtype=dtype), torch.zeros(4)))
 
     return make
+
+
+def snapshot(model: nn.Module) -> dict[str, object]:
+    """Return all that a measurement must leave alone."""
+    return {
+        "modes": torch.tensor([m.training for m in model.modules()]),
+        "tensors": {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        "grads": [torch.empty(0) if p.grad is None else p.grad.clone() for p in model.parameters()],
+        "requires_grad": torch.tensor([p.requires_grad for p in model.parameters()]),
+        "rng": torch.get_rng_state(),
+    }
+
+
+def assert_untouched(model: nn.Module, before: dict[str, object]) -> None:
+    torch.testing.assert_close(snapshot(model), before, rtol=0, atol=0)
 
 
 @pytest.fixture

@@ -38,14 +38,12 @@ def without(runs: pd.DataFrame, condition: str, status: str = "capped") -> pd.Da
 
 def words(claim: Claim, runs: pd.DataFrame) -> dict[str, str]:
     """The verdict on each prediction."""
-    verdicts = claim.verdicts(runs)
-    return dict(zip(verdicts["prediction"], verdicts["verdict"], strict=True))
+    return claim.verdicts(runs).set_index("prediction")["verdict"].to_dict()
 
 
 def numbers(claim: Claim, runs: pd.DataFrame) -> dict[str, float]:
     """The estimate of each prediction."""
-    verdicts = claim.verdicts(runs)
-    return dict(zip(verdicts["prediction"], verdicts["estimate"], strict=True))
+    return claim.verdicts(runs).set_index("prediction")["estimate"].to_dict()
 
 
 RATES = [0.05, 0.1, 0.2]
@@ -85,10 +83,7 @@ def scaling_runs(holds: bool) -> pd.DataFrame:
         if not config.track:
             return None
         late = [config.learning_rate ** (-1 if holds else 1)] * 10
-        return {
-            "update": [config.track_every * k for k in range(11)],
-            "lambda_max": [1 / late[0], *late],
-        }
+        return {"update": [config.track_every * k for k in range(11)], "lambda_max": [1 / late[0], *late]}
 
     return runs_of(configs, measures, path)
 
@@ -132,11 +127,8 @@ def batch_norm_runs(holds: bool, mode: str = "train") -> pd.DataFrame:
         sharpness = 2 / config.learning_rate * 2 ** (with_norm * above * doublings[config.batch_size])
         gain = gains[config.learning_rate] * (1 if config.batch_size == 50 else 2)
         accuracy = (0.5 + with_norm * gain) * noise(config.seed)
-        return {
-            "lambda_max": 100 * sharpness if with_norm else sharpness,
-            "between_iterates": sharpness,
-            "test_accuracy": accuracy,
-        }
+        largest = 100 * sharpness if with_norm else sharpness
+        return {"lambda_max": largest, "between_iterates": sharpness, "test_accuracy": accuracy}
 
     axes = {"model": ["small_cnn", "small_cnn_bn"], "batch_size": [50, 250], "learning_rate": RATES}
     return runs_of(grid(RunConfig(batch_norm=mode), **axes, seed=SEEDS), measures)

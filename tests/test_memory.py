@@ -18,13 +18,15 @@ from flatlib.device import container_memory, free_memory, keep_freed_memory
 from flatlib.runs.executors import prepare_worker
 from flatlib.training.train import train
 
-PEAK = """
-import psutil, torch, torchvision
+SETUP = """
+import gc, psutil, torch, torchvision
 from torch import nn
-from flatlib.curvature import HessianOperator
+from flatlib.curvature import HessianOperator, density, frobenius, top_eigenvalues, trace
 from flatlib.device import peak_memory
 torch.set_num_threads(1)
 torch.manual_seed(0)
+"""
+PEAK = """
 model = {model}
 data = torch.randn({examples}, 3, 32, 32), torch.arange({examples}) % 9
 warm = HessianOperator(nn.Linear(2, 2), "cross_entropy", (torch.randn(4, 2), torch.arange(4) % 2))
@@ -37,11 +39,6 @@ for _ in range(2):
 print(predicted, peak_memory() - before)
 """
 STEADY = """
-import gc, psutil, torch
-from torch import nn
-from flatlib.curvature import HessianOperator, density, frobenius, top_eigenvalues, trace
-torch.set_num_threads(1)
-torch.manual_seed(0)
 model = nn.Sequential(nn.Unflatten(1, (1, 16, 16)), nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten())
 model.append(nn.Linear(8 * 196, 5))
 data = torch.randn(20, 256), torch.arange(20) % 5
@@ -88,12 +85,12 @@ def run(program: str, **environment: str) -> list[int]:
 )
 def test_product_memory_bound(model, examples, batch_norm, chunk_size):
     arguments = {"model": model, "examples": examples, "batch_norm": batch_norm, "chunk_size": chunk_size}
-    predicted, taken = run(PEAK.format(**arguments))
+    predicted, taken = run(SETUP + PEAK.format(**arguments))
     assert 0.2 * predicted < taken <= predicted
 
 
 def test_measurements_do_not_leak():
-    rss, objects, later_rss, later_objects = run(STEADY)
+    rss, objects, later_rss, later_objects = run(SETUP + STEADY)
     assert later_rss < rss + 8 * 2**20
     assert later_objects < objects + 200
 

@@ -1,10 +1,10 @@
 """Random architectures, losses, chunks and blocks of parameters against the dense Hessian in float64."""
 
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import dense_hessian
+from conftest import Net, dense_hessian
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -25,71 +25,52 @@ def correlation(output: Tensor, target: Tensor) -> Tensor:
 LOSSES = {"cross_entropy": "cross_entropy", "mse": "mse", "own": correlation}
 
 
-class Residual(nn.Module):
-    def __init__(self, inner: nn.Module):
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
+def residual(inner: nn.Module) -> nn.Module:
+    return Net(lambda net, x: x + net.inner(x), inner=inner)
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """What is drawn: the layers by name, and the numbers they take."""
+def norm(drawn: SimpleNamespace, width: int) -> list[nn.Module]:
+    batch = nn.BatchNorm2d if drawn.images else nn.BatchNorm1d
+    return {"batch": [batch(width)], "group": [nn.GroupNorm(1, width)], "none": []}[drawn.norm]
 
-    images: bool
-    channels: tuple[int, ...]
-    activation: nn.Module
-    kernel: int | tuple[int, int]
-    stride: int
-    dilation: int
-    grouped: bool
-    norm: str
-    residual: bool
-    pool: str
-    bias: bool
-    seed: int
 
-    def build(self) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
-        torch.manual_seed(self.seed)
-        layers = self._convolutional() if self.images else self._linear()
-        model = nn.Sequential(*layers, nn.Dropout(0.5), nn.LazyLinear(3)).double()
-        x = torch.randn(EXAMPLES, 2, 5, 5) if self.images else torch.randn(EXAMPLES, 4)
-        model(x.double())  # sets the lazy layer, and running statistics away from where they start
-        for p in model.parameters():
-            nn.init.normal_(p, std=0.6)
-        return model, (x.double(), torch.arange(EXAMPLES) % 3)
+def convolutional(drawn: SimpleNamespace) -> list[nn.Module]:
+    layers, before = [], 2
+    for width in drawn.channels:
+        groups = before if drawn.grouped and width == before else 1
+        layers.append(nn.Conv2d(before, width, drawn.kernel, drawn.stride, 1, drawn.dilation, groups, drawn.bias))
+        layers += [*norm(drawn, width), drawn.activation]
+        if drawn.residual:
+            layers.append(residual(nn.Conv2d(width, width, 1, groups=width, bias=drawn.bias)))
+        before = width
+    pools = {"max": [nn.MaxPool2d(2)], "mean": [nn.AvgPool2d(2)], "none": []}
+    return [*layers, *pools[drawn.pool], nn.Flatten()]
 
-    def _norm(self, width: int) -> list[nn.Module]:
-        batch = nn.BatchNorm2d if self.images else nn.BatchNorm1d
-        return {"batch": [batch(width)], "group": [nn.GroupNorm(1, width)], "none": []}[self.norm]
 
-    def _convolutional(self) -> list[nn.Module]:
-        layers, before = [], 2
-        for width in self.channels:
-            groups = before if self.grouped and width == before else 1
-            layers.append(nn.Conv2d(before, width, self.kernel, self.stride, 1, self.dilation, groups, self.bias))
-            layers += self._norm(width)
-            layers.append(self.activation)
-            if self.residual:
-                layers.append(Residual(nn.Conv2d(width, width, 1, groups=width, bias=self.bias)))
-            before = width
-        pools = {"max": [nn.MaxPool2d(2)], "mean": [nn.AvgPool2d(2)], "none": []}
-        return [*layers, *pools[self.pool], nn.Flatten()]
+def linear(drawn: SimpleNamespace) -> list[nn.Module]:
+    layers, before = [], 4
+    for width in drawn.channels:
+        layers += [nn.Linear(before, width, bias=drawn.bias), *norm(drawn, width), drawn.activation]
+        if drawn.residual:
+            layers.append(residual(nn.Sequential(nn.Linear(width, width), drawn.activation)))
+        before = width
+    return layers
 
-    def _linear(self) -> list[nn.Module]:
-        layers, before = [], 4
-        for width in self.channels:
-            layers += [nn.Linear(before, width, bias=self.bias), *self._norm(width), self.activation]
-            if self.residual:
-                layers.append(Residual(nn.Sequential(nn.Linear(width, width), self.activation)))
-            before = width
-        return layers
+
+def build(drawn: SimpleNamespace) -> tuple[nn.Module, tuple[Tensor, Tensor]]:
+    """Return the network, in double precision and away from its initial values, and its data."""
+    torch.manual_seed(drawn.seed)
+    layers = convolutional(drawn) if drawn.images else linear(drawn)
+    model = nn.Sequential(*layers, nn.Dropout(0.5), nn.LazyLinear(3)).double()
+    x = torch.randn(EXAMPLES, 2, 5, 5) if drawn.images else torch.randn(EXAMPLES, 4)
+    model(x.double())  # sets the lazy layer, and running statistics away from where they start
+    for p in model.parameters():
+        nn.init.normal_(p, std=0.6)
+    return model, (x.double(), torch.arange(EXAMPLES) % 3)
 
 
 architectures = st.builds(
-    Architecture,
+    SimpleNamespace,
     images=st.booleans(),
     channels=st.lists(st.integers(2, 3), min_size=1, max_size=2).map(tuple),
     activation=st.sampled_from(KINKS + BENDS),
@@ -117,7 +98,7 @@ reproducible = settings(
 @reproducible
 @given(architectures, st.sampled_from(sorted(LOSSES)), chunk_sizes, st.randoms(use_true_random=False))
 def test_products_eigenvalues_and_blocks(architecture, loss, chunk_size, random):
-    model, data = architecture.build()
+    model, data = build(architecture)
     dense = dense_hessian(model, LOSSES[loss], data)
     scale = dense.norm()
     operator = HessianOperator(model, LOSSES[loss], data, chunk_size=chunk_size)
@@ -137,7 +118,7 @@ def test_products_eigenvalues_and_blocks(architecture, loss, chunk_size, random)
 @reproducible
 @given(architectures, st.sampled_from(sorted(LOSSES)), chunk_sizes)
 def test_exact_traces_and_norms(architecture, loss, chunk_size):
-    model, data = architecture.build()
+    model, data = build(architecture)
     dense = dense_hessian(model, LOSSES[loss], data)
     operator = HessianOperator(model, LOSSES[loss], data, chunk_size=chunk_size)
     found = exact_traces(operator)
@@ -147,9 +128,9 @@ def test_exact_traces_and_norms(architecture, loss, chunk_size):
         expected = torch.stack([block.sum() for block in blocks])
         found = torch.tensor(list(found.values()), dtype=torch.float64)
         assert (found - expected).abs().max() <= 1e-10 * dense.diagonal().abs().sum()
-    norm = frobenius(operator, probes=len(dense))  # not more than rows, so that it measures every column
-    assert norm.exact
-    assert norm.value == pytest.approx(float(dense.norm()), rel=1e-10)
+    whole = frobenius(operator, probes=len(dense))  # not more than rows, so that it measures every column
+    assert whole.exact
+    assert whole.value == pytest.approx(float(dense.norm()), rel=1e-10)
 
 
 @reproducible
@@ -157,7 +138,7 @@ def test_exact_traces_and_norms(architecture, loss, chunk_size):
 def test_gauss_newton_in_the_last_layer(architecture, loss, chunk_size):
     """In the weights of the last layer, in which every network is linear, the two are the same; everywhere the
     Gauss-Newton matrix is positive."""
-    model, data = architecture.build()
+    model, data = build(architecture)
     last = {"parameters": f"{len(model) - 1}.*", "chunk_size": chunk_size}
     pair = [kind(model, loss, data, **last).to_dense() for kind in (GaussNewtonOperator, HessianOperator)]
     assert (pair[0] - pair[1]).norm() <= 1e-10 * pair[1].norm()
@@ -169,9 +150,10 @@ def test_gauss_newton_in_the_last_layer(architecture, loss, chunk_size):
 @given(architectures.filter(lambda a: a.norm == "batch"), st.sampled_from(sorted(LOSSES)))
 def test_train_mode_batch_norm(architecture, loss):
     """torch.func.hessian is wrong there. Smooth activations only: a difference may step over a kink."""
-    smooth = nn.Tanh() if architecture.activation in KINKS else architecture.activation
-    no_kinks = {"activation": smooth, "pool": "mean" if architecture.pool == "max" else architecture.pool}
-    model, data = Architecture(**architecture.__dict__ | no_kinks).build()
+    drawn = SimpleNamespace(**vars(architecture))
+    drawn.activation = nn.Tanh() if architecture.activation in KINKS else architecture.activation
+    drawn.pool = "mean" if architecture.pool == "max" else architecture.pool
+    model, data = build(drawn)
     operator = HessianOperator(model, LOSSES[loss], data, batch_norm="train")
     flat = nn.utils.parameters_to_vector(model.parameters()).detach()
     generator = torch.Generator().manual_seed(architecture.seed)

@@ -4,30 +4,24 @@ import copy
 
 import pytest
 import torch
+from conftest import Net, assert_untouched, snapshot
 from torch import nn
 
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, top_eigenvalues, trace
 
 
-class Net(nn.Module):
-    """Two batch norms, registered in the wrong order, and a shortcut around the second."""
-
-    def __init__(self):
-        super().__init__()
-        self.second = nn.BatchNorm1d(5)
-        self.first = nn.BatchNorm2d(3)
-        self.convolution, self.linear = nn.Conv2d(1, 3, 2), nn.Linear(12, 5)
-        self.head = nn.Linear(5, 3)
-
-    def forward(self, x):
-        hidden = self.linear(self.first(self.convolution(x)).relu().flatten(1))
-        return self.head(hidden + self.second(hidden).relu())
+def forward(net, x):
+    """Two batch norms, and a shortcut around the second."""
+    hidden = net.linear(net.first(net.convolution(x)).relu().flatten(1))
+    return net.head(hidden + net.second(hidden).relu())
 
 
 @pytest.fixture
 def problem():
     torch.manual_seed(0)
-    model = Net().double()
+    norms = {"second": nn.BatchNorm1d(5), "first": nn.BatchNorm2d(3)}  # registered in the wrong order
+    layers = {"convolution": nn.Conv2d(1, 3, 2), "linear": nn.Linear(12, 5), "head": nn.Linear(5, 3)}
+    model = Net(forward, **norms, **layers).double()
     return model, (2 + 3 * torch.randn(23, 1, 3, 3, dtype=torch.float64), torch.arange(23) % 3)
 
 
@@ -44,12 +38,11 @@ def expected(model, x):
 @pytest.mark.parametrize("kind", [HessianOperator, GaussNewtonOperator])
 def test_statistics_of_all_examples(problem, kind, chunk_size):
     model, (x, y) = problem
-    before = copy.deepcopy(model.state_dict())
+    before = snapshot(model)
     operator = kind(model, "cross_entropy", (x, y), batch_norm="recalibrated", chunk_size=chunk_size)
     reference = kind(expected(model, x), "cross_entropy", (x, y))
     torch.testing.assert_close(operator.to_dense(), reference.to_dense(), rtol=1e-9, atol=1e-12)
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name])
+    assert_untouched(model, before)
     eval_mode = kind(model, "cross_entropy", (x, y))
     assert not torch.allclose(operator.to_dense(), eval_mode.to_dense(), rtol=0.1)
 

@@ -18,9 +18,9 @@ INPUTS, TARGETS = [1.2, -0.4, 2.0], [-1.0, 1.0, -1.0]
 PRODUCTS = [x * y for x, y in zip(INPUTS, TARGETS, strict=True)]
 
 
-@pytest.fixture(params=list(WEIGHTS))
+@pytest.fixture(params=WEIGHTS.values(), ids=WEIGHTS)
 def weights(request) -> list[float]:
-    return WEIGHTS[request.param]
+    return request.param
 
 
 def of_network(weights, operator=HessianOperator):
@@ -46,9 +46,8 @@ def test_closed_forms_agree_with_autograd(weights):
 def test_operators_agree_with_closed_forms(weights):
     hessian, gauss_newton = of_network(weights), of_network(weights, GaussNewtonOperator)
     torch.testing.assert_close(hessian.to_dense(), chain.chain_hessian(weights, PRODUCTS), rtol=1e-10, atol=1e-10)
-    torch.testing.assert_close(
-        gauss_newton.to_dense(), chain.chain_gauss_newton(weights, PRODUCTS), rtol=1e-10, atol=1e-10
-    )
+    expected = chain.chain_gauss_newton(weights, PRODUCTS)
+    torch.testing.assert_close(gauss_newton.to_dense(), expected, rtol=1e-10, atol=1e-10)
     assert trace(hessian).value == pytest.approx(chain.hessian_trace(weights, PRODUCTS), rel=1e-6)
     found = top_eigenvalues(hessian, tol=1e-6)
     assert found.values.item() == pytest.approx(chain.chain_sharpness(weights, PRODUCTS), rel=1e-6)

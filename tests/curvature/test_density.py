@@ -6,7 +6,7 @@ from flatlib.curvature import GaussNewtonOperator, HessianOperator, density
 
 @pytest.mark.parametrize("kind", [HessianOperator, GaussNewtonOperator])
 def test_weights_and_moments(case, kind):
-    operator = kind(case.model, case.loss, case.data)
+    operator = kind(*case)
     H = operator.to_dense()
     found = density(operator, steps=8, probes=25)
     assert found.products == 8 * 25
@@ -24,7 +24,7 @@ def test_weights_and_moments(case, kind):
 
 
 def test_the_first_moment_is_hutchinsons_trace(small_case):
-    operator = HessianOperator(small_case.model, small_case.loss, small_case.data)
+    operator = HessianOperator(*small_case)
     one = density(operator, steps=1, probes=40, seed=3)
     more = density(operator, steps=20, probes=40, seed=3)
     assert one.moment(1) == pytest.approx(more.moment(1), rel=1e-9)
@@ -43,7 +43,7 @@ def test_exhausted_spaces_leave_no_ghosts(quadratic, spectrum, probes, nodes):
 
 
 def test_smooth_is_a_density(case):
-    found = density(HessianOperator(case.model, case.loss, case.data), steps=20)
+    found = density(HessianOperator(*case), steps=20)
     for width in (None, 0.1):
         grid, curve = found.smooth(width=width)
         assert float(torch.trapezoid(curve, grid)) == pytest.approx(1, abs=1e-3)

@@ -1,8 +1,11 @@
 """Layers with second derivatives of their own: against finite differences, and against PyTorch's own."""
 
+from itertools import product
+
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import Net
 from torch import nn
 
 from flatlib.curvature.operators.double_backward import FastDoubleBackward
@@ -36,27 +39,19 @@ def called(layer):
     return function
 
 
-@pytest.mark.parametrize("layer", CONVOLUTIONS, ids=repr)
-def test_convolutions_agree_with_finite_differences(layer):
-    torch.manual_seed(0)
-    layer = layer.double()
-    arguments = (image(layer), *layer.parameters())
-    torch.testing.assert_close(called(layer)(*arguments), layer(arguments[0]), rtol=0, atol=0)
-    assert torch.autograd.gradcheck(called(layer), arguments)
-    assert torch.autograd.gradgradcheck(called(layer), arguments, fast_mode=True)
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("layer", NORMS, ids=repr)
-def test_batch_norm_agrees_with_finite_differences(layer, training):
+@pytest.mark.parametrize(
+    ("layer", "training"), [(layer, False) for layer in CONVOLUTIONS] + list(product(NORMS, (True, False))), ids=str
+)
+def test_layers_agree_with_finite_differences(layer, training):
     torch.manual_seed(0)
     layer = layer.double()
     x = image(layer)
     layer.train()(x.detach() * 3 + 1)  # running statistics that are not those of x
     layer.train(training)
-    if layer.affine:
+    if getattr(layer, "affine", False):  # a norm, whose weights start at one
         nn.init.normal_(layer.weight)
     arguments = (x, *layer.parameters())
+    torch.testing.assert_close(called(layer)(*arguments), layer(x), rtol=0, atol=0)
     assert torch.autograd.gradcheck(called(layer), arguments)
     assert torch.autograd.gradgradcheck(called(layer), arguments, fast_mode=True)
 
@@ -70,7 +65,7 @@ def test_running_statistics_agree_with_pytorch():
     torch.testing.assert_close(dict(ours.state_dict()), dict(theirs.state_dict()), rtol=0, atol=0)
 
 
-def product(build, v):
+def hessian_product(build, v):
     model, x, y = build()
     parameters = list(model.parameters())
     gradient = torch.autograd.grad(F.cross_entropy(model(x), y), parameters, create_graph=True)
@@ -81,26 +76,20 @@ def product(build, v):
 def test_products_are_those_of_pytorch(training):
     """Also called as functions, in channels-last memory, and with frozen first layers."""
 
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.norm, self.second = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 3)
-
-        def forward(self, x):
-            x = F.conv2d(input=x, weight=self.first.weight, bias=self.first.bias, stride=2)
-            return F.conv2d(self.norm(x).relu(), self.second.weight, groups=1).mean((2, 3))
+    def forward(net, x):
+        x = F.conv2d(input=x, weight=net.first.weight, bias=net.first.bias, stride=2)
+        return F.conv2d(net.norm(x).relu(), net.second.weight, groups=1).mean((2, 3))
 
     def build():
         torch.manual_seed(0)
         x = torch.randn(6, 3, 9, 9, dtype=torch.float64).to(memory_format=torch.channels_last)
-        model = Net().double().train(training)
-        del model.second.bias
-        return model, x, torch.arange(6) % 5
+        convolutions = {"first": nn.Conv2d(3, 4, 3), "second": nn.Conv2d(4, 5, 3, bias=False)}
+        return Net(forward, **convolutions, norm=nn.BatchNorm2d(4)).double().train(training), x, torch.arange(6) % 5
 
     v = [torch.randn_like(p) for p in build()[0].parameters()]
     with FastDoubleBackward():
-        ours = product(build, v)
-    torch.testing.assert_close(ours, product(build, v), rtol=1e-10, atol=1e-12)
+        ours = hessian_product(build, v)
+    torch.testing.assert_close(ours, hessian_product(build, v), rtol=1e-10, atol=1e-12)
 
 
 def test_a_third_derivative_is_right():

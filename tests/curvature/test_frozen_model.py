@@ -1,43 +1,24 @@
-import copy
-
 import pytest
 import torch
+from conftest import assert_untouched, snapshot
 from torch import nn
 
 from flatlib.curvature import HessianOperator
 from flatlib.device import PRECISION_SWITCHES
 
 
-def snapshot(model):
-    """All that a measurement must leave alone."""
-    return {
-        "modes": [m.training for m in model.modules()],
-        "tensors": {name: tensor.clone() for name, tensor in model.state_dict().items()},
-        "grads": [torch.empty(0) if p.grad is None else p.grad.clone() for p in model.parameters()],
-        "requires_grad": [p.requires_grad for p in model.parameters()],
-        "rng": torch.get_rng_state(),
-    }
-
-
-def assert_untouched(model, before):
-    after = snapshot(model)
-    assert [after.pop(key) for key in ("modes", "requires_grad")] == [
-        before.pop(key) for key in ("modes", "requires_grad")
-    ]
-    torch.testing.assert_close(after, before, rtol=0, atol=0)
-
-
 @pytest.mark.parametrize("batch_norm", ["eval", "train"])
 def test_measuring_changes_nothing(model_case, batch_norm):
-    next(model_case.model.children()).eval()
-    next(model_case.model.parameters()).requires_grad_(False)
-    for p in model_case.model.parameters():
+    model, loss, data = model_case
+    next(model.children()).eval()
+    next(model.parameters()).requires_grad_(False)
+    for p in model.parameters():
         p.grad = torch.ones_like(p)
-    before = snapshot(model_case.model)
-    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*model_case.data), batch_size=30, shuffle=True)
-    operator = HessianOperator(model_case.model, model_case.loss, loader, batch_norm=batch_norm, dtype=torch.float32)
+    before = snapshot(model)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data), batch_size=30, shuffle=True)
+    operator = HessianOperator(model, loss, loader, batch_norm=batch_norm, dtype=torch.float32)
     operator.matvec(operator.gradient())
-    assert_untouched(model_case.model, before)
+    assert_untouched(model, before)
 
 
 def test_interruption_changes_nothing(small_case):
@@ -57,21 +38,21 @@ def test_interruption_changes_nothing(small_case):
 
 
 def test_gradients_that_carry_a_graph(small_case):
-    small_case.model.eval()
-    gradients = torch.autograd.grad(small_case.model(small_case.data[0]).sum(), [*small_case.model.parameters()])
-    for p, g in zip(small_case.model.parameters(), gradients, strict=True):
+    model, (x, _) = small_case.model, small_case.data
+    gradients = torch.autograd.grad(model.eval()(x).sum(), [*model.parameters()])
+    for p, g in zip(model.parameters(), gradients, strict=True):
         p.grad = g * p
-    first, second = (HessianOperator(small_case.model, "mse", small_case.data) for _ in range(2))
+    first, second = (HessianOperator(*small_case) for _ in range(2))
     torch.testing.assert_close(first.to_dense(), second.to_dense(), rtol=0, atol=0)
 
 
 def test_dtypes(small_case):
-    single = copy.deepcopy(small_case.model).float()
-    x, y = small_case.data
-    operator = HessianOperator(single, small_case.loss, (x.float(), y), dtype=torch.float64)
+    model, loss, (x, y) = small_case
+    expected = small_case.dense()
+    operator = HessianOperator(model.float(), loss, (x.float(), y), dtype=torch.float64)
     assert operator.torch_dtype == torch.float64
-    torch.testing.assert_close(operator.to_dense(), small_case.dense(), rtol=1e-4, atol=1e-6)
-    assert next(single.parameters()).dtype == torch.float32
+    torch.testing.assert_close(operator.to_dense(), expected, rtol=1e-4, atol=1e-6)
+    assert next(model.parameters()).dtype == torch.float32
 
 
 def test_surrounding_modes_do_not_matter(small_case):
@@ -101,10 +82,11 @@ def test_reduced_precision_is_restored(small_case):
 
 
 def test_wrappers_are_removed(small_case):
-    expected = HessianOperator(small_case.model, small_case.loss, small_case.data).to_dense()
-    parallel = nn.DataParallel(small_case.model)
-    for wrapped in (parallel, torch.compile(small_case.model), torch.compile(parallel)):
-        operator = HessianOperator(wrapped, small_case.loss, small_case.data)
+    model, *rest = small_case
+    expected = HessianOperator(*small_case).to_dense()
+    parallel = nn.DataParallel(model)
+    for wrapped in (parallel, torch.compile(model), torch.compile(parallel)):
+        operator = HessianOperator(wrapped, *rest)
         assert list(operator.parameters) == ["0.weight", "0.bias", "3.weight", "3.bias"]
         assert torch.equal(operator.to_dense(), expected)
 

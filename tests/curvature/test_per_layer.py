@@ -5,20 +5,13 @@ from flatlib.curvature import per_layer
 from flatlib.errors import FlatlibError
 
 
-def blocks(case):
-    """Each parameter's name with its diagonal block of the dense Hessian."""
-    H, first = case.dense(), 0
-    for name, p in case.model.named_parameters():
-        yield name, H[first : first + p.numel(), first : first + p.numel()]
-        first += p.numel()
-
-
 def test_agrees_with_the_dense_blocks(model_case, request):
-    table = per_layer(model_case.model, model_case.loss, model_case.data, tol=1e-5)
+    table = per_layer(*model_case, tol=1e-5)
     assert table.index.name == "block"
     assert list(table.index) == [name for name, _ in model_case.model.named_parameters()]
-    for name, block in blocks(model_case):
-        row = table.loc[name]
+    sizes = [p.numel() for p in model_case.model.parameters()]
+    for i, (rows, (_, row)) in enumerate(zip(model_case.dense().split(sizes), table.iterrows(), strict=True)):
+        block = rows.split(sizes, dim=1)[i]
         largest = float(torch.linalg.eigvalsh(block)[-1])
         assert row["size"] == len(block)
         assert row["eigenvalue"] == pytest.approx(largest, rel=1e-6, abs=1e-12)
@@ -33,10 +26,8 @@ def test_agrees_with_the_dense_blocks(model_case, request):
 
 
 def test_blocks_by_module(small_case):
-    x, y = small_case.data
-    table = per_layer(
-        small_case.model, small_case.loss, ((x[i : i + 8], y[i : i + 8]) for i in (0, 8, 16)), block="module"
-    )
+    model, loss, (x, y) = small_case
+    table = per_layer(model, loss, ((x[i : i + 8], y[i : i + 8]) for i in (0, 8, 16)), block="module")
     H = small_case.dense()
     assert table["size"].to_dict() == {"0": 45, "3": 18}
     for row, block in zip(table.itertuples(), (H[:45, :45], H[45:, 45:]), strict=True):
@@ -45,8 +36,7 @@ def test_blocks_by_module(small_case):
 
 
 def test_arguments_are_the_operators(small_case):
-    arguments = small_case.model, small_case.loss, small_case.data
-    table = per_layer(*arguments, parameters="3.*", dtype=torch.float32, probes=10, chunk_size=9)
+    table = per_layer(*small_case, parameters="3.*", dtype=torch.float32, probes=10, chunk_size=9)
     assert list(table.index) == ["3.weight", "3.bias"]
     assert not table["trace_exact"].any()
     assert (table["products"] > 10).all()
@@ -59,4 +49,4 @@ def test_arguments_are_the_operators(small_case):
 def test_bad_arguments(small_case):
     for options, message in (({"block": "stage"}, "tensor, module"), ({"probes": 1}, "at least 2")):
         with pytest.raises(FlatlibError, match=message):
-            per_layer(small_case.model, small_case.loss, small_case.data, **options)
+            per_layer(*small_case, **options)

@@ -83,10 +83,7 @@ def test_values_of_the_dense_hessian(run):
 def test_between_this_iterate_and_the_next(run):
     before = {name: p.clone() for name, p in run.model.named_parameters()}
     after = next_iterate(run)
-    gradient = HessianOperator(after, "cross_entropy", (run.data.x_train, run.data.y_train))
-    assert gradient.shape[0] == sum(p.numel() for p in before.values())
-    moved = [(p - before[name]).abs().max() > 0 for name, p in after.named_parameters()]
-    assert all(moved)
+    assert all((p - before[name]).abs().max() > 0 for name, p in after.named_parameters())
     assert all(torch.equal(p, before[name]) for name, p in run.model.named_parameters())
     found = between_iterates(run.model, after, "cross_entropy", run.data.measured(1000))
     assert run.measures["between_iterates"] == pytest.approx(found.value, rel=1e-3)

@@ -23,10 +23,11 @@ def problem():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 40), nn.Tanh(), nn.Dropout(0.2), nn.Linear(40, 3))
     x = torch.randn(30, 6)
-    return model, x, x[:, :3].argmax(1)
+    return model, "cross_entropy", (x, x[:, :3].argmax(1))
 
 
-def descend(model, x, y, optimizer, updates, look=lambda update: None):
+def descend(problem, optimizer, updates, look=lambda update: None):
+    model, _, (x, y) = problem
     torch.manual_seed(1)
     for update in range(updates):
         look(update)
@@ -38,45 +39,42 @@ def descend(model, x, y, optimizer, updates, look=lambda update: None):
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_looking_does_not_disturb_training(problem, kind):
-    model, x, y = problem
-    watched = copy.deepcopy(model)
-    descend(model, x, y, OPTIMIZERS[kind](model.parameters()), 6)
-    optimizer = OPTIMIZERS[kind](watched.parameters())
-    tracker = Tracker(watched, "cross_entropy", (x, y), optimizer=optimizer, measures=["lambda_max", "train_loss"])
-    descend(watched, x, y, optimizer, 6, tracker.look)
-    for one, other in zip(model.parameters(), watched.parameters(), strict=True):
+    model, *rest = problem
+    watched = copy.deepcopy(model), *rest
+    descend(problem, OPTIMIZERS[kind](model.parameters()), 6)
+    optimizer = OPTIMIZERS[kind](watched[0].parameters())
+    tracker = Tracker(*watched, optimizer=optimizer, measures=["lambda_max", "train_loss"])
+    descend(watched, optimizer, 6, tracker.look)
+    for one, other in zip(model.parameters(), watched[0].parameters(), strict=True):
         assert torch.equal(one, other)
     table = tracker.table()
     assert table["update"].tolist() == list(range(7))
-    fresh = top_eigenvalues(HessianOperator(watched, "cross_entropy", (x, y)), seed=5)
+    fresh = top_eigenvalues(HessianOperator(*watched), seed=5)
     assert table["lambda_max"].iloc[-1] == pytest.approx(float(fresh.values[0]), rel=2e-3)
     assert ("preconditioned_lambda_max" in table) == (kind == "adam")
 
 
 def test_adam_has_its_own_coordinates(problem):
-    model, x, y = problem
+    model = problem[0]
     optimizer = OPTIMIZERS["adam"](model.parameters())
-    tracker = Tracker(model, "cross_entropy", (x, y), optimizer=optimizer)
-    descend(model, x, y, optimizer, 8, tracker.look)
+    tracker = Tracker(*problem, optimizer=optimizer)
+    descend(problem, optimizer, 8, tracker.look)
     table = tracker.table()
     assert table["preconditioned_lambda_max"].isna().tolist() == [True] + [False] * 8  # no step, no second moments
-    operator = HessianOperator(model, "cross_entropy", (x, y))
+    operator = HessianOperator(*problem)
     fresh = preconditioned_eigenvalue(operator, adam_preconditioner(optimizer, model, operator), seed=3)
     assert table["preconditioned_lambda_max"].iloc[-1] == pytest.approx(float(fresh.values[0]), rel=2e-3)
     assert table["stability_threshold"].iloc[0] == pytest.approx(38 / 0.01)
 
 
 def test_warm_starts_save_products(problem):
-    model, x, y = problem
-    optimizer = OPTIMIZERS["sgd"](model.parameters())
-    tracker = Tracker(model, "cross_entropy", (x, y))
-    cold = []
+    tracker, cold = Tracker(*problem), []
 
     def look(update):
         tracker.look(update)
-        cold.append(top_eigenvalues(HessianOperator(model, "cross_entropy", (x, y)), start="random").products)
+        cold.append(top_eigenvalues(HessianOperator(*problem), start="random").products)
 
-    descend(model, x, y, optimizer, 15, look)
+    descend(problem, OPTIMIZERS["sgd"](problem[0].parameters()), 15, look)
     assert tracker.table()["lambda_max_products"][1:].sum() < sum(cold[1:])
 
 
@@ -104,25 +102,21 @@ def test_threshold_of_a_quadratic(settings, expected):
 
 
 @pytest.mark.parametrize("other", [{"lr": 0.2}, {"momentum": 0.9, "nesterov": True}, {"dampening": 0.5}], ids=str)
-def test_mixed_groups_have_no_threshold(other):
+def test_other_optimizers_have_no_threshold(other):
     groups = [{"params": [torch.ones(1)]}, {"params": [torch.ones(1)]} | other]
     assert stability_threshold(torch.optim.SGD(groups, lr=0.1, momentum=0.9)) is None
-
-
-def test_other_optimizers_have_no_threshold():
     assert stability_threshold(torch.optim.RMSprop([torch.ones(1)])) is None
     assert stability_threshold(torch.optim.SGD([torch.ones(1)], lr=0.1, maximize=True)) is None
 
 
 def test_unknown_measures_are_refused(problem):
-    model, x, y = problem
     with pytest.raises(FlatlibError, match="unknown name 'sharpness'; allowed: performance, "):
-        Tracker(model, "cross_entropy", (x, y), measures=["sharpness"])
+        Tracker(*problem, measures=["sharpness"])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_the_data_may_be_elsewhere(problem):
     """A loader gives tensors on the CPU."""
-    model, x, y = problem
-    tracker = Tracker(model.cuda(), "cross_entropy", (x, y), measures=["lambda_max", "train_loss"])
+    model, *rest = problem
+    tracker = Tracker(model.cuda(), *rest, measures=["lambda_max", "train_loss"])
     assert tracker.look(0)["train_loss"] > 0

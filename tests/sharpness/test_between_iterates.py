@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from conftest import mean_output
+from conftest import Net, mean_output
 from torch import nn
 
 from flatlib.curvature import HessianOperator, top_eigenvalues
@@ -11,15 +11,10 @@ from flatlib.sharpness import between_iterates
 from flatlib.sharpness.between_iterates import interpolated
 
 
-class Scalar(nn.Module):
+def scalar(weight):
     """Output (N, 1) with the mean $w^4 / 12$, whose second derivative is $w^2$."""
-
-    def __init__(self, weight):
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor([weight], dtype=torch.float64))
-
-    def forward(self, x):
-        return (self.weight**4 / 12).expand(len(x), 1)
+    weight = nn.Parameter(torch.tensor([weight], dtype=torch.float64))
+    return Net(lambda net, x: (net.weight**4 / 12).expand(len(x), 1), weight=weight)
 
 
 def iterates(rate=0.5):
@@ -38,7 +33,7 @@ def iterates(rate=0.5):
 def test_valley_between_the_iterates():
     """lambda(t) = (1 - 3 t)^2 at t = i / 7: the maximum is 4, at the second iterate."""
     data = torch.zeros(3, 1, dtype=torch.float64), torch.zeros(3)
-    found = between_iterates(Scalar(1.0), Scalar(-2.0), mean_output, data)
+    found = between_iterates(scalar(1.0), scalar(-2.0), mean_output, data)
     t = torch.arange(8, dtype=torch.float64) / 7
     torch.testing.assert_close(found.positions, t)
     torch.testing.assert_close(found.values, (1 - 3 * t) ** 2)
@@ -50,12 +45,12 @@ def test_values_of_the_dense_spectrum(batch_norm):
     before, after, data = iterates()
     found = between_iterates(before, after, "cross_entropy", data, points=4, batch_norm=batch_norm, tol=1e-6)
     for position, value in zip(found.positions, found.values, strict=True):
-        point = copy.deepcopy(before)
         later = after.state_dict()
         mixed = {
             name: (1 - position) * t + position * later[name] if t.is_floating_point() else t
             for name, t in before.state_dict().items()
         }
+        point = copy.deepcopy(before)
         point.load_state_dict(mixed)
         dense = HessianOperator(point, "cross_entropy", data, batch_norm=batch_norm).to_dense()
         assert float(value) == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-8)
@@ -67,14 +62,10 @@ def test_values_of_the_dense_spectrum(batch_norm):
 def test_warm_starts_save_products():
     before, after, data = iterates(rate=0.01)
     found = between_iterates(before, after, "cross_entropy", data)
-    cold = [
-        top_eigenvalues(
-            HessianOperator(interpolated(before, after, float(t)), "cross_entropy", data, batch_norm="train"), seed=0
-        ).products
-        for t in found.positions
-    ]
+    points = [interpolated(before, after, float(t)) for t in found.positions]
+    operators = [HessianOperator(point, "cross_entropy", data, batch_norm="train") for point in points]
     assert found.converged
-    assert found.products <= sum(cold)
+    assert found.products <= sum(top_eigenvalues(operator, seed=0).products for operator in operators)
 
 
 def test_buffers_but_counters_are_interpolated():

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from conftest import assert_untouched, snapshot
 from torch import nn
 
 from flatlib.errors import FlatlibError
@@ -44,25 +45,12 @@ def network():
     return model
 
 
-def state(model):
-    return (
-        [module.training for module in model.modules()],
-        [t.clone() for t in model.state_dict().values()],
-        [None if p.grad is None else p.grad.clone() for p in model.parameters()],
-        [p.requires_grad for p in model.parameters()],
-        torch.get_rng_state(),
-    )
-
-
 @pytest.mark.parametrize("name", MEASURES)
 def test_model_stays_as_it_was(name):
     model = network()
-    before = state(model)
+    before = snapshot(model)
     MEASURES[name](model, "cross_entropy", (X, Y))
-    for old, new in zip(before[:-1], state(model)[:-1], strict=True):
-        for a, b in zip(old, new, strict=True):
-            assert a is b is None or (torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b)
-    assert torch.equal(before[-1], torch.get_rng_state())
+    assert_untouched(model, before)
 
 
 @pytest.mark.parametrize("name", MEASURES)

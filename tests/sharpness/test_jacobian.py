@@ -1,5 +1,6 @@
 import pytest
 import torch
+from conftest import Net, assert_untouched, snapshot
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -20,15 +21,12 @@ def dense_norms(model, x, softmax):
 @pytest.mark.parametrize("softmax", [False, True])
 @pytest.mark.parametrize("chunk_size", [100, 5])
 def test_agrees_with_the_dense_jacobian(model_case, softmax, chunk_size):
-    x = model_case.data[0]
-    training, rng = model_case.model.training, torch.get_rng_state()
-    norms = jacobian_norm(model_case.model, x, softmax=softmax, chunk_size=chunk_size)
-    assert norms.shape == (len(x),)
+    model, x = model_case.model, model_case.data[0]
+    before = snapshot(model)
+    norms = jacobian_norm(model, x, softmax=softmax, chunk_size=chunk_size)
+    assert_untouched(model, before)
     assert norms.dtype == torch.float64
-    assert model_case.model.training == training
-    assert torch.equal(torch.get_rng_state(), rng)
-    assert all(p.grad is None and p.requires_grad for p in model_case.model.parameters())
-    torch.testing.assert_close(norms, dense_norms(model_case.model.eval(), x, softmax), rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(norms, dense_norms(model.eval(), x, softmax), rtol=1e-8, atol=1e-12)
 
 
 @pytest.mark.parametrize("gap", [5.0, 30.0, 60.0])
@@ -44,11 +42,8 @@ def test_confident_softmax_is_accurate(gap):
 
 
 def test_constant_output_has_norm_zero():
-    class Constant(nn.Linear):
-        def forward(self, x):
-            return torch.ones(len(x), 2)
-
-    assert jacobian_norm(Constant(3, 2), torch.ones(4, 3)).tolist() == [0.0] * 4
+    constant = Net(lambda net, x: torch.ones(len(x), 2), layer=nn.Linear(3, 2))
+    assert jacobian_norm(constant, torch.ones(4, 3)).tolist() == [0.0] * 4
 
 
 @pytest.mark.parametrize(
@@ -68,26 +63,9 @@ def test_bad_input_is_refused(model, x, arguments, message):
         jacobian_norm(model, x, **arguments)
 
 
-class Around(nn.Module):
-    """A linear layer, and a way around it."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(8, 3)
-
-    def forward(self, x):
-        return torch.tanh(self.layer(x)) + x[:, :3] ** 2
-
-
-class Twice(nn.Module):
-    """One layer that takes the inputs, and something else later."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(8, 8)
-
-    def forward(self, x):
-        return self.layer(torch.tanh(self.layer(x)))
+def steps(forward, width=3):
+    """One linear layer, in any steps."""
+    return Net(lambda net, x: forward(net.layer, x), layer=nn.Linear(8, width))
 
 
 class Own(nn.Linear):
@@ -103,8 +81,8 @@ class Own(nn.Linear):
         lambda: nn.Linear(8, 3),
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(8, 5), nn.Tanh(), nn.Linear(5, 3)),
         lambda: nn.Sequential(nn.Unflatten(1, (2, 4)), nn.Linear(4, 2), nn.Flatten()),
-        Around,
-        Twice,
+        lambda: steps(lambda layer, x: torch.tanh(layer(x)) + x[:, :3] ** 2),
+        lambda: steps(lambda layer, x: layer(torch.tanh(layer(x))), width=8),
         lambda: Own(8, 3),
     ],
 )
@@ -116,17 +94,14 @@ def test_one_linear_entrance_or_not(make):
 
 @pytest.mark.parametrize("softmax", [False, True])
 def test_step_along_the_singular_vector(model_case, softmax):
-    x = model_case.data[0]
-    model = model_case.model.eval()
+    model, x = model_case.model.eval(), model_case.data[0]
     found = most_stretched(model, x, softmax=softmax)
     torch.testing.assert_close(found.norms, jacobian_norm(model, x, softmax=softmax), rtol=1e-8, atol=1e-12)
     torch.testing.assert_close(found.inputs.flatten(1).norm(dim=1), torch.ones(len(x), dtype=torch.float64))
-    step = 1e-6
     with torch.no_grad():
-        ends = [model(x + sign * step * found.inputs) for sign in (1, -1)]
+        ends = [model(x + sign * 1e-6 * found.inputs) for sign in (1, -1)]
     there, back = (end.softmax(1) if softmax else end for end in ends)
-    moved = (there - back) / (2 * step)
-    torch.testing.assert_close(moved, found.norms[:, None] * found.outputs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close((there - back) / 2e-6, found.norms[:, None] * found.outputs, rtol=1e-5, atol=1e-6)
     assert (found.outputs.gather(1, found.outputs.abs().argmax(1, keepdim=True)) > 0).all()
 
 

@@ -16,17 +16,13 @@ from flatlib.sharpness.perturbed_loss import PerturbedLoss
 pytestmark = pytest.mark.usefixtures("style")
 
 
-def subject(case):
-    return case.model, case.loss, case.data
-
-
 def random_vector(case, seed=0):
     n = sum(p.numel() for p in case.model.parameters())
     return torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def test_perturbed_loss_agrees_with_the_operator(case):
-    operator = HessianOperator(*subject(case), chunk_size=9)
+    operator = HessianOperator(*case, chunk_size=9)
     around = PerturbedLoss(operator)
     loss, gradient = around.loss_and_gradient()
     assert loss == pytest.approx(around.loss())
@@ -55,11 +51,13 @@ def test_default_radius_doubles_the_loss(quadratic):
         model.weight.zero_()
     found = loss_along_eigenvectors(model, lambda output, target: loss(output, target) + 0.3, data, points=3)
     assert found.losses[0] == pytest.approx([0.6, 0.3, 0.6])
+    with pytest.raises(FlatlibError, match="pass a radius"):
+        loss_along_eigenvectors(*quadratic([-1.0, -2.0]))
 
 
 def test_curvature_along_any_direction(case):
     v = random_vector(case)
-    table = loss_along(*subject(case), {"v": 7 * v, "-v": -v}, radius=1e-3, points=5)
+    table = loss_along(*case, {"v": 7 * v, "-v": -v}, radius=1e-3, points=5)
     unit = v / v.norm()
     assert table["curvature"].to_numpy() == pytest.approx([float(unit @ case.dense() @ unit)] * 10, rel=1e-8)
     there, back = (table.loc[table["direction"] == name] for name in ("v", "-v"))
@@ -70,11 +68,11 @@ def test_curvature_along_any_direction(case):
 
 def test_plane_of_the_top_eigenvectors(case):
     """It holds the lines along both of them, and the loss elsewhere."""
-    operator = HessianOperator(*subject(case))
+    operator = HessianOperator(*case)
     basis = top_eigenvalues(operator, 2).vectors
-    plane = loss_in_plane(*subject(case), basis, radius=0.5, points=5)
+    plane = loss_in_plane(*case, basis, radius=0.5, points=5)
     grid = plane.pivot(index="step_1", columns="step_2", values="loss").to_numpy()
-    lines = loss_along_eigenvectors(*subject(case), k=2, radius=0.5, points=5)
+    lines = loss_along_eigenvectors(*case, k=2, radius=0.5, points=5)
     for j, losses in enumerate((grid[:, 2], grid[2])):
         up = 1 if lines.eigenvalues.vectors[:, j] @ basis[:, j] > 0 else -1
         assert losses[::up] == pytest.approx(lines.losses[j])
@@ -82,7 +80,7 @@ def test_plane_of_the_top_eigenvectors(case):
 
 
 def test_plane_of_any_directions(small_case):
-    model, loss, (x, y) = subject(small_case)
+    model, loss, (x, y) = small_case
     basis, _ = torch.linalg.qr(torch.stack([random_vector(small_case), random_vector(small_case, seed=1)], 1))
     table = loss_in_plane(model, loss, (x, y), basis, radius=0.1, points=3)
     moved = torch.nn.utils.parameters_to_vector(model.parameters()).detach() + 0.1 * (basis[:, 0] - basis[:, 1])
@@ -109,12 +107,7 @@ def test_plane_of_any_directions(small_case):
 def test_bad_options_are_named(small_case, call, options, message):
     defaults = {loss_along: {"directions": {"ones": torch.ones(63)}}}.get(call, {})
     with pytest.raises(FlatlibError, match=message):
-        call(*subject(small_case), **({"radius": 1.0} | defaults | options))
-
-
-def test_default_radius_needs_positive_curvature(quadratic):
-    with pytest.raises(FlatlibError, match="pass a radius"):
-        loss_along_eigenvectors(*quadratic([-1.0, -2.0]))
+        call(*small_case, **({"radius": 1.0} | defaults | options))
 
 
 def lines_table():

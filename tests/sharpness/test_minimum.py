@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
+from conftest import Net
 from torch import nn
 
 from flatlib.curvature import HessianOperator
@@ -34,13 +35,17 @@ def softmax_regression():
     return nn.Linear(8, 3)
 
 
+def seeded(make, seed=0):
+    torch.manual_seed(seed)
+    return make().double()
+
+
 NETWORKS = {make.__name__: make for make in (relu, without_biases, conv_bn, softmax_regression)}
 
 
 @pytest.fixture(params=NETWORKS)
 def network(request):
-    torch.manual_seed(1)
-    model = NETWORKS[request.param]().double()
+    model = seeded(NETWORKS[request.param], seed=1)
     model(X)  # running statistics of batch norm away from their initial values
     return model
 
@@ -100,8 +105,7 @@ def test_without_biases_geometric_mean():
 
 
 def test_value_scales_with_the_loss():
-    torch.manual_seed(0)
-    model = relu().double()
+    model = seeded(relu)
 
     def tiny(output, target):
         return 1e-9 * nn.functional.mse_loss(output, nn.functional.one_hot(target, 3).double())
@@ -127,8 +131,7 @@ def test_newton_finds_where_the_slope_vanishes(layers, spread):
 
 
 def test_standard_error_is_the_spread():
-    torch.manual_seed(0)
-    model = relu().double()
+    model = seeded(relu)
     exact = minimum_sharpness(model, "cross_entropy", DATA)
     probed = [minimum_sharpness(model, "cross_entropy", DATA, probes=20, seed=seed) for seed in range(40)]
     assert (probed[0].exact, probed[0].products) == (False, 6 * 20)
@@ -138,30 +141,23 @@ def test_standard_error_is_the_spread():
 
 
 def test_frozen_biases_do_not_count():
-    torch.manual_seed(0)
-    model = relu().double()
+    model = seeded(relu)
     model[2].bias.requires_grad_(False)
     found = [minimum_sharpness(model, "cross_entropy", DATA, batch_norm=mode) for mode in ("eval", "train")]
     assert found[0].bias_traces[1] == 0 < found[0].bias_traces[0]
     assert found[0].value == found[1].value
 
 
-class Backwards(nn.Module):
-    """The second layer is registered first."""
-
-    def __init__(self):
-        super().__init__()
-        self.last, self.first = nn.Linear(4, 3), nn.Linear(8, 4)
-        nn.init.zeros_(self.first.bias)
-        nn.init.zeros_(self.last.bias)
-
-    def forward(self, x):
-        return self.last(self.first(x).relu())
+def shortcut():
+    return Net(lambda net, x: net.last(net.first(x).relu() + x[:, :4]), first=nn.Linear(8, 4), last=nn.Linear(4, 3))
 
 
-class Shortcut(Backwards):
-    def forward(self, x):
-        return self.last(self.first(x).relu()) + x[:, :3]
+def backwards():
+    """The second layer is registered first, and no bias tells them apart."""
+    net = Net(lambda net, x: net.last(net.first(x).relu()), last=nn.Linear(4, 3), first=nn.Linear(8, 4))
+    for layer in (net.first, net.last):
+        nn.init.zeros_(layer.bias)
+    return net
 
 
 def tied():
@@ -182,8 +178,8 @@ def frozen():
         (lambda: nn.Sequential(nn.Linear(8, 4), nn.Tanh(), nn.Linear(4, 3)), {}, "positively homogeneous"),
         (lambda: nn.Sequential(nn.Linear(8, 4), nn.LayerNorm(4), nn.Linear(4, 3)), {}, "positively homogeneous"),
         (lambda: nn.Sequential(nn.Linear(8, 4), nn.PReLU(), nn.Linear(4, 3)), {}, "positively homogeneous"),
-        (Backwards, {}, "positively homogeneous"),
-        (Shortcut, {}, "positively homogeneous"),
+        (backwards, {}, "positively homogeneous"),
+        (shortcut, {}, "positively homogeneous"),
         (conv_bn, {"batch_norm": "train"}, "not defined with batch norm in train mode"),
         (tied, {}, '"2" shares a parameter'),
         (frozen, {}, 'over "0.weight" is 0'),
@@ -193,7 +189,6 @@ def frozen():
     ids=["tanh", "layer norm", "prelu", "order", "shortcut", "batch norm", "tied", "frozen", "rnn", "mode"],
 )
 def test_undefined_with_the_reason(make, arguments, message):
-    torch.manual_seed(0)
     with pytest.raises(FlatlibError, match=message) as error:
-        minimum_sharpness(make().double(), "cross_entropy", DATA, **arguments)
+        minimum_sharpness(seeded(make), "cross_entropy", DATA, **arguments)
     assert "\n" not in str(error.value)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import mean_output
+from conftest import Net, mean_output
 from scipy.optimize import brentq
 from torch import nn
 
@@ -14,17 +14,13 @@ from flatlib.sharpness.rescaling import chain_of_layers, rescale
 SPECTRUM = [5.0, 2.0, 1.0, -1.0]
 
 
-class Valley(nn.Module):
+def valley(weight, curvature=(4.0, 1.0, 0.5), offset=0.0):
     """Output (N, 1) with the mean $c + \\sum_i h_i w_i^2 / 2$: rises in boxes are known coordinate by coordinate."""
-
-    def __init__(self, weight, curvature=(4.0, 1.0, 0.5), offset=0.0):
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float64))
-        self.register_buffer("curvature", torch.tensor(curvature, dtype=torch.float64))
-        self.offset = offset
-
-    def forward(self, x):
-        return (self.offset + 0.5 * (self.curvature * self.weight**2).sum()).expand(len(x), 1)
+    weight, curvature = (torch.tensor(values, dtype=torch.float64) for values in (weight, curvature))
+    return Net(
+        lambda net, x: (offset + 0.5 * (net.curvature * net.weight**2).sum()).expand(len(x), 1),
+        **{"weight": nn.Parameter(weight), "curvature": curvature},
+    )
 
 
 DATA = (torch.zeros(4, 1, dtype=torch.float64), torch.zeros(4))
@@ -58,11 +54,11 @@ def test_sam_on_a_quadratic(quadratic, rho):
 
 
 def test_sam_agrees_with_the_loss(case):
-    found = sam_sharpness(case.model, case.loss, case.data, chunk_size=7)
-    whole = PerturbedLoss(HessianOperator(case.model, case.loss, case.data))
+    found = sam_sharpness(*case, chunk_size=7)
+    whole = PerturbedLoss(HessianOperator(*case))
     assert float(found.perturbation.norm()) == pytest.approx(0.05)
     nn.utils.vector_to_parameters(whole.weights + found.perturbation, case.model.parameters())
-    moved = PerturbedLoss(HessianOperator(case.model, case.loss, case.data)).loss()
+    moved = PerturbedLoss(HessianOperator(*case)).loss()
     assert found.value == pytest.approx(moved - whole.loss(), rel=1e-9)
 
 
@@ -90,16 +86,11 @@ def test_adaptive_starts_with_asam(quadratic):
     torch.testing.assert_close(found.perturbation, 0.5 * T**2 * g / (T * g).norm())
 
 
-class Product(Valley):
-    """Output $(a b - 1)^2$."""
-
-    def forward(self, x):
-        return ((self.weight.prod() - 1) ** 2).expand(len(x), 1)
-
-
 def test_adaptive_at_a_minimum():
     """Zero gradient: half rho^2 times the largest eigenvalue of T H T, up to the ascent's own tolerance."""
-    found = adaptive_sharpness(Product([2.0, 0.5]), mean_output, DATA, rho=1e-3, steps=100)
+    weight = nn.Parameter(torch.tensor([2.0, 0.5], dtype=torch.float64))
+    product = Net(lambda net, x: ((net.weight.prod() - 1) ** 2).expand(len(x), 1), weight=weight)
+    found = adaptive_sharpness(product, mean_output, DATA, rho=1e-3, steps=100)
     # H = 2 [b^2, 1; 1, a^2] at ab = 1, so T H T = 2 [1, 1; 1, 1] with the largest eigenvalue 4
     assert found.value == pytest.approx(0.5 * 1e-6 * 4, rel=2e-3)
 
@@ -115,7 +106,7 @@ def test_adaptive_ignores_rescaling(case):
 @pytest.mark.parametrize("weight", [(0.5, -2.0, 0.0), (0.0, 0.0, 0.0)])
 def test_keskar_on_a_quadratic(weight):
     """Each coordinate goes to the corner further from the valley: h (|w| + e (|w| + 1))^2 / 2."""
-    model = Valley(weight, offset=1.5)
+    model = valley(weight, offset=1.5)
     found = keskar_sharpness(model, mean_output, DATA, epsilon=0.01, iterations=50)
     w, h = np.abs(weight), np.array([4.0, 1.0, 0.5])
     base = 1.5 + 0.5 * np.sum(h * w**2)
@@ -143,12 +134,11 @@ def test_keskar_reaches_the_first_corner(small_case, scale, epsilon):
 
 
 def test_keskar_in_a_subspace(small_case):
-    n = sum(p.numel() for p in small_case.model.parameters())
-    whole = keskar_sharpness(small_case.model, "cross_entropy", small_case.data)
-    part = keskar_sharpness(small_case.model, "cross_entropy", small_case.data, dimension=5, seed=1)
-    A = torch.randn(n, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    y = torch.linalg.lstsq(A, part.perturbation[:, None])[0][:, 0]
+    whole = keskar_sharpness(*small_case)
+    part = keskar_sharpness(*small_case, dimension=5, seed=1)
     weights = nn.utils.parameters_to_vector(small_case.model.parameters())
+    A = torch.randn(len(weights), 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    y = torch.linalg.lstsq(A, part.perturbation[:, None])[0][:, 0]
     half = 1e-3 * ((torch.linalg.pinv(A) @ weights).abs() + 1)
     torch.testing.assert_close(A @ y, part.perturbation)
     assert (y.abs() <= half * (1 + 1e-9)).all()
@@ -173,10 +163,10 @@ def test_keskar_in_a_subspace(small_case):
 )
 def test_bad_options_and_undefined_rises(measure, weight, arguments, message):
     with pytest.raises(FlatlibError, match=message):
-        measure(Valley([weight, 0.0, 0.0], offset=min(weight, 0.0) * 20), mean_output, DATA, **arguments)
+        measure(valley([weight, 0.0, 0.0], offset=min(weight, 0.0) * 20), mean_output, DATA, **arguments)
 
 
 def test_flat_loss_has_no_rise():
-    model = Valley([1.0, 1.0, 1.0], curvature=(0.0, 0.0, 0.0), offset=1.0)
+    model = valley([1.0, 1.0, 1.0], curvature=(0.0, 0.0, 0.0), offset=1.0)
     assert adaptive_sharpness(model, mean_output, DATA).value == 0
     assert keskar_sharpness(model, mean_output, DATA).value == 0
