@@ -27,6 +27,7 @@ from flatlib.training.train import train
 RunOne = Callable[[RunConfig, str, Path | None], Any]  # of a configuration, a device and the data folder
 Outcomes = Generator[tuple[RunConfig, Any], None, None]  # configurations with their lines, or their exceptions
 FOREVER = float("inf")  # the deadline of a sweep without a time limit
+DISTRIBUTION = "flat-minima"  # the name under which a worker has flatlib installed
 CONNECT = 10.0  # seconds to wait for a scheduler to reply
 BROKEN = (
     "a worker process ended before its run was done; in a script, call the sweep under "
@@ -184,6 +185,6 @@ def check_workers(client: Any, scheduler: str, deadline: float) -> None:
     for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
         if worker["nthreads"] > 1:
             raise FlatlibError(f"scheduler: the worker {address} has {worker['nthreads']} threads; start it with 1")
-    for address, about in client.get_versions(packages=["flatlib"])["workers"].items():
-        if about["packages"].get("flatlib") is None:
+    for address, about in client.get_versions(packages=[DISTRIBUTION])["workers"].items():
+        if about["packages"].get(DISTRIBUTION) is None:
             raise FlatlibError(f"scheduler: the worker {address} has no flatlib; install it there")

@@ -20,7 +20,7 @@ from flatlib.cli import main
 from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.runs import records, sweep
-from flatlib.runs.executors import check_workers, execute, run_one
+from flatlib.runs.executors import check_workers, execute
 
 BASE = RunConfig(width=0.05, train_size=100, test_size=50, max_epochs=4, track=("train_loss",), track_every=2)
 CONFIGS = grid(BASE, learning_rate=[0.05, 0.1, 0.2], seed=range(12))
@@ -32,14 +32,6 @@ pytestmark = [
 ]
 
 
-def logged(config: RunConfig, device: str, data: Path | None):
-    """Leave a note before a run, and take at least a twentieth of a second."""
-    with open(os.environ["NOTES"], "a") as notes:
-        notes.write(f"{config.run_id}\n")
-    time.sleep(0.05)
-    return run_one(config, device, data)
-
-
 def drive(record: Path, notes: Path, settings: dict, answer=None, largest: int | None = None) -> None:
     """Sweep; on a full disk (`largest` bytes a file), the error goes to `answer`."""
     os.environ["NOTES"] = str(notes)
@@ -47,7 +39,7 @@ def drive(record: Path, notes: Path, settings: dict, answer=None, largest: int |
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
     try:
-        sweep.run(CONFIGS, record, replace(QUIET, **settings), run_one=logged)
+        sweep.run(CONFIGS, record, replace(QUIET, **settings), run_one=sleepers.logged)
     except FlatlibError as error:
         if answer is None:
             raise
@@ -80,7 +72,7 @@ def uninterrupted(tmp_path_factory):
 def kill_and_finish(tmp_path, settings: dict, kills: int, longest: float, uninterrupted) -> None:
     """Kill sweeps at random moments, check the record each time, then let one finish.
 
-    A run takes at least 0.05 s (`logged`), so `kills` x `longest` must leave some of the runs missing on any machine.
+    A run takes at least 0.05 s (`sleepers.logged`), so `kills` x `longest` must leave some missing on any machine.
     """
     record, notes, moments = tmp_path / "r.jsonl", tmp_path / "notes", random.Random(kills)
     hits = 0
@@ -134,7 +126,7 @@ def test_killed_sweeps_of_a_cluster(tmp_path, uninterrupted):
 def client_of(*workers: dict, flatlib: str | None = "1") -> mock.Mock:
     """A client of a cluster with these workers."""
     about = {f"tcp://{number}": worker for number, worker in enumerate(workers)}
-    versions = {"workers": {address: {"packages": {"flatlib": flatlib}} for address in about}}
+    versions = {"workers": {address: {"packages": {"flat-minima": flatlib}} for address in about}}
     client = mock.Mock(**{"get_versions.return_value": versions, "scheduler_info.return_value": {"workers": about}})
     client.map.side_effect = lambda run_one, missing, *rest, key, pure: [mock.Mock(key=one) for one in key]
     return client
