@@ -106,6 +106,11 @@ IGNORED = -100  # PyTorch's default ignore_index
 LOSSES = {"cross_entropy": cross_entropy, "mse": mse}  # the losses that `resolve_loss` knows by name
 
 
+def is_mean_of_examples(loss: Callable, target: Tensor) -> bool:
+    """Return whether the loss is known to weight all examples equally; a class of -100 has no weight."""
+    return loss is mse or (loss is cross_entropy and (target.is_floating_point() or bool((target >= 0).all())))
+
+
 def resolve_loss(loss: str | Loss) -> Loss:
     """Return the loss of this name, or the callable itself.
 

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm import tqdm
 
-from flatlib.curvature.operators.empirical_risk import collect_batches
+from flatlib.curvature.operators.examples import Examples
 from flatlib.errors import FlatlibError, explained, require_one_of
 from flatlib.measures import REGISTRY, Checkpoint, measure
 from flatlib.runs.provenance import provenance
@@ -69,7 +69,7 @@ def examples(data: Any, most: int | None, device: torch.device) -> tuple[torch.T
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         data = DataLoader(data, batch_size=BATCH)
     with explained("the data cannot be read"):
-        x, y, _ = collect_batches(data)
+        x, y = Examples(data).require_pair()
     return x[:most].to(device), y[:most].to(device)
 
 
@@ -103,7 +103,7 @@ def described(checkpoint: Checkpoint, device: torch.device) -> dict[str, Any]:
         "model": type(checkpoint.model).__name__,
         "parameters": sum(p.numel() for p in trainable),
         "dtype": str(trainable[0].dtype) if trainable else None,
-        "examples": len(collect_batches(checkpoint.examples)[0]),
+        "examples": len(Examples(checkpoint.examples)),
         **{name: getattr(checkpoint, name) for name in SETTINGS},
         "provenance": provenance(device),
     }

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from flatlib.curvature import GaussNewtonOperator, HessianOperator
 from flatlib.curvature.operators.empirical_risk import Data, Loss
 
-Split = tuple[Tensor, Tensor]
+Split = Data
 
 
 @dataclass(kw_only=True)

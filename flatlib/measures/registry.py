@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from flatlib.curvature import Eigenvalues, density, frobenius, top_eigenvalues, trace
-from flatlib.curvature.operators.empirical_risk import collect_batches
+from flatlib.curvature.operators.examples import Examples
 from flatlib.errors import NotDefined, explained
 from flatlib.measures.checkpoint import Checkpoint
 from flatlib.measures.performance import Numbers, performance, train_loss
@@ -118,7 +118,7 @@ def margin_quantiles(checkpoint: Checkpoint) -> Numbers:
 
 def jacobian_norms(name: str, checkpoint: Checkpoint, *, softmax: bool) -> Numbers:
     """Return the spectral norm of the input-output Jacobian over the measured images, its largest and its mean."""
-    images, *_ = collect_batches(checkpoint.examples)
+    images, _ = Examples(checkpoint.examples).require_pair()
     norms = jacobian_norm(checkpoint.model, images, softmax=softmax)
     return {name: float(norms.max()), f"{name}_mean": float(norms.mean())}
 

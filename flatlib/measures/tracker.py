@@ -7,8 +7,10 @@ from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from flatlib.curvature import adam_preconditioner, preconditioned_eigenvalue, stability_threshold
-from flatlib.curvature.operators.empirical_risk import Data, Loss, collect_batches
+from flatlib.curvature.operators.empirical_risk import Data, Loss, inputs_in_a_batch
+from flatlib.curvature.operators.examples import Examples
 from flatlib.errors import require_one_of
+from flatlib.losses import resolve_loss
 from flatlib.measures import REGISTRY, Checkpoint, Numbers, measure
 from flatlib.measures.registry import eigenvalue_columns
 
@@ -56,7 +58,7 @@ class Tracker:
         self.measures = tuple(measures)
         for name in self.measures:
             require_one_of("measures", name, REGISTRY)
-        examples = collect_batches(data)[:2]
+        examples = Examples(data, inputs_in_a_batch(resolve_loss(loss)))
         self._checkpoint = Checkpoint(
             model=model,
             examples=examples,

@@ -1,9 +1,10 @@
 """Memory of a Hessian-vector product's graph, predicted from one forward pass of two examples."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.frozen_model import forward
 from flatlib.device import free_memory
 
 GRAPH_SHARE = 0.25  # part of the free memory for one chunk's graph; tuned, since several workers share a machine
@@ -14,19 +15,21 @@ BYTES_PER_LARGEST_BYTE = 10.0  # of the largest, for copies in other layouts; me
 VECTORS = 8  # vectors of length n that a product holds at most; measured 6
 
 
-def kept_bytes(model: nn.Module, x: Tensor) -> list[int]:
-    """Return the bytes per example of every tensor that the forward pass saves for backward, parameters apart."""
+def kept_bytes(model: nn.Module, count: int, run: Callable[[], object]) -> list[int]:
+    """Return the bytes per example of every tensor that a run of so many examples saves, parameters apart."""
     parameters = {p.data_ptr() for p in model.parameters()}
     kept: dict[int, Tensor] = {}
 
-    def keep(tensor: Tensor) -> None:
-        # Detached and not returned to the graph: a tensor that holds the graph which holds it is never freed.
-        if tensor.data_ptr() not in parameters:
-            kept[tensor.data_ptr()] = tensor.detach()
+    def keep(tensor: Tensor) -> Tensor:
+        # Detached: a tensor that holds the graph which holds it is never freed.
+        if tensor.data_ptr() in parameters:
+            return tensor
+        kept[tensor.data_ptr()] = tensor.detach()
+        return kept[tensor.data_ptr()]
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing):
-        forward(model, x)
-    return [tensor.numel() * tensor.element_size() // len(x) for tensor in kept.values()]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        run()
+    return [tensor.numel() * tensor.element_size() // count for tensor in kept.values()]
 
 
 def product_bytes(kept: list[int]) -> int:

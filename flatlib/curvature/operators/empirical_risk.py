@@ -1,49 +1,36 @@
-"""The empirical risk whose curvature is measured: loss, examples and parameters, checked before use."""
+"""The empirical risk whose curvature is measured: what a loss takes, dictionaries as batches, blocks of parameters."""
 
 import fnmatch
-import itertools
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeGuard
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from flatlib.errors import FlatlibError
 
-Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
-Loss = str | Callable[[Tensor, Tensor], Tensor]
-LOSS_TOLERANCE = 1e-3  # relative difference between two losses that rounding does not explain
+Data = Any  # a batch or an iterable of batches, see ``Examples``
+Loss = str | Callable[..., Tensor]
+MODEL_NAMES = ("model", "net", "network", "module")  # of the first argument of a loss that takes (model, batch)
 
 
-@torch.no_grad()
-def require_mean(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor, value: float) -> None:
-    """Raise a ``FlatlibError`` if repeating every example doubles the loss: a sum has N times the curvature."""
-    twice = float(loss(torch.cat([output, output]), torch.cat([target, target])))
-    if value != 0 and abs(twice - 2 * value) <= LOSS_TOLERANCE * abs(value):
-        raise FlatlibError("the loss is a sum over examples: it must be a mean, a sum's curvature grows with the data")
+def inputs_in_a_batch(loss: Callable) -> int | None:
+    """Return how many entries of a batch are inputs, by what the loss takes.
 
-
-def require_independent(output: Tensor, last: Tensor) -> None:
-    """Raise a ``FlatlibError`` if the last examples have other outputs alone than with the rest of their chunk."""
-    together = output[-len(last) :]
-    if last.shape == together.shape and not (last - together).norm() <= LOSS_TOLERANCE * together.norm():
-        raise FlatlibError(
-            "the outputs of one example depend on the others (batch norm without running statistics, a first "
-            "dimension that is not the examples?): measure all as one chunk, chunk_size=len(x)"
-        )
-
-
-@torch.no_grad()
-def require_additive(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor, value: float) -> None:
-    """Raise a ``FlatlibError`` if the loss of a chunk is not the mean of its parts' losses: chunks cannot be summed."""
-    n = len(output)
-    cuts = (0, n // 3, n) if n > 2 else (0, 1, n)
-    parts = [(b - a, float(loss(output[a:b], target[a:b]))) for a, b in itertools.pairwise(cuts) if b > a]
-    if not abs(sum(k * part for k, part in parts) / n - value) <= LOSS_TOLERANCE * max(abs(part) for _, part in parts):
-        raise FlatlibError(
-            "the loss is not a mean over examples (it weights or ignores some?): measure all of them as one chunk, "
-            "chunk_size=len(x)"
-        )
+    Returns:
+        -1, all but the last, for a loss of (output, target); 1 for one of (output, target, weight); None for one of
+        (model, batch), whose first argument is called ``model``, ``net``, ``network`` or ``module``.
+    """
+    try:
+        arguments = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters.values()
+    except (TypeError, ValueError):  # built into Python or PyTorch
+        return -1
+    required = [
+        a.name for a in arguments if a.default is a.empty and a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(required) == 2 and required[0] in MODEL_NAMES:
+        return None
+    return 1 if len(required) == 3 else -1
 
 
 def from_dict_batches(batches: Iterable[Mapping[str, Tensor]], inputs: str, targets: str) -> Iterator[tuple]:
@@ -66,54 +53,6 @@ def from_dict_batches(batches: Iterable[Mapping[str, Tensor]], inputs: str, targ
             if key not in batch:
                 raise FlatlibError(f'a batch has no "{key}"; it has {", ".join(map(str, batch))}')
         yield batch[inputs], batch[targets]
-
-
-def collect_batches(data: Data) -> tuple[Tensor, Tensor, int]:
-    """Return all inputs, all targets and the number of batches, from one pair or an iterable of pairs."""
-    if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
-        raise FlatlibError(f"the data must be (inputs, targets) or batches of these, got {type(data).__name__}")
-    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed from the global state
-        batches = [_require_pair(batch) for batch in ([data] if _is_pair(data) else data)]
-    batches = [(x, y) for x, y in batches if len(x) > 0]
-    if not batches:
-        raise FlatlibError("the data are empty: there is no loss to measure")
-    if len(batches) == 1:
-        return *batches[0], 1
-    try:
-        return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]), len(batches)
-    except RuntimeError as error:
-        raise FlatlibError(f"the batches do not fit together: {error}") from error
-
-
-def _is_pair(data: Any) -> TypeGuard[tuple[Tensor, Tensor]]:
-    return isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
-
-
-def _require_pair(batch: Any) -> tuple[Tensor, Tensor]:
-    if not _is_pair(batch):
-        kind = type(batch).__name__
-        if isinstance(batch, tuple | list):
-            kind += f" of {', '.join(type(part).__name__ for part in batch) or 'nothing'}"
-        raise FlatlibError(
-            f"a batch must be (inputs, targets), two tensors; got {kind} (flatlib.curvature.from_dict_batches "
-            "converts dictionaries)"
-        )
-    x, y = batch[0].detach(), batch[1].detach()
-    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
-        raise FlatlibError(
-            f"inputs of shape {tuple(x.shape)} and targets of shape {tuple(y.shape)} are not N pairs"
-            + (" (a data set's single examples come in batches from a DataLoader)" if y.ndim == 0 else "")
-        )
-    return x, y
-
-
-def require_inputs(model: nn.Module, inputs: Tensor) -> None:
-    """Raise a ``FlatlibError`` for integer inputs without an embedding: raw pixels are at the wrong scale."""
-    embeds = any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
-    if not inputs.is_floating_point() and not embeds:
-        raise FlatlibError(
-            f"inputs of {inputs.dtype} do not suit {type(model).__name__}: convert them to floating point"
-        )
 
 
 def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) -> dict[str, nn.Parameter]:

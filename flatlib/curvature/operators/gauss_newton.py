@@ -1,23 +1,27 @@
 """The generalized Gauss-Newton matrix of a training loss as a linear operator."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from flatlib.curvature.operators.base import CurvatureOperator, flatten
-from flatlib.curvature.operators.symmetry import require_second_derivatives
-from flatlib.errors import NotFinite, explained
+from flatlib.curvature.operators.examples import Chunk
+from flatlib.curvature.operators.nested import leaves, with_leaves
+from flatlib.curvature.operators.symmetry import connected_gradient, require_own_graph
+from flatlib.errors import FlatlibError, NotFinite, explained
 
 
 class Linearization(NamedTuple):
     r"""Graphs of one chunk: outputs f, $J^\top u$ at u, and the loss's gradient at a detached copy of f."""
 
-    output: Tensor
-    u: Tensor
-    pulled_back: tuple[Tensor, ...]
-    detached_output: Tensor
-    slope: Tensor
+    loss: Tensor
+    outputs: list[Tensor]
+    us: list[Tensor]
+    pulled_back: list[Tensor]
+    detached_outputs: list[Tensor]
+    slopes: list[Tensor]
 
 
 class GaussNewtonOperator(CurvatureOperator):
@@ -38,41 +42,53 @@ class GaussNewtonOperator(CurvatureOperator):
     True
     """
 
-    def _build(self, x: Tensor, y: Tensor) -> Linearization | None:
-        output = self._chunk_output(x)
-        detached = output.detach().requires_grad_()
-        value = self.checked_loss(detached, y)
-        if not (output.requires_grad and value.requires_grad):
-            return None
-        with explained("the loss's gradient fails"):
-            slope = torch.autograd.grad(value, detached, create_graph=True, materialize_grads=True)[0]
-        u = torch.zeros_like(output, requires_grad=True)
+    def _build(self, chunk: Chunk) -> Linearization:
+        if self.takes_model:
+            raise FlatlibError("a loss of (model, batch) has no outputs to linearize: pass one of (output, target)")
+        output = self.output(chunk.inputs)
+        detached = [leaf.detach().requires_grad_(leaf.is_floating_point()) for leaf in leaves(output)]
+        value = self.checked_loss(with_leaves(output, detached), chunk.targets)
+        outputs = [leaf for leaf in leaves(output) if leaf.requires_grad]
+        places = [here for here, leaf in zip(detached, leaves(output), strict=True) if leaf.requires_grad]
+        slopes = self._slopes(value, places)
+        us = [torch.zeros_like(leaf, requires_grad=True) for leaf in outputs]
         inputs = list(self.parameters.values())
         with explained("the gradient fails"):
-            pulled_back = torch.autograd.grad(output, inputs, u, create_graph=True, materialize_grads=True)
-        require_second_derivatives((*pulled_back, slope))
-        graph = Linearization(output, u, pulled_back, detached, slope)
+            pulled_back = connected_gradient(outputs, inputs, us)
+        require_own_graph((*pulled_back, *slopes), self.frozen.originals)
+        graph = Linearization(value.detach(), outputs, us, pulled_back, places, slopes)
         if not torch.isfinite(self._chunk_gradient(graph)).all():
             raise NotFinite("the gradient is not finite: the curvature is not defined")
         return graph
 
-    def _product(self, graph: Linearization | None, v: Tensor) -> Tensor:
-        if graph is None or not graph.slope.requires_grad:  # a loss linear in the outputs
-            return torch.zeros_like(v)
+    def _slopes(self, value: Tensor, outputs: list[Tensor]) -> list[Tensor]:
+        """Return the loss's gradient in the outputs, one number per example and output."""
+        inputs = list(self.parameters.values())
+        if not value.requires_grad:
+            return [torch.zeros_like(leaf) for leaf in outputs]
+        with explained("the loss's gradient fails"):
+            found = torch.autograd.grad(value, [*outputs, *inputs], create_graph=True, allow_unused=True)
+        if any(slope is not None for slope in found[len(outputs) :]):
+            raise FlatlibError("the loss uses the parameters beside the outputs: it has no Gauss-Newton matrix")
+        if any(leaf.ndim == 0 and slope is not None for leaf, slope in zip(outputs, found, strict=False)):
+            raise FlatlibError("the loss uses a number that the model has averaged: it has no Gauss-Newton matrix")
+        return [torch.zeros_like(p) if slope is None else slope for p, slope in zip(outputs, found, strict=False)]
+
+    def _product(self, graph: Linearization, v: Tensor) -> Tensor:
         outputs, weights = self._differentiable(graph.pulled_back, v)
-        if not outputs:
+        slopes = [slope for slope in graph.slopes if slope.requires_grad]
+        if not outputs or not slopes:  # outputs that do not depend on the parameters, a loss linear in the outputs
             return torch.zeros_like(v)
-        keep = {"retain_graph": True, "materialize_grads": True}
+        keep: dict[str, Any] = {"retain_graph": True, "materialize_grads": True}
         with explained("the second derivative fails"):
-            tangent = torch.autograd.grad(outputs, graph.u, weights, **keep)[0]
-            return self._pull_back(graph, torch.autograd.grad(graph.slope, graph.detached_output, tangent, **keep)[0])
+            tangents = torch.autograd.grad(outputs, graph.us, weights, **keep)
+            along = [t for t, slope in zip(tangents, graph.slopes, strict=True) if slope.requires_grad]
+            return self._pull_back(graph, torch.autograd.grad(slopes, graph.detached_outputs, along, **keep))
 
-    def _chunk_gradient(self, graph: Linearization | None) -> Tensor:
-        if graph is None:
-            return torch.zeros(self.shape[0], dtype=self.torch_dtype, device=self.device)
-        return self._pull_back(graph, graph.slope.detach())
+    def _chunk_gradient(self, graph: Linearization) -> Tensor:
+        return self._pull_back(graph, [slope.detach() for slope in graph.slopes])
 
-    def _pull_back(self, graph: Linearization, u: Tensor) -> Tensor:
+    def _pull_back(self, graph: Linearization, us: Sequence[Tensor]) -> Tensor:
         r"""Return $J^\top u$, (n,)."""
         inputs = list(self.parameters.values())
-        return flatten(torch.autograd.grad(graph.output, inputs, u, retain_graph=True, materialize_grads=True))
+        return flatten(torch.autograd.grad(graph.outputs, inputs, us, retain_graph=True, materialize_grads=True))

@@ -1,10 +1,10 @@
 """Symmetry checks of matrix-vector products: a second derivative that is missing or wrong breaks symmetry first."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flatlib.errors import FlatlibError
 
@@ -31,14 +31,41 @@ class SymmetricOperator(Protocol):
         """Return the product with v of shape (n,)."""
 
 
-def require_second_derivatives(gradient: Iterable[Tensor]) -> None:
-    """Raise a ``FlatlibError`` if an operation in the gradient's graph cannot be differentiated."""
+def connected_gradient(
+    values: Sequence[Tensor], inputs: list[nn.Parameter], weights: Sequence[Tensor] | None = None
+) -> list[Tensor]:
+    """Return the gradient of the weighted values in each input, with its graph; zeros where they do not depend on it.
+
+    Raises:
+        FlatlibError: If they depend on none: the curvature would be zero, and most likely the model computes with other
+            parameters than those that are measured.
+    """
+    gradient: Sequence[Tensor | None] = [None]
+    if any(value.requires_grad for value in values):
+        gradient = torch.autograd.grad(values, inputs, weights, create_graph=True, allow_unused=True)
+    if all(g is None for g in gradient):
+        raise FlatlibError("the loss does not depend on the parameters that are measured: there is no curvature")
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(inputs, gradient, strict=True)]
+
+
+def require_own_graph(gradient: Iterable[Tensor], foreign: set[int]) -> None:
+    """Check the operations of a gradient's graph.
+
+    Args:
+        gradient: Tensors with their graph.
+        foreign: Identities of parameters that must not be in it.
+
+    Raises:
+        FlatlibError: If an operation cannot be differentiated, or a foreign parameter is used.
+    """
     waiting = [g.grad_fn for g in gradient if g.grad_fn is not None]
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
         if node.name() in UNDIFFERENTIABLE:
             raise FlatlibError("an operation of the model or loss has no second derivative: there is no Hessian")
+        if id(getattr(node, "variable", None)) in foreign:
+            raise FlatlibError("the model or loss uses parameters of the model that it keeps outside of its modules")
         following = {after for after, _ in node.next_functions if after is not None} - seen
         seen |= following
         waiting += following
