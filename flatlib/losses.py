@@ -1,5 +1,6 @@
 """The training loss: cross-entropy of hard, smoothed or mixed targets, and one that a paper used by mistake."""
 
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -102,6 +103,7 @@ def mse(output: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(output, target.to(output.dtype))
 
 
+MODEL_NAMES = ("model", "net", "network", "module")  # of the first argument of a loss that takes (model, batch)
 IGNORED = -100  # PyTorch's default ignore_index
 LOSSES = {"cross_entropy": cross_entropy, "mse": mse}  # the losses that `resolve_loss` knows by name
 
@@ -134,6 +136,25 @@ def resolve_loss(loss: str | Loss) -> Loss:
     if reduction != "mean":
         raise FlatlibError(f'the loss has reduction="{reduction}": only "mean" weights examples alike')
     return loss
+
+
+def inputs_in_a_batch(loss: Callable) -> int | None:
+    """Return how many entries of a batch are inputs, by what the loss takes.
+
+    Returns:
+        -1, all but the last, for a loss of (output, target); 1 for one of (output, target, weight); None for one of
+        (model, batch), whose first argument is called ``model``, ``net``, ``network`` or ``module``.
+    """
+    try:
+        arguments = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters.values()
+    except (TypeError, ValueError):  # built into Python or PyTorch
+        return -1
+    required = [
+        a.name for a in arguments if a.default is a.empty and a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(required) == 2 and required[0] in MODEL_NAMES:
+        return None
+    return 1 if len(required) == 3 else -1
 
 
 def _has_default_options(loss: nn.CrossEntropyLoss) -> bool:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from flatlib.curvature import GaussNewtonOperator, HessianOperator
-from flatlib.curvature.operators.empirical_risk import Data, Loss
+from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.curvature.operators.examples import Data
 
 Split = Data
 

@@ -6,12 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from flatlib.curvature import HessianOperator
-from flatlib.curvature.operators.empirical_risk import Loss, inputs_in_a_batch
+from flatlib.curvature.operators.empirical_risk import Loss
 from flatlib.curvature.operators.examples import Examples
 from flatlib.curvature.operators.frozen_model import FrozenModel, set_modes
 from flatlib.device import full_precision
 from flatlib.errors import FlatlibError
-from flatlib.losses import SmoothedCrossEntropy, batch_softmax_cross_entropy, cross_entropy, resolve_loss
+from flatlib.losses import (
+    SmoothedCrossEntropy,
+    batch_softmax_cross_entropy,
+    cross_entropy,
+    inputs_in_a_batch,
+    resolve_loss,
+)
 from flatlib.measures.checkpoint import Checkpoint, Split
 from flatlib.sharpness.perturbed_loss import PerturbedLoss
 

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from flatlib.curvature import adam_preconditioner, preconditioned_eigenvalue, stability_threshold
-from flatlib.curvature.operators.empirical_risk import Data, Loss, inputs_in_a_batch
-from flatlib.curvature.operators.examples import Examples
+from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.curvature.operators.examples import Data, Examples
 from flatlib.errors import require_one_of
-from flatlib.losses import resolve_loss
+from flatlib.losses import inputs_in_a_batch, resolve_loss
 from flatlib.measures import REGISTRY, Checkpoint, Numbers, measure
 from flatlib.measures.registry import eigenvalue_columns
 

@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.empirical_risk import Data, Loss
+from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.curvature.operators.examples import Data
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
 from flatlib.curvature.spectrum.lanczos_search import Eigenvalues

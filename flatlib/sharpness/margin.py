@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.empirical_risk import Data
-from flatlib.curvature.operators.examples import Examples
+from flatlib.curvature.operators.examples import Data, Examples
 from flatlib.curvature.operators.forward import forward_logits
 from flatlib.curvature.operators.frozen_model import FrozenModel, set_modes
 from flatlib.errors import FlatlibError, NotDefined

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from flatlib.curvature.operators.empirical_risk import Data, Loss, inputs_in_a_batch
-from flatlib.curvature.operators.examples import Examples
+from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.curvature.operators.examples import Data, Examples
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.traces.exact import exact_traces
 from flatlib.curvature.traces.hutchinson import Estimate, trace
 from flatlib.errors import NotDefined
-from flatlib.losses import resolve_loss
+from flatlib.losses import inputs_in_a_batch, resolve_loss
 from flatlib.sharpness.rescaling import BATCH_NORM, SAMPLES, Layer, chain_of_layers, require_homogeneous
 
 CONVERGED = 1e-14  # part of the value that half Newton's squared decrement, the expected error, is at the end

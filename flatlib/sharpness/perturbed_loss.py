@@ -1,11 +1,13 @@
 """The loss around the weights of a model, for every measure that evaluates it at perturbed weights."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TypedDict
 
 import torch
 from torch import Tensor
 
+from flatlib.curvature.operators.forward import without_gradients
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.errors import FlatlibError, NotFinite
 
@@ -44,8 +46,8 @@ class PerturbedLoss:
     def loss(self, displacement: Tensor | float = 0.0) -> float:
         r"""Return $L(w + \epsilon)$ in the units of the loss, by default at w; `NotFinite` is raised if it is not."""
         displaced = self.weights + displacement
-        with self._operator.measuring(), torch.no_grad():
-            return sum(share * float(value) for share, value in self._values(displaced))
+        with self._operator.measuring():
+            return sum(share * float(value) for share, value in self._values(displaced, without_gradients))
 
     @torch.inference_mode(False)
     def loss_and_gradient(self, displacement: Tensor | float = 0.0) -> tuple[float, Tensor]:
@@ -61,14 +63,16 @@ class PerturbedLoss:
             raise NotFinite("the gradient is not finite: the loss has no direction of steepest ascent")
         return loss, gradient
 
-    def _values(self, displaced: Tensor) -> Iterator[tuple[float, Tensor]]:
+    def _values(
+        self, displaced: Tensor, compute: Callable[[Callable[[], Tensor]], Tensor] = lambda run: run()
+    ) -> Iterator[tuple[float, Tensor]]:
         """Yield each chunk's share of the examples and its loss, differentiable in the displaced weights."""
         operator = self._operator
         pieces = displaced.split([shape.numel() for shape in self._shapes])
         own = {n: p.view(s) for n, p, s in zip(operator.parameters, pieces, self._shapes, strict=True)}
         for chunk in operator.chunks():
             with operator.frozen.displaced(own):
-                yield chunk.share, operator.chunk_loss(chunk)
+                yield chunk.share, compute(partial(operator.chunk_loss, chunk))
 
 
 def require_positive(**numbers: float) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flatlib.curvature.operators.forward import without_gradients
 from flatlib.curvature.operators.frozen_model import FrozenModel, set_modes
 from flatlib.curvature.operators.nested import leaves, mapped
 from flatlib.errors import NotDefined, NotFinite
@@ -68,7 +69,6 @@ def rescale(model: nn.Module, layers: list[Layer], alphas: np.ndarray) -> None:
             mean.mul_(float(scales[i - 1]))
 
 
-@torch.no_grad()
 def _outputs(frozen: FrozenModel, inputs: Any) -> Tensor:
     """Return all outputs in one row."""
 
@@ -76,7 +76,8 @@ def _outputs(frozen: FrozenModel, inputs: Any) -> Tensor:
         return tensor.to(frozen.device, frozen.dtype if tensor.is_floating_point() else None)
 
     with frozen.measuring():
-        return torch.cat([leaf.flatten() for leaf in leaves(frozen(mapped(inputs, cast))) if leaf.is_floating_point()])
+        output = without_gradients(lambda: frozen(mapped(inputs, cast)))
+    return torch.cat([leaf.flatten() for leaf in leaves(output) if leaf.is_floating_point()])
 
 
 def require_homogeneous(model: nn.Module, layers: list[Layer], inputs: Any, *, seed: int = 0) -> None:

@@ -42,10 +42,10 @@ def recurrent():
     [
         ({"data": iter([])}, "empty"),
         ({"data": (X[:0], Y[:0])}, "empty"),
-        ({"data": [{"x": X}]}, "two tensors"),
+        ({"data": [{"x": X}]}, "got dict of x"),
         ({"data": (X, Y[:4])}, "not N pairs"),
-        ({"data": [(X, Y), (X[:, :2], Y)]}, "do not fit together"),
-        ({"data": (X.byte(), Y)}, "uint8 do not suit"),
+        ({"data": [(X, Y), (X[:, :2], Y)]}, "fails on inputs of shape"),
+        ({"data": (X.byte(), Y)}, "convert integer inputs to floating point"),
         ({"loss": "hinge"}, '"hinge" is unknown'),
         ({"loss": 3}, "a name or a callable"),
         ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "weights examples alike"),
@@ -79,14 +79,11 @@ def recurrent():
         ({"data": (X.where(torch.arange(6)[:, None] != 5, torch.nan), Y)} | HALVES, "the loss is nan"),
         ({"data": None}, "got NoneType"),
         ({"data": torch.utils.data.TensorDataset(X, Y)}, "in batches from a DataLoader"),
-        ({"data": (X.numpy(), Y.numpy())}, "tuple of ndarray, ndarray|got ndarray"),
         ({"chunk_size": 2.5}, "not a positive number"),
         ({"loss": lambda output, target: F.cross_entropy(output, target, reduction="sum")}, "is a sum over examples"),
-        ({"loss": nn.CrossEntropyLoss(torch.tensor([1.0, 9.0, 1.0])), "data": (X, CLASSES)} | HALVES, "weights or"),
-        ({"data": (X, torch.tensor([0, 1, 2, 0, -100, 1]))} | {"chunk_size": 5}, "ignores some"),
         ({"loss": lambda output, target: 1.0}, "the loss is a float"),
         ({"loss": lambda output, target: output.missing}, "AttributeError"),
-        ({"model": then(lambda y: (y,)), "loss": "mse"}, "the loss fails on a tuple"),
+        ({"model": then(lambda y: (y,)), "loss": "mse"}, "the loss fails on outputs of type tuple"),
     ],
 )
 def test_bad_input_gives_one_line(arguments, message):
@@ -140,7 +137,7 @@ MEASURES = {
 def test_missing_second_derivatives_are_found(kind, measure, function):
     torch.manual_seed(0)
     model = nn.Sequential(then(function.apply), nn.Linear(3, 3))
-    with pytest.raises(FlatlibError, match=r"no second derivative|not those of a symmetric matrix"):
+    with pytest.raises(FlatlibError, match=r"no second derivative|second derivative that is wrong"):
         measure(kind(model, "cross_entropy", (X, CLASSES)))
 
 

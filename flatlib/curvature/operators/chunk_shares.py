@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from flatlib.curvature.operators.examples import Chunk
+from flatlib.curvature.operators.forward import without_gradients
 from flatlib.curvature.operators.loss_checks import (
     AS_ONE,
     TOLERANCE,
@@ -21,12 +22,12 @@ from flatlib.curvature.operators.loss_checks import (
     require_no_broadcast,
     slopes,
 )
-from flatlib.curvature.operators.nested import joined, leaves, mapped, per_example
-from flatlib.errors import FlatlibError, NotFinite
+from flatlib.curvature.operators.nested import joined, leaves, per_example
+from flatlib.errors import FlatlibError
 from flatlib.losses import LOSSES, is_mean_of_examples
 
 if TYPE_CHECKING:
-    from flatlib.curvature.operators.base import CurvatureOperator
+    from flatlib.curvature.operators.empirical_risk import EmpiricalRisk
 
 PLAIN = 1e-5  # relative difference of a share to that of a plain mean below which it is that
 SAMPLE = 8  # examples on which a loss is checked
@@ -35,7 +36,7 @@ DISTANCE = 0.1  # of these points, of the size of the weights
 VISIBLE = 1e-3  # least spread of the chunks' losses, of their size, that tells a mean from another
 
 
-def risk_shares(operator: "CurvatureOperator") -> list[float]:
+def risk_shares(operator: "EmpiricalRisk") -> list[float]:
     """Check the loss of an operator, and return the weight of each of its chunks in the loss of all examples.
 
     Raises:
@@ -67,12 +68,12 @@ def risk_shares(operator: "CurvatureOperator") -> list[float]:
     return [1.0]
 
 
-def _check_sample(operator: "CurvatureOperator") -> None:
+def _check_sample(operator: "EmpiricalRisk") -> None:
     """Check on a few examples that the loss is no sum, and compares each output with its own target."""
     sample = operator.few(SAMPLE)
     try:
         operator.chunk_loss(sample)
-    except NotFinite:  # nothing in it counts
+    except FlatlibError:  # nothing in it counts, or the loss takes all examples only
         sample = operator.few(operator.chunk_size)
         operator.chunk_loss(sample)
     if not sample.divisible:
@@ -82,28 +83,36 @@ def _check_sample(operator: "CurvatureOperator") -> None:
         require_no_broadcast(operator.checked_loss, output, sample.targets)
         output = noisy(output, torch.Generator().manual_seed(0))
 
-        def of_output(copies: int) -> Slopes:
+        def repeated_slopes(copies: int) -> Slopes:
             found = slopes(operator.checked_loss, joined([output] * copies), joined([sample.targets] * copies))
-            return [sum(leaf.split(sample.size)) for leaf in found]
+            return [torch.stack(leaf.split(sample.size)).sum(0) for leaf in found]
 
-        require_mean(of_output)
     else:
-        require_mean(lambda copies: operator.chunk_slopes(sample.repeated(copies)))
+
+        def repeated_slopes(copies: int) -> Slopes:
+            return operator.chunk_slopes(sample.repeated(copies))
+
+    try:
+        repeated_slopes(2)
+    except FlatlibError:
+        if sample.size == operator.examples:
+            return  # it takes these examples and no others
+        raise
+    require_mean(repeated_slopes)
 
 
-def _check_independence(operator: "CurvatureOperator", chunks: list[Chunk]) -> None:
+def _check_independence(operator: "EmpiricalRisk", chunks: list[Chunk]) -> None:
     first = operator.cast(chunks[0])
     if len(chunks) > 1 and first.divisible:
         last = first.at(slice(first.size // 3, first.size))
         require_independent(_output(operator, first), _output(operator, last), last.size)
 
 
-@torch.no_grad()
-def _output(operator: "CurvatureOperator", chunk: Chunk) -> Any:
-    return mapped(operator.output(chunk.inputs), Tensor.detach)
+def _output(operator: "EmpiricalRisk", chunk: Chunk) -> Any:
+    return without_gradients(lambda: operator.output(chunk.inputs))
 
 
-def _shares_of_outputs(operator: "CurvatureOperator", parts: list[list[Chunk]]) -> list[float] | None:
+def _shares_of_outputs(operator: "EmpiricalRisk", parts: list[list[Chunk]]) -> list[float] | None:
     """Return the chunks' weights from the slopes of the loss in the outputs; parts of other shapes count by examples,
     which is right where the loss is a plain mean in every part."""
     shares: list[float] = []
@@ -122,18 +131,19 @@ def _shares_of_outputs(operator: "CurvatureOperator", parts: list[list[Chunk]]) 
     return shares
 
 
-def _adds_up(operator: "CurvatureOperator", chunks: list[Chunk], plain: list[float]) -> bool:
+def _adds_up(operator: "EmpiricalRisk", chunks: list[Chunk], plain: list[float]) -> bool:
     """Return whether the loss of all examples is the mean of the chunks' losses, at random weights near the model's."""
     generator = torch.Generator().manual_seed(0)
-    whole = operator.cast(operator.parts[0])
     for _ in range(DISPLACEMENTS):
         displaced = {}
         for name, p in operator.parameters.items():
             noise = torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p)
             displaced[name] = p.detach() + DISTANCE * p.detach().square().mean().sqrt() * noise
-        with torch.no_grad(), operator.frozen.displaced(displaced):
-            together = float(operator.chunk_loss(whole))
-            losses = [float(operator.chunk_loss(operator.cast(chunk))) for chunk in chunks]
+        with operator.frozen.displaced(displaced):
+            together, *losses = (
+                float(without_gradients(partial(operator.chunk_loss, operator.cast(chunk))))
+                for chunk in (operator.parts[0], *chunks)
+            )
         spread = max(abs(loss - together) for loss in losses)
         mean = sum(share * loss for share, loss in zip(plain, losses, strict=True))
         if spread < VISIBLE * abs(together) or abs(mean - together) > TOLERANCE * spread + PLAIN * abs(together):

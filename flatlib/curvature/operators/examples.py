@@ -10,6 +10,7 @@ from torch import Tensor
 from flatlib.curvature.operators.nested import is_nest, joined, leaves, mapped, per_example, shapes
 from flatlib.errors import FlatlibError
 
+Data = Any  # a batch or an iterable of batches, see ``Examples``
 ARRAYS = (Tensor, np.ndarray)
 LABELS = ("labels", "label", "targets", "target", "y")  # keys of the targets in a batch that is a mapping
 
@@ -198,3 +199,25 @@ def _signature(chunk: Chunk) -> tuple:
     nest = (chunk.inputs, chunk.targets)
     structure = repr(mapped(nest, lambda tensor: None)) if is_nest(nest) else id(chunk)
     return chunk.divisible, structure, *((tensor.shape[1:], tensor.dtype) for tensor in leaves(nest))
+
+
+def from_dict_batches(batches: Iterable[Mapping[str, Tensor]], inputs: str, targets: str) -> Iterator[tuple]:
+    """Yield (inputs, targets) pairs from batches that are dictionaries, as operators take them.
+
+    >>> batches = [{"image": torch.ones(3, 2), "label": torch.ones(3)}]
+    >>> [x.shape for x, y in from_dict_batches(batches, "image", "label")]
+    [torch.Size([3, 2])]
+
+    Args:
+        batches: Dictionaries of tensors, such as those of a ``DataLoader`` over a Hugging Face data set.
+        inputs: Key of the inputs.
+        targets: Key of the targets.
+
+    Raises:
+        FlatlibError: If a batch does not have both keys.
+    """
+    for batch in batches:
+        for key in (inputs, targets):
+            if key not in batch:
+                raise FlatlibError(f'a batch has no "{key}"; it has {", ".join(map(str, batch))}')
+        yield batch[inputs], batch[targets]

@@ -17,7 +17,9 @@ from flatlib.errors import FlatlibError
 if TYPE_CHECKING:
     from flatlib.curvature.operators.base import CurvatureOperator
 
-EXAMPLES = 8  # at most
+EXAMPLES = 8  # at most, and one in SHARE of all
+SHARE = 50
+MOST = 200  # where fewer are not enough
 STEPS = (1e-8, 1e-9, 1e-7)  # of the size of each weight: another is tried where a kink may lie within
 AWAY = 1e-3  # distance from the weights, of their size
 SMALLEST = 1e-3  # size of a weight below which steps do not shrink with it
@@ -32,17 +34,21 @@ class Point(NamedTuple):
     gradient: Tensor
 
 
-def require_derivatives(operator: "CurvatureOperator") -> None:
-    """Raise a ``FlatlibError`` if gradient or product of a float64 copy on few examples are not those of its loss."""
-    try:
-        copy = operator.sampled(EXAMPLES, torch.float64)
-        copy.point()
-    except FlatlibError:  # a model that only computes in its own dtype; whatever else is wrong shows in a product
+def require_derivatives(operator: "CurvatureOperator", products: bool) -> None:
+    """Raise a ``FlatlibError`` if gradient or product of a float64 copy on few examples are not those of its loss.
+
+    Args:
+        operator: Operator, while it measures.
+        products: Whether products are compared too.
+    """
+    generator = torch.Generator().manual_seed(0)
+    copy = _copy(operator)
+    if copy is None:
         return
+    size = max(abs(copy.point().loss), copy.loss_at_random_outputs(generator))
     with torch.no_grad():
         weights = [p.detach().clone() for p in copy.parameters.values()]
     sizes = [max(float(w.square().mean().sqrt()), SMALLEST) for w in weights]
-    generator = torch.Generator().manual_seed(0)
     message = ""
     for step in STEPS:
         away, direction = (
@@ -54,7 +60,7 @@ def require_derivatives(operator: "CurvatureOperator") -> None:
         )
         centre = [w + AWAY * a for w, a in zip(weights, away, strict=True)]
         try:
-            message = _disagreement(copy, centre, direction, step)
+            message = _disagreement(copy, centre, direction, step, size, products)
         except FlatlibError:  # the loss is not finite or not defined there
             return
         if not message:
@@ -62,29 +68,44 @@ def require_derivatives(operator: "CurvatureOperator") -> None:
     raise FlatlibError(message)
 
 
-def _disagreement(copy: "CurvatureOperator", centre: list[Tensor], direction: list[Tensor], step: float) -> str:
-    """Return what is wrong with the derivatives at the centre, in one line, or nothing."""
+def _copy(operator: "CurvatureOperator") -> "CurvatureOperator | None":
+    """Return a float64 copy on few examples, on all if its loss takes no fewer, or None if it has to stay float32."""
+    for count in (max(2, min(EXAMPLES, operator.examples // SHARE)), min(operator.examples, MOST)):
+        try:
+            copy = operator.sampled(count, torch.float64)
+            copy.point()
+            return copy
+        except FlatlibError:  # whatever else is wrong shows in a product
+            continue
+    return None
+
+
+def _disagreement(
+    copy: "CurvatureOperator", centre: list[Tensor], direction: list[Tensor], step: float, size: float, products: bool
+) -> str:
+    """Return what is wrong with the derivatives at the centre, in one line, or nothing; the loss rounds like size."""
     v = torch.cat([d.flatten() for d in direction])
     ahead, behind = (_at(copy, centre, direction, sign * step) for sign in (1, -1))
     here = _at(copy, centre, direction, 0.0)
     terms = (here.gradient * v).split([d.numel() for d in direction])
     slope, found = (ahead.loss - behind.loss) / (2 * step), sum(float(term.sum()) for term in terms)
     allowed = TOLERANCE * sum(abs(float(term.sum())) for term in terms)
-    allowed += ROUNDING * torch.finfo(v.dtype).eps * max(abs(ahead.loss), abs(behind.loss)) / step
+    rounding = ROUNDING * torch.finfo(v.dtype).eps / step
+    allowed += rounding * max(abs(ahead.loss), abs(behind.loss), size)
     if not abs(slope - found) <= allowed:
         return (
             f"the gradient is not the derivative of the loss: along a random direction it gives {found:.4g}, "
             f"differences of the loss {slope:.4g} (is a gradient cut, scaled or replaced?)"
         )
-    product = copy.difference_product(v)
+    product = copy.difference_product(v) if products else None
     if product is not None:
         true = (ahead.gradient - behind.gradient) / (2 * step)
-        rounding = ROUNDING * torch.finfo(v.dtype).eps * float(here.gradient.norm()) / step
+        rounding *= float(here.gradient.norm()) + size / float(v.norm())  # a gradient may be zero but for rounding
         off = float((product - true).norm())
         if not off <= TOLERANCE * float(true.norm()) + rounding:
             return (
-                f"a product is off by {off / float(true.norm()):.1g} of what differences of the gradient give: an "
-                "operation of the model or loss has a second derivative that is wrong"
+                f"a product is off by {off / max(float(true.norm()), rounding):.1g} of what differences of the gradient"
+                " give: an operation of the model or loss has a second derivative that is wrong"
             )
     return ""
 

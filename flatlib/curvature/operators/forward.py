@@ -25,6 +25,18 @@ def forward(model: nn.Module, inputs: Any) -> Any:
         return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
 
 
+def without_gradients(run: Callable[[], Any]) -> Any:
+    """Return what a function computes, without a graph; a model that differentiates itself needs one on its way."""
+    try:
+        with torch.no_grad():
+            return run()
+    except NotFinite:
+        raise
+    except FlatlibError:
+        with torch.enable_grad():
+            return mapped(run(), Tensor.detach)
+
+
 def forward_logits(model: Callable[[Any], Any], x: Tensor) -> Tensor:
     """Return the model's output or its ``logits``; raise a ``FlatlibError`` if they are not (N, C) and finite."""
     output = model(x)

@@ -45,7 +45,7 @@ class GaussNewtonOperator(CurvatureOperator):
     def _build(self, chunk: Chunk) -> Linearization:
         if self.takes_model:
             raise FlatlibError("a loss of (model, batch) has no outputs to linearize: pass one of (output, target)")
-        output = self.output(chunk.inputs)
+        output = self.twice_differentiable_output(chunk.inputs)
         detached = [leaf.detach().requires_grad_(leaf.is_floating_point()) for leaf in leaves(output)]
         value = self.checked_loss(with_leaves(output, detached), chunk.targets)
         outputs = [leaf for leaf in leaves(output) if leaf.requires_grad]

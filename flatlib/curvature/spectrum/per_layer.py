@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from flatlib.curvature.operators.empirical_risk import Data, Loss
+from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.curvature.operators.examples import Data
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
 from flatlib.curvature.traces.exact import exact_traces

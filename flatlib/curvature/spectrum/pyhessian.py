@@ -102,7 +102,7 @@ class _Called(nn.Module):
     def __init__(self, operator: HessianOperator):
         super().__init__()
         self.model = operator.model
-        self.output = operator.output
+        self.output = operator.twice_differentiable_output
 
     def forward(self, x: Tensor) -> Tensor:
         return self.output(x)
