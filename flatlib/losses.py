@@ -74,14 +74,33 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
         target: Classes (N,), where -100 marks an example to ignore, or probabilities (N, C).
 
     Raises:
-        FlatlibError: If a class does not exist, which would leave a GPU unusable.
+        FlatlibError: If there is one output only, whose softmax is 1 whatever it is; if floating-point targets are not
+            probabilities; if a class does not exist, which would leave a GPU unusable.
     """
+    if isinstance(output, Tensor) and output.ndim > 1 and output.shape[1] == 1:
+        raise FlatlibError(
+            'cross_entropy of a single output is zero: pass loss="mse" for a regression, or '
+            "nn.BCEWithLogitsLoss() for two classes"
+        )
     if target.is_floating_point():
+        _require_probabilities(output, target)
         return F.cross_entropy(output, target)
     least, most = (int(end) for end in target[target != IGNORED].aminmax()) if (target != IGNORED).any() else (0, 0)
     if output.ndim > 1 and not 0 <= least <= most < output.shape[1]:
         raise FlatlibError(f"the targets run from {least} to {most}, the outputs have {output.shape[1]} classes")
     return F.cross_entropy(output, target.long())
+
+
+def _require_probabilities(output: Tensor, target: Tensor) -> None:
+    """Raise a ``FlatlibError`` for targets of a regression, which cross-entropy would take as weights of the classes."""
+    if output.shape != target.shape:
+        raise FlatlibError(
+            f"cross_entropy: floating-point targets of shape {tuple(target.shape)} for outputs of shape "
+            f'{tuple(output.shape)} are not probabilities: pass whole numbers for classes, or loss="mse"'
+        )
+    sums = target.detach().sum(1)
+    if not ((target >= 0).all() and ((sums - 1).abs() <= NORMALISED).all()):
+        raise FlatlibError('cross_entropy: the targets are not probabilities that sum to 1: did you mean loss="mse"?')
 
 
 def mse(output: Tensor, target: Tensor) -> Tensor:
@@ -104,6 +123,7 @@ def mse(output: Tensor, target: Tensor) -> Tensor:
 
 
 MODEL_NAMES = ("model", "net", "network", "module")  # of the first argument of a loss that takes (model, batch)
+NORMALISED = 1e-2  # largest deviation of a sum of probabilities from 1; mixed float16 labels have 1e-3
 IGNORED = -100  # PyTorch's default ignore_index
 LOSSES = {"cross_entropy": cross_entropy, "mse": mse}  # the losses that `resolve_loss` knows by name
 
@@ -133,7 +153,7 @@ def resolve_loss(loss: str | Loss) -> Loss:
     if loss is F.cross_entropy or (type(loss) is nn.CrossEntropyLoss and _has_default_options(loss)):
         return cross_entropy
     reduction = getattr(loss, "reduction", "mean")
-    if reduction != "mean":
+    if reduction not in ("mean", "batchmean"):
         raise FlatlibError(f'the loss has reduction="{reduction}": only "mean" weights examples alike')
     return loss
 

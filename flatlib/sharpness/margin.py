@@ -86,7 +86,7 @@ def margin(
 def _margins(model: FrozenModel, x: Tensor, y: Tensor, normalise: str) -> Tensor:
     if normalise == "input":
         x = x.clone().requires_grad_()
-    output = forward_logits(model, x)
+    output = forward_logits(model, x.clone())  # which it may change
     if output.shape[1] < 2:
         raise FlatlibError("a margin needs more than one class")
     if not 0 <= int(y.min()) <= int(y.max()) < output.shape[1]:
