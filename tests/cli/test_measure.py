@@ -221,7 +221,7 @@ def test_a_refused_measure_loses_no_other(mine, tmp_path, capsys):
 
 
 def test_one_reason_is_one_line(mine, capsys):
-    """With the line of the user's file where it failed, and the loss, if it was not named."""
+    """With the line of the user's file where it failed."""
     assert main(["measure", f"{mine}:load", "--loss", f"{mine}:failing", "--device", "cpu"]) == 2
     out, err = capsys.readouterr()
     assert out.strip() == "run once", "no empty table"
@@ -229,6 +229,15 @@ def test_one_reason_is_one_line(mine, capsys):
     assert line.startswith("flatlib: lambda_max, lambda_min, trace: the loss fails on outputs of shape (20, 3)")
     number = 1 + MINE.splitlines().index('    return output["logits"]')
     assert line.endswith(f"(mine.py, line {number})")
+
+
+def test_loss_that_was_not_chosen_is_named(mine, capsys):
+    with mine.open("a") as file:
+        file.write("def one_output():\n    return nn.Linear(4, 1), (x, y)\n")
+    assert main(["measure", f"{mine}:one_output", "--measures", "trace", "--device", "cpu"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("flatlib: trace: ")
+    assert "no --loss was given, so it is cross_entropy: --loss mse is for regression" in line
 
 
 def test_an_interrupt_keeps_what_was_measured(mine, tmp_path, capsys, monkeypatch):
@@ -262,15 +271,16 @@ def test_data_may_be_a_loader(mine, function):
 
 
 class Stream(IterableDataset):
-    """The examples again and again, one at a time, which counts those it gave."""
+    """The examples again and again, one at a time, which counts those it gave; a thousand count as endless."""
 
     def __init__(self):
         self.given = 0
 
     def __iter__(self):
-        for i in count():
+        for i in range(1000):
             self.given += 1
             yield X[i % 20], int(Y[i % 20])
+        pytest.fail("read without end")
 
 
 def generator_of(stream, size):
