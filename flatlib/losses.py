@@ -92,7 +92,7 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
 
 
 def _require_probabilities(output: Tensor, target: Tensor) -> None:
-    """Raise a ``FlatlibError`` for targets of a regression, which cross-entropy would take as weights of the classes."""
+    """Raise a ``FlatlibError`` for targets of a regression, which cross-entropy takes as weights of the classes."""
     if output.shape != target.shape:
         raise FlatlibError(
             f"cross_entropy: floating-point targets of shape {tuple(target.shape)} for outputs of shape "

@@ -4,6 +4,7 @@ Every measure takes the model first, leaves it as it was, and returns its value 
 """
 
 from flatlib.sharpness.between_iterates import BetweenIterates, between_iterates
+from flatlib.sharpness.filter_normalisation import filter_normalised_directions
 from flatlib.sharpness.jacobian import Stretch, jacobian_norm, most_stretched
 from flatlib.sharpness.keskar import BoxSharpness, keskar_sharpness
 from flatlib.sharpness.landscape import Lines, loss_along, loss_along_eigenvectors, loss_in_plane
@@ -29,6 +30,7 @@ __all__ = [  # noqa: RUF022 -- grouped by subject
     "Lines",
     "loss_along",
     "loss_in_plane",
+    "filter_normalised_directions",
     # margins of the samples
     "margin",
     "Margins",

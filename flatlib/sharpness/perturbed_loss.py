@@ -1,5 +1,6 @@
 """The loss around the weights of a model, for every measure that evaluates it at perturbed weights."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TypedDict
@@ -48,6 +49,13 @@ class PerturbedLoss:
         displaced = self.weights + displacement
         with self._operator.measuring():
             return sum(share * float(value) for share, value in self._values(displaced, without_gradients))
+
+    def loss_where_finite(self, displacement: Tensor) -> float:
+        r"""Return $L(w + \epsilon)$, or NaN if it is not finite, for tables in which one such point is not the end."""
+        try:
+            return self.loss(displacement)
+        except NotFinite:
+            return math.nan
 
     @torch.inference_mode(False)
     def loss_and_gradient(self, displacement: Tensor | float = 0.0) -> tuple[float, Tensor]:

@@ -137,7 +137,10 @@ BROADCAST = {
 def test_broadcast_targets_are_refused(name):
     loss, model, y = BROADCAST[name]
     assert_refused(model, loss, (X, y), "are broadcast in the loss")
-    fixed = lambda o, y: loss(o.flatten(), y.flatten().double())
+
+    def fixed(o, y):
+        return loss(o.flatten(), y.flatten().double())
+
     assert_right(model, fixed, (X, y), differences(lambda: fixed(model(X), y), model))
 
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from flatlib.curvature.operators.chunk_memory import VECTORS, product_bytes
+from flatlib.curvature.operators.chunk_shares import risk_shares
 from flatlib.curvature.operators.empirical_risk import EmpiricalRisk
 from flatlib.curvature.operators.examples import Chunk, Examples
-from flatlib.curvature.operators.finite_differences import Point, require_derivatives
+from flatlib.curvature.operators.finite_differences import require_derivatives
 from flatlib.curvature.operators.frozen_model import FrozenModel
 from flatlib.curvature.operators.symmetry import require_symmetric
 from flatlib.errors import FlatlibError
@@ -84,7 +85,7 @@ class CurvatureOperator(EmpiricalRisk):
             return self.matmat(torch.as_tensor(V)).cpu().numpy()
         if V.ndim != 2 or len(V) != self.shape[0]:
             raise FlatlibError(f"a product needs vectors of length {self.shape[0]}, got the shape {tuple(V.shape)}")
-        self._check(products=True)
+        self.check_derivatives(products=True)
         columns = V.detach().to(self.device, self.torch_dtype).T.contiguous()
 
         return self._mean(lambda graph: torch.stack([self._product(graph, column) for column in columns])).T
@@ -123,7 +124,15 @@ class CurvatureOperator(EmpiricalRisk):
                 total = total + chunk.share * evaluate(self._build(chunk))
             return total
 
-    def _check(self, products: bool) -> None:
+    @property
+    def shares(self) -> list[float]:
+        if self._shares is None:
+            with self.measuring():
+                self._shares = risk_shares(self)
+            self.check_derivatives(products=False)
+        return self._shares
+
+    def check_derivatives(self, products: bool) -> None:
         """Compare derivatives with differences of the loss, once."""
         needed = {"gradient", "product"} if products else {"gradient"}
         if not needed <= self._compared:
@@ -155,15 +164,6 @@ class CurvatureOperator(EmpiricalRisk):
         part._shares = shares
         return part
 
-    def sampled(self, count: int, dtype: torch.dtype) -> Self:
-        """Return the operator of a copy in this dtype on at most so many of the examples, as one chunk, unchecked."""
-        part = copy.copy(self)
-        part._freeze(FrozenModel(self.frozen, self.loss, dtype=dtype))
-        part._select([glob.escape(name) for name in self.parameters])
-        part._take(self._examples.few(count))
-        part.chunk_size, part._shares, part._compared = part.examples, [1.0], {"gradient", "product"}
-        return part
-
     def subsampled(self, examples: int, generator: torch.Generator) -> Self | None:
         """Return the operator of the same model on a random subset of the examples, drawn from the generator; None if
         they cannot be divided."""
@@ -177,15 +177,11 @@ class CurvatureOperator(EmpiricalRisk):
             part._shares = [1.0]
         return part
 
-    def point(self) -> Point:
-        """Return loss and gradient at the present weights, and keep the graph of this point."""
+    def point(self) -> tuple[float, Tensor]:
+        self._graph = None
         with self.measuring():
             self._graph = self._build(*self.chunks())
-            return Point(float(self._graph.loss), self._chunk_gradient(self._graph))
-
-    def difference_product(self, v: Tensor) -> Tensor | None:
-        """Return the product with v if differences of the gradient must give the same, otherwise None."""
-        return None
+            return float(self._graph.loss), self._chunk_gradient(self._graph)
 
     @property
     def product_memory(self) -> int:

@@ -12,7 +12,7 @@ GRAPH_MEMORY_CPU = 4 * 2**30  # most bytes of it on a CPU: the same chunks, and 
 # Upper bounds of what a product takes, in bytes per byte that the forward pass saves for the backward pass:
 BYTES_PER_SAVED_BYTE = 4.0  # of all tensors; measured 0.9 (MLP) to 3.4 (ResNet-18)
 BYTES_PER_LARGEST_BYTE = 10.0  # of the largest, for copies in other layouts; measured 4 to 6.6 (two wide convolutions)
-VECTORS = 8  # vectors of length n that a product holds at most; measured 6
+VECTORS = 14  # vectors of length n at most: a product holds 6, its check with differences 6 in float64
 
 
 def kept_bytes(model: nn.Module, count: int, run: Callable[[], object]) -> list[int]:

@@ -3,11 +3,12 @@
 import itertools
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from flatlib.curvature.operators.examples import Chunk
+from flatlib.curvature.operators.empirical_risk import EmpiricalRisk
+from flatlib.curvature.operators.examples import FEW, Chunk
 from flatlib.curvature.operators.forward import without_gradients
 from flatlib.curvature.operators.loss_checks import (
     AS_ONE,
@@ -26,17 +27,13 @@ from flatlib.curvature.operators.nested import joined, leaves, per_example
 from flatlib.errors import FlatlibError
 from flatlib.losses import LOSSES, is_mean_of_examples
 
-if TYPE_CHECKING:
-    from flatlib.curvature.operators.empirical_risk import EmpiricalRisk
-
 PLAIN = 1e-5  # relative difference of a share to that of a plain mean below which it is that
-SAMPLE = 8  # examples on which a loss is checked
 DISPLACEMENTS = 3  # points at which the loss of a whole batch is compared with those of its chunks
 DISTANCE = 0.1  # of these points, of the size of the weights
 VISIBLE = 1e-3  # least spread of the chunks' losses, of their size, that tells a mean from another
 
 
-def risk_shares(operator: "EmpiricalRisk") -> list[float]:
+def risk_shares(operator: EmpiricalRisk) -> list[float]:
     """Check the loss of an operator, and return the weight of each of its chunks in the loss of all examples.
 
     Raises:
@@ -68,9 +65,9 @@ def risk_shares(operator: "EmpiricalRisk") -> list[float]:
     return [1.0]
 
 
-def _check_sample(operator: "EmpiricalRisk") -> None:
+def _check_sample(operator: EmpiricalRisk) -> None:
     """Check on a few examples that the loss is no sum, and compares each output with its own target."""
-    sample = operator.few(SAMPLE)
+    sample = operator.few(FEW)
     try:
         operator.chunk_loss(sample)
     except FlatlibError:  # nothing in it counts, or the loss takes all examples only
@@ -101,18 +98,18 @@ def _check_sample(operator: "EmpiricalRisk") -> None:
     require_mean(repeated_slopes)
 
 
-def _check_independence(operator: "EmpiricalRisk", chunks: list[Chunk]) -> None:
+def _check_independence(operator: EmpiricalRisk, chunks: list[Chunk]) -> None:
     first = operator.cast(chunks[0])
     if len(chunks) > 1 and first.divisible:
         last = first.at(slice(first.size // 3, first.size))
         require_independent(_output(operator, first), _output(operator, last), last.size)
 
 
-def _output(operator: "EmpiricalRisk", chunk: Chunk) -> Any:
+def _output(operator: EmpiricalRisk, chunk: Chunk) -> Any:
     return without_gradients(lambda: operator.output(chunk.inputs))
 
 
-def _shares_of_outputs(operator: "EmpiricalRisk", parts: list[list[Chunk]]) -> list[float] | None:
+def _shares_of_outputs(operator: EmpiricalRisk, parts: list[list[Chunk]]) -> list[float] | None:
     """Return the chunks' weights from the slopes of the loss in the outputs; parts of other shapes count by examples,
     which is right where the loss is a plain mean in every part."""
     shares: list[float] = []
@@ -131,7 +128,7 @@ def _shares_of_outputs(operator: "EmpiricalRisk", parts: list[list[Chunk]]) -> l
     return shares
 
 
-def _adds_up(operator: "EmpiricalRisk", chunks: list[Chunk], plain: list[float]) -> bool:
+def _adds_up(operator: EmpiricalRisk, chunks: list[Chunk], plain: list[float]) -> bool:
     """Return whether the loss of all examples is the mean of the chunks' losses, at random weights near the model's."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(DISPLACEMENTS):

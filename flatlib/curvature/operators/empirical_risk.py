@@ -1,10 +1,12 @@
 """The empirical risk whose curvature is measured: model, loss, examples and parameters, checked before use."""
 
+import copy
 import fnmatch
 import functools
+import glob
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -12,10 +14,8 @@ from torch import Tensor, nn
 
 from flatlib.curvature.operators.batch_norm import recalibrate
 from flatlib.curvature.operators.chunk_memory import affordable_examples, kept_bytes, product_bytes
-from flatlib.curvature.operators.chunk_shares import risk_shares
 from flatlib.curvature.operators.double_backward import FastDoubleBackward
-from flatlib.curvature.operators.examples import Chunk, Data, Examples
-from flatlib.curvature.operators.finite_differences import EXAMPLES
+from flatlib.curvature.operators.examples import FEW, Chunk, Data, Examples
 from flatlib.curvature.operators.forward import without_gradients
 from flatlib.curvature.operators.frozen_model import FrozenModel, set_modes
 from flatlib.curvature.operators.loss_checks import noisy
@@ -125,13 +125,9 @@ class EmpiricalRisk(ABC):
         return mapped(nest, lambda t: t.to(self.device, self.torch_dtype if t.is_floating_point() else None))
 
     @property
+    @abstractmethod
     def shares(self) -> list[float]:
         """Weight of each chunk's loss in the loss of all examples; everything is checked when they are first needed."""
-        if self._shares is None:
-            with self.measuring():
-                self._shares = risk_shares(self)
-            self._check(products=False)
-        return self._shares
 
     def output(self, inputs: Any) -> Any:
         """Return the model's output for one chunk's inputs, or raise a ``FlatlibError`` if it fails."""
@@ -205,7 +201,7 @@ class EmpiricalRisk(ABC):
     @functools.cached_property
     def loss_uses_parameters(self) -> bool:
         """Whether the loss depends on the parameters beside the outputs, as with a penalty."""
-        few = self.few(EXAMPLES)
+        few = self.few(FEW)
         try:
             with self.measuring():
                 output = None if self.takes_model else mapped(self.output(few.inputs), Tensor.detach)
@@ -214,8 +210,21 @@ class EmpiricalRisk(ABC):
             return True
 
     @abstractmethod
-    def _check(self, products: bool) -> None:
-        """Compare derivatives with differences of the loss, once."""
+    def point(self) -> tuple[float, Tensor]:
+        """Return loss and gradient, (n,), at the present weights, and keep their graph for ``difference_product``."""
+
+    def difference_product(self, v: Tensor) -> Tensor | None:
+        """Return the product with v if differences of the gradient must give the same, otherwise None."""
+        return None
+
+    def sampled(self, count: int, dtype: torch.dtype) -> Self:
+        """Return the operator of a copy in this dtype on at most so many of the examples, as one chunk, unchecked."""
+        part = copy.copy(self)
+        part._freeze(FrozenModel(self.frozen, self.loss, dtype=dtype))
+        part._select([glob.escape(name) for name in self.parameters])
+        part._take(self._examples.few(count))
+        part.chunk_size, part._shares, part._compared = part.examples, [1.0], {"gradient", "product"}
+        return part
 
 
 def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) -> dict[str, nn.Parameter]:

@@ -11,6 +11,7 @@ from flatlib.curvature.operators.nested import is_nest, joined, leaves, mapped, 
 from flatlib.errors import FlatlibError
 
 Data = Any  # a batch or an iterable of batches, see ``Examples``
+FEW = 8  # examples on which a loss is looked at before it is measured
 ARRAYS = (Tensor, np.ndarray)
 LABELS = ("labels", "label", "targets", "target", "y")  # keys of the targets in a batch that is a mapping
 

@@ -7,15 +7,11 @@ random direction, and a little away from the weights, since a network that is ne
 kink of ReLU, where there is no derivative.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
-
 import torch
 from torch import Tensor
 
+from flatlib.curvature.operators.empirical_risk import EmpiricalRisk
 from flatlib.errors import FlatlibError
-
-if TYPE_CHECKING:
-    from flatlib.curvature.operators.base import CurvatureOperator
 
 EXAMPLES = 8  # at most, and one in SHARE of all
 SHARE = 50
@@ -27,40 +23,25 @@ TOLERANCE = 1e-3  # relative difference that neither rounding nor curvature expl
 ROUNDING = 1e2  # units in the last place by which a loss may be off
 
 
-class Point(NamedTuple):
-    """The loss and its gradient, (n,), at some weights."""
-
-    loss: float
-    gradient: Tensor
-
-
-def require_derivatives(operator: "CurvatureOperator", products: bool) -> None:
+def require_derivatives(risk: EmpiricalRisk, products: bool) -> None:
     """Raise a ``FlatlibError`` if gradient or product of a float64 copy on few examples are not those of its loss.
 
     Args:
-        operator: Operator, while it measures.
-        products: Whether products are compared too.
+        risk: What is measured.
+        products: Whether a product is compared too: its component along a random direction.
     """
-    generator = torch.Generator().manual_seed(0)
-    copy = _copy(operator)
+    copy = _copy(risk)
     if copy is None:
         return
-    size = max(abs(copy.point().loss), copy.loss_at_random_outputs(generator))
-    with torch.no_grad():
-        weights = [p.detach().clone() for p in copy.parameters.values()]
-    sizes = [max(float(w.square().mean().sqrt()), SMALLEST) for w in weights]
+    generator = torch.Generator().manual_seed(0)
+    size = max(abs(copy.point()[0]), copy.loss_at_random_outputs(generator))
+    sizes = [max(float(p.detach().square().mean().sqrt()), SMALLEST) for p in copy.parameters.values()]
     message = ""
     for step in STEPS:
-        away, direction = (
-            [
-                s * torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w)
-                for s, w in zip(sizes, weights, strict=True)
-            ]
-            for _ in range(2)
-        )
-        centre = [w + AWAY * a for w, a in zip(weights, away, strict=True)]
+        _move(copy, _random(copy, sizes, generator), AWAY)
+        direction = _random(copy, sizes, generator)
         try:
-            message = _disagreement(copy, centre, direction, step, size, products)
+            message = _disagreement(copy, direction, step, size, products)
         except FlatlibError:  # the loss is not finite or not defined there
             return
         if not message:
@@ -68,11 +49,11 @@ def require_derivatives(operator: "CurvatureOperator", products: bool) -> None:
     raise FlatlibError(message)
 
 
-def _copy(operator: "CurvatureOperator") -> "CurvatureOperator | None":
+def _copy(risk: EmpiricalRisk) -> EmpiricalRisk | None:
     """Return a float64 copy on few examples, on all if its loss takes no fewer, or None if it has to stay float32."""
-    for count in (max(2, min(EXAMPLES, operator.examples // SHARE)), min(operator.examples, MOST)):
+    for count in (max(2, min(EXAMPLES, risk.examples // SHARE)), min(risk.examples, MOST)):
         try:
-            copy = operator.sampled(count, torch.float64)
+            copy = risk.sampled(count, torch.float64)
             copy.point()
             return copy
         except FlatlibError:  # whatever else is wrong shows in a product
@@ -80,38 +61,54 @@ def _copy(operator: "CurvatureOperator") -> "CurvatureOperator | None":
     return None
 
 
-def _disagreement(
-    copy: "CurvatureOperator", centre: list[Tensor], direction: list[Tensor], step: float, size: float, products: bool
-) -> str:
-    """Return what is wrong with the derivatives at the centre, in one line, or nothing; the loss rounds like size."""
-    v = torch.cat([d.flatten() for d in direction])
-    ahead, behind = (_at(copy, centre, direction, sign * step) for sign in (1, -1))
-    here = _at(copy, centre, direction, 0.0)
-    terms = (here.gradient * v).split([d.numel() for d in direction])
-    slope, found = (ahead.loss - behind.loss) / (2 * step), sum(float(term.sum()) for term in terms)
-    allowed = TOLERANCE * sum(abs(float(term.sum())) for term in terms)
+def _random(copy: EmpiricalRisk, sizes: list[float], generator: torch.Generator) -> Tensor:
+    """Return a random vector (n,) with entries of the size of the weights of each tensor."""
+    pieces = zip(copy.parameters.values(), sizes, strict=True)
+    return torch.cat([s * torch.randn(p.numel(), generator=generator, dtype=p.dtype).to(p.device) for p, s in pieces])
+
+
+@torch.no_grad()
+def _move(copy: EmpiricalRisk, direction: Tensor, step: float) -> None:
+    parameters = list(copy.parameters.values())
+    for p, piece in zip(parameters, direction.split([p.numel() for p in parameters]), strict=True):
+        p.add_(piece.view_as(p), alpha=step)
+
+
+def _disagreement(copy: EmpiricalRisk, v: Tensor, step: float, size: float, products: bool) -> str:
+    """Return what is wrong with the derivatives at the weights, in one line, or nothing.
+
+    Args:
+        copy: What is measured, in float64; its weights come back to where they were but for rounding.
+        v: Direction of the differences, (n,).
+        step: Distance of their points, of v.
+        size: Size of the loss that its rounding goes with.
+        products: Whether a product is compared too.
+    """
+    u = torch.randn(len(v), generator=torch.Generator().manual_seed(1), dtype=v.dtype).to(v.device)
+    losses, along = [], []
+    for move in (step, -2 * step):
+        _move(copy, v, move)
+        loss, gradient = copy.point()
+        losses.append(loss)
+        along.append(float(u @ gradient))
+    _move(copy, v, step)
+    _, gradient = copy.point()
+    terms = [float(term.sum()) for term in (gradient * v).split([p.numel() for p in copy.parameters.values()])]
+    slope, found = (losses[0] - losses[1]) / (2 * step), sum(terms)
     rounding = ROUNDING * torch.finfo(v.dtype).eps / step
-    allowed += rounding * max(abs(ahead.loss), abs(behind.loss), size)
-    if not abs(slope - found) <= allowed:
+    if not abs(slope - found) <= TOLERANCE * sum(map(abs, terms)) + rounding * max(*map(abs, losses), size):
         return (
             f"the gradient is not the derivative of the loss: along a random direction it gives {found:.4g}, "
             f"differences of the loss {slope:.4g} (is a gradient cut, scaled or replaced?)"
         )
+    rounding *= float(gradient.norm()) + size / float(v.norm())  # a gradient may be zero but for rounding
+    del gradient
     product = copy.difference_product(v) if products else None
     if product is not None:
-        true = (ahead.gradient - behind.gradient) / (2 * step)
-        rounding *= float(here.gradient.norm()) + size / float(v.norm())  # a gradient may be zero but for rounding
-        off = float((product - true).norm())
-        if not off <= TOLERANCE * float(true.norm()) + rounding:
+        slope, found, length = (along[0] - along[1]) / (2 * step), float(u @ product), float(product.norm())
+        if not abs(slope - found) <= TOLERANCE * length + rounding:
             return (
-                f"a product is off by {off / max(float(true.norm()), rounding):.1g} of what differences of the gradient"
-                " give: an operation of the model or loss has a second derivative that is wrong"
+                f"a product is not the derivative of the gradient: along a random direction it gives {found:.4g}, "
+                f"differences of the gradient {slope:.4g} (an operation with a second derivative that is wrong?)"
             )
     return ""
-
-
-def _at(copy: "CurvatureOperator", centre: list[Tensor], direction: list[Tensor], step: float) -> Point:
-    with torch.no_grad():
-        for p, c, d in zip(copy.parameters.values(), centre, direction, strict=True):
-            p.copy_(c + step * d)
-    return copy.point()

@@ -52,6 +52,7 @@ class PyHessianProducts:
         self._before: tuple[Vector, Vector] | None = None  # the last vector and its product
         self._operator = operator
         self._parameters = list(operator.parameters.values())
+        operator.check_derivatives(products=True)
         chunks = list(operator.chunks())
         if operator.data is None or any(chunk.share != chunk.size / operator.examples for chunk in chunks):
             raise FlatlibError('engine="pyhessian" needs pairs of tensors that count alike: use engine="lanczos"')
