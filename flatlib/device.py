@@ -111,6 +111,11 @@ def step_precision(precision: str) -> contextlib.AbstractContextManager[None]:
     return _switched("fp32_precision", "tf32", *(PRECISION_SWITCHES_GPU if precision == "tf32" else ()))
 
 
+def without_cudnn() -> contextlib.AbstractContextManager[None]:
+    """Use PyTorch's own kernels in the context, which are differentiable twice; cuDNN's RNNs are not."""
+    return _switched("enabled", False, CUDNN)
+
+
 @contextlib.contextmanager
 def _switched(name: str, value: Any, *settings: Any) -> Iterator[None]:
     """Set the attribute of this name of all `settings` in the context."""

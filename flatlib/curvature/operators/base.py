@@ -24,6 +24,7 @@ from flatlib.curvature.operators.empirical_risk import (
     select_parameters,
 )
 from flatlib.curvature.operators.frozen_model import forward, frozen_copy, measurement_mode, set_modes
+from flatlib.curvature.operators.precision import measured_dtype
 from flatlib.curvature.operators.symmetry import require_symmetric
 from flatlib.errors import FlatlibError, NotFinite, explained
 from flatlib.losses import LOSSES, resolve_loss
@@ -153,7 +154,7 @@ class CurvatureOperator(ABC):
             yield self._cast(x), self._cast(y)
 
     def _cast(self, data: Tensor) -> Tensor:
-        return data.to(self.device, self.torch_dtype if data.is_floating_point() else None)
+        return data.to(self.device, measured_dtype(data, self.torch_dtype))
 
     def output(self, x: Tensor) -> Tensor:
         """Return the model's output for one chunk's inputs, or raise a ``FlatlibError`` if it fails."""

@@ -1,10 +1,14 @@
 """Memory of a Hessian-vector product's graph, predicted from one forward pass of two examples."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from flatlib.curvature.operators.frozen_model import forward
 from flatlib.device import free_memory
+from flatlib.errors import FlatlibError
 
 GRAPH_SHARE = 0.25  # part of the free memory for one chunk's graph; tuned, since several workers share a machine
 GRAPH_MEMORY_CPU = 4 * 2**30  # most bytes of it on a CPU: the same chunks, and sums, on machines of different size
@@ -15,18 +19,41 @@ VECTORS = 8  # vectors of length n that a product holds at most; measured 6
 
 
 def kept_bytes(model: nn.Module, x: Tensor) -> list[int]:
-    """Return the bytes per example of every tensor that the forward pass saves for backward, parameters apart."""
+    """Return the bytes per example of every tensor that the forward pass saves for backward, parameters apart.
+
+    Of a model that calls ``torch.func.grad``, which allows no hooks on saved tensors, every tensor made is counted.
+    """
     parameters = {p.data_ptr() for p in model.parameters()}
     kept: dict[int, Tensor] = {}
 
-    def keep(tensor: Tensor) -> None:
-        # Detached and not returned to the graph: a tensor that holds the graph which holds it is never freed.
+    def keep(tensor: Tensor) -> Tensor:
+        detached = tensor.detach()  # a tensor that holds the graph which holds it is never freed
         if tensor.data_ptr() not in parameters:
-            kept[tensor.data_ptr()] = tensor.detach()
+            kept[tensor.data_ptr()] = detached
+        return detached
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing):
-        forward(model, x)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            forward(model, x)
+    except FlatlibError:
+        with _EveryTensor(keep):
+            forward(model, x)
     return [tensor.numel() * tensor.element_size() // len(x) for tensor in kept.values()]
+
+
+class _EveryTensor(TorchDispatchMode):
+    """Context that calls a function with every tensor that an operation returns."""
+
+    def __init__(self, keep: Callable[[Tensor], object]):
+        super().__init__()
+        self._keep = keep
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        result = function(*arguments, **(named or {}))
+        for part in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(part, Tensor):
+                self._keep(part)
+        return result
 
 
 def product_bytes(kept: list[int]) -> int:

@@ -98,7 +98,8 @@ def _require_pair(batch: Any) -> tuple[Tensor, Tensor]:
             f"a batch must be (inputs, targets), two tensors; got {kind} (flatlib.curvature.from_dict_batches "
             "converts dictionaries)"
         )
-    x, y = batch[0].detach(), batch[1].detach()
+    with torch.inference_mode(False):  # a tensor made in inference mode cannot be differentiated through
+        x, y = (part.clone() if part.is_inference() else part.detach() for part in batch)
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
         raise FlatlibError(
             f"inputs of shape {tuple(x.shape)} and targets of shape {tuple(y.shape)} are not N pairs"
@@ -110,7 +111,7 @@ def _require_pair(batch: Any) -> tuple[Tensor, Tensor]:
 def require_inputs(model: nn.Module, inputs: Tensor) -> None:
     """Raise a ``FlatlibError`` for integer inputs without an embedding: raw pixels are at the wrong scale."""
     embeds = any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
-    if not inputs.is_floating_point() and not embeds:
+    if not (inputs.is_floating_point() or inputs.is_complex() or embeds):
         raise FlatlibError(
             f"inputs of {inputs.dtype} do not suit {type(model).__name__}: convert them to floating point"
         )

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedParameter
 
+from flatlib.curvature.operators.double_backward import twice_differentiable
+from flatlib.curvature.operators.precision import measured_dtype
 from flatlib.device import current, full_precision, global_generators
 from flatlib.errors import FlatlibError, NotFinite, explained
 
@@ -46,12 +47,13 @@ def frozen_copy(model: nn.Module, *, dtype: torch.dtype | None = None) -> nn.Mod
             module.sparse = False  # the same gradient, as a tensor that can be multiplied
     if dtype is not None:
         _require_measurable(dtype)
-        frozen = frozen.to(dtype)
+        frozen = frozen._apply(lambda t: t.to(measured_dtype(t, dtype)))  # ``to`` would make complex numbers real
+    for p in frozen.parameters():
+        _require_measurable(p.dtype)
     for attribute in ("dtype", "device"):
         found = {str(getattr(p, attribute)) for p in frozen.parameters()}
         if len(found) > 1:
             raise FlatlibError(f"the parameters have more than one {attribute}: {', '.join(sorted(found))}")
-    _require_measurable(next(frozen.parameters()).dtype)
     return frozen
 
 
@@ -67,6 +69,11 @@ def unwrapped(model: Any) -> nn.Module:
 
 
 def _require_measurable(dtype: torch.dtype) -> None:
+    if dtype.is_complex:
+        raise FlatlibError(
+            "the parameters are complex: store each as a real one (torch.view_as_real), and combine its parts in the "
+            "forward pass (torch.view_as_complex)"
+        )
     if dtype not in (torch.float32, torch.float64):
         raise FlatlibError(
             f"curvature is measured in float32 or float64, not {dtype!r}: pass dtype=torch.float32 (a shorter type is "
@@ -127,7 +134,7 @@ def set_modes(model: nn.Module, batch_norm: str) -> None:
 
 @contextmanager
 def measurement_mode(device: torch.device) -> Iterator[None]:
-    """Enable gradients and twice differentiable attention; disable autocast and TF32; restore the random state.
+    """Enable gradients and ``twice_differentiable`` functions; disable autocast and TF32; restore the random state.
 
     Raises:
         FlatlibError: If the body draws from the global random state, as functional dropout does: what is measured is
@@ -138,7 +145,7 @@ def measurement_mode(device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the only kernel with a second derivative
+        stack.enter_context(twice_differentiable())
         stack.enter_context(full_precision())
         stack.enter_context(_undrawn_randomness(device))
         yield
