@@ -31,7 +31,7 @@ def twice_differentiable() -> Iterator[None]:
     reentrant = SimpleNamespace(apply=lambda function, preserve_rng_state, *inputs: function(*inputs))
     with (
         mock.patch.object(torch.utils.checkpoint, "CheckpointFunction", reentrant),
-        mock.patch.object(torch.utils.checkpoint, "_checkpoint_hook", lambda frame: nullcontext()),
+        mock.patch.object(torch.utils.checkpoint, "_checkpoint_hook", nullcontext),
         sdpa_kernel(SDPBackend.MATH),
         TwiceDifferentiable(),
     ):

@@ -21,7 +21,7 @@ def multi_margin_loss(
     reduction: str = "mean",
 ) -> Tensor:
     r"""Compute $\frac1C \sum_{c \ne y} w_y \max(0, m - f_y + f_c)^p$ of outputs f, (N, C) or (C,), and classes y."""
-    classes = target.unsqueeze(-1)
+    classes = target.reshape(*input.shape[:-1], 1)
     excess = (margin - input.gather(-1, classes) + input).clamp_min(0).pow(p)
     if weight is not None:
         excess = excess * weight[classes]

@@ -52,8 +52,8 @@ def _reason(node: Any) -> str:
     """Return what a node that raises an error would say."""
     try:
         node(None)
-    except RuntimeError as error:
-        return str(error).splitlines()[0]
+    except (RuntimeError, TypeError) as error:  # the latter of a node with several inputs
+        return str(error).splitlines()[0] if isinstance(error, RuntimeError) else node.name()
     return node.name()
 
 
