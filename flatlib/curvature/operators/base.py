@@ -192,7 +192,8 @@ class CurvatureOperator(ABC):
         """Return the loss of one chunk, or raise a ``FlatlibError`` if it is not a finite scalar."""
         kind = f"outputs of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
         with explained(f"the loss fails on {kind} and targets of shape {tuple(target.shape)}"):
-            value = self.loss(output, target)
+            with FastDoubleBackward():
+                value = self.loss(output, target)
             if not isinstance(value, Tensor) or value.ndim != 0:
                 found = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
                 raise FlatlibError(f"the loss is {found}: it must be a mean over examples, a scalar tensor")

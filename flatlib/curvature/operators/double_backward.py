@@ -1,41 +1,22 @@
 """Functions whose second derivative PyTorch lacks, gets wrong or computes slowly, replaced while a model runs."""
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
 import torch.utils.checkpoint
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from flatlib.curvature.operators.double_backward_batch_norm import batch_norm
 from flatlib.curvature.operators.double_backward_convolution import DIMENSIONS, convolution
 from flatlib.curvature.operators.double_backward_embedding import embedding, embedding_bag, embedding_of
 from flatlib.curvature.operators.double_backward_losses import ctc_loss, multi_margin_loss, multilabel_margin_loss
-from flatlib.device import without_cudnn
-
-
-@contextmanager
-def twice_differentiable() -> Iterator[None]:
-    """Replace functions without a right second derivative, attention's fused kernels and activation checkpoints.
-
-    A second derivative needs the activations that checkpoints forget, and the reentrant kind gives
-    ``torch.autograd.grad`` no gradient of the parameters used inside.
-    """
-    reentrant = SimpleNamespace(apply=lambda function, preserve_rng_state, *inputs: function(*inputs))
-    with (
-        mock.patch.object(torch.utils.checkpoint, "CheckpointFunction", reentrant),
-        mock.patch.object(torch.utils.checkpoint, "_checkpoint_hook", nullcontext),
-        sdpa_kernel(SDPBackend.MATH),
-        TwiceDifferentiable(),
-    ):
-        yield
+from flatlib.device import CUDNN, switched
 
 
 class TwiceDifferentiable(TorchFunctionMode):
@@ -45,14 +26,11 @@ class TwiceDifferentiable(TorchFunctionMode):
     """
 
     def __torch_function__(self, function, types, arguments=(), named=None):
-        if function in CUDNN_ONCE:
-            with without_cudnn():
-                return function(*arguments, **(named or {}))
         return REPLACEMENTS.get(function, function)(*arguments, **(named or {}))
 
 
-class FastDoubleBackward(TorchFunctionMode):
-    """Context in which convolutions and batch norms have faster double backward passes than PyTorch's.
+class FastDoubleBackward(TwiceDifferentiable):
+    """Context in which, in addition, convolutions and batch norms have faster double backward passes than PyTorch's.
 
     PyTorch's own are used inside ``torch.func``'s transforms and forward-mode differentiation.
     """
@@ -64,6 +42,34 @@ class FastDoubleBackward(TorchFunctionMode):
                 return convolution(function, *arguments, **named)
             if function is F.batch_norm:
                 return batch_norm(*arguments, **named)
+        return super().__torch_function__(function, types, arguments, named)
+
+
+@contextmanager
+def without_checkpoints() -> Iterator[None]:
+    """Run what activation checkpoints contain as if it were not in one.
+
+    A second derivative needs the activations that they forget, and the reentrant kind gives ``torch.autograd.grad`` no
+    gradient of the parameters used inside.
+    """
+    with (
+        switched("CheckpointFunction", _NoCheckpoint, torch.utils.checkpoint),
+        switched("_checkpoint_hook", nullcontext, torch.utils.checkpoint),
+    ):
+        yield
+
+
+class _NoCheckpoint:
+    """Stand-in for PyTorch's reentrant checkpoint that only runs the function."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve_rng_state: bool, *inputs: Any) -> Any:
+        return function(*inputs)
+
+
+def _without_cudnn(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Compute a function that cuDNN differentiates once with PyTorch's own kernels."""
+    with switched("enabled", False, CUDNN):
         return function(*arguments, **named)
 
 
@@ -115,7 +121,7 @@ REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     F.multilabel_margin_loss: multilabel_margin_loss,
     F.ctc_loss: ctc_loss,
 }
-if hasattr(F, "linear_cross_entropy"):  # since torch 2.13
+CUDNN_FUNCTIONS = (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, F.grid_sample, F.affine_grid)
+REPLACEMENTS |= {function: functools.partial(_without_cudnn, function) for function in CUDNN_FUNCTIONS}
+if hasattr(F, "linear_cross_entropy"):  # not in torch 2.11
     REPLACEMENTS[F.linear_cross_entropy] = linear_cross_entropy
-# cuDNN has kernels for the first derivative only:
-CUDNN_ONCE = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu, F.grid_sample, F.affine_grid}

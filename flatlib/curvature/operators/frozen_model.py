@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedParameter
 
-from flatlib.curvature.operators.double_backward import twice_differentiable
+from flatlib.curvature.operators.double_backward import TwiceDifferentiable, without_checkpoints
 from flatlib.curvature.operators.precision import measured_dtype
 from flatlib.device import current, full_precision, global_generators
 from flatlib.errors import FlatlibError, NotFinite, explained
@@ -83,7 +84,8 @@ def _require_measurable(dtype: torch.dtype) -> None:
 
 def forward(model: nn.Module, x: Tensor) -> Tensor:
     """Return the model's output, or raise a ``FlatlibError`` if the model fails or changes its buffers."""
-    with explained(f"{type(model).__name__} fails on inputs of shape {tuple(x.shape)}"), _unchanged_buffers(model):
+    failure = f"{type(model).__name__} fails on inputs of shape {tuple(x.shape)}"
+    with explained(failure), _unchanged_buffers(model), TwiceDifferentiable():
         return model(x)
 
 
@@ -134,7 +136,8 @@ def set_modes(model: nn.Module, batch_norm: str) -> None:
 
 @contextmanager
 def measurement_mode(device: torch.device) -> Iterator[None]:
-    """Enable gradients and ``twice_differentiable`` functions; disable autocast and TF32; restore the random state.
+    """Enable gradients and twice differentiable attention; disable autocast, TF32 and activation checkpoints; restore
+    the random state.
 
     Raises:
         FlatlibError: If the body draws from the global random state, as functional dropout does: what is measured is
@@ -145,7 +148,8 @@ def measurement_mode(device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
-        stack.enter_context(twice_differentiable())
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the only kernel with a second derivative
+        stack.enter_context(without_checkpoints())
         stack.enter_context(full_precision())
         stack.enter_context(_undrawn_randomness(device))
         yield
