@@ -20,6 +20,7 @@ from flatlib.curvature.operators.forward import without_gradients
 from flatlib.curvature.operators.frozen_model import FrozenModel, set_modes
 from flatlib.curvature.operators.loss_checks import noisy
 from flatlib.curvature.operators.nested import mapped, shapes
+from flatlib.curvature.operators.precision import measured_dtype
 from flatlib.device import free_memory
 from flatlib.errors import FlatlibError, NotFinite, explained
 from flatlib.losses import inputs_in_a_batch, resolve_loss
@@ -122,7 +123,7 @@ class EmpiricalRisk(ABC):
         return True
 
     def _cast(self, nest: Any) -> Any:
-        return mapped(nest, lambda t: t.to(self.device, self.torch_dtype if t.is_floating_point() else None))
+        return mapped(nest, lambda t: t.to(self.device, measured_dtype(t, self.torch_dtype)))
 
     @property
     @abstractmethod

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flatlib.curvature.operators.double_backward import TwiceDifferentiable
 from flatlib.curvature.operators.nested import leaves, mapped, shapes
 from flatlib.errors import FlatlibError, NotFinite, explained
 
@@ -19,7 +20,8 @@ def forward(model: nn.Module, inputs: Any) -> Any:
     inputs = mapped(inputs, lambda leaf: leaf if leaf.requires_grad else leaf.clone())
     integers = [leaf for leaf in leaves(inputs) if not leaf.is_floating_point() and not leaf.is_complex()]
     hint = " (convert integer inputs to floating point?)" if integers else ""
-    with explained(f"{type(model).__name__} fails on inputs of {shapes(inputs)}{hint}"), _unchanged_buffers(model):
+    failure = f"{type(model).__name__} fails on inputs of {shapes(inputs)}{hint}"
+    with explained(failure), _unchanged_buffers(model), TwiceDifferentiable():
         if isinstance(inputs, Mapping):
             return model(**inputs)
         return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from flatlib.curvature.operators.forward import forward
 from flatlib.curvature.operators.measurement_mode import measurement_mode
+from flatlib.curvature.operators.precision import measured_dtype
 from flatlib.errors import FlatlibError
 
 BATCH_NORM = ("eval", "train", "recalibrated")
@@ -93,8 +94,8 @@ class FrozenModel:
 
     def _tensor(self, tensor: Tensor) -> Tensor:
         copied = tensor.detach().clone()
-        if self._dtype and tensor.is_floating_point():
-            copied = copied.to(self._dtype)
+        if self._dtype:
+            copied = copied.to(measured_dtype(copied, self._dtype))
         if isinstance(tensor, nn.Parameter):
             copied = nn.Parameter(copied, tensor.requires_grad)
             self._parameters.append((tensor, copied))
@@ -198,16 +199,22 @@ def _require_parameters(model: nn.Module) -> None:
 
 def _common(module: nn.Module) -> tuple[torch.dtype, torch.device]:
     """Return the dtype and the device that all parameters have."""
+    for p in module.parameters():
+        _require_measurable(p.dtype)
     for attribute in ("dtype", "device"):
         found = {str(getattr(p, attribute)) for p in module.parameters()}
         if len(found) > 1:
             raise FlatlibError(f"the parameters have more than one {attribute}: {', '.join(sorted(found))}")
     first = next(module.parameters())
-    _require_measurable(first.dtype)
     return first.dtype, first.device
 
 
 def _require_measurable(dtype: torch.dtype) -> None:
+    if dtype.is_complex:
+        raise FlatlibError(
+            "the parameters are complex: store each as a real one (torch.view_as_real), and combine its parts in the "
+            "forward pass (torch.view_as_complex)"
+        )
     if dtype not in (torch.float32, torch.float64):
         raise FlatlibError(
             f"curvature is measured in float32 or float64, not {dtype!r}: pass dtype=torch.float32 (a shorter type is "

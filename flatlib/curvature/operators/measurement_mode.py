@@ -7,13 +7,15 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from flatlib.curvature.operators.double_backward import without_checkpoints
 from flatlib.device import current, full_precision, global_generators
 from flatlib.errors import FlatlibError
 
 
 @contextmanager
 def measurement_mode(device: torch.device) -> Iterator[None]:
-    """Enable gradients and twice differentiable attention; disable autocast and TF32; restore the random state.
+    """Enable gradients and twice differentiable attention; disable autocast, TF32 and activation checkpoints; restore
+    the random state.
 
     Raises:
         FlatlibError: If the body draws from the global random state, as functional dropout does: what is measured is
@@ -25,6 +27,7 @@ def measurement_mode(device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the only kernel with a second derivative
+        stack.enter_context(without_checkpoints())
         stack.enter_context(full_precision())
         if "torch._dynamo" in sys.modules:  # compiled functions have no second derivative
             stack.enter_context(torch.compiler.set_stance("force_eager"))
