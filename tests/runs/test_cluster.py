@@ -1,0 +1,128 @@
+"""Workers of a cluster that are missing, unsuitable, late or dead: every line is right, and every end is one line."""
+
+import threading
+from dataclasses import replace
+from unittest.mock import Mock
+
+import distributed
+import pytest
+import sleepers
+import torch
+from processes import scheduler
+
+from flatlib.config import Execution, RunConfig, grid
+from flatlib.errors import FlatlibError
+from flatlib.runs import cluster, records, sweep
+from flatlib.runs.executors import execute, run_one
+
+BASE = RunConfig(width=0.05, train_size=100, test_size=50, max_epochs=2, track=("lambda_max",), track_every=2)
+CONFIGS = grid(BASE, seed=range(12))
+QUIET = Execution(device="cpu", progress=False)
+STUB = "import sys, types; sys.modules['torch'] = types.SimpleNamespace(__version__={!r})"  # comes at no time
+UNSUITABLE = {  # what a worker is started with, and what is said of it
+    "has 2 threads; start it with 1": ["--nthreads", "2"],
+    "has no flatlib (": ["--preload", "import sys; sys.modules['flatlib'] = None"],
+    "has flatlib 0.0.9; install": ["--preload", "import flatlib; flatlib.__version__ = '0.0.9'"],
+    "has torch 1.0; install": ["--preload", STUB.format("1.0")],
+}
+LIGHT = ["--preload", STUB.format(str(torch.__version__))]
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A scheduler without workers."""
+    with scheduler(tmp_path) as started:
+        yield started
+
+
+def wait_for(address: str, workers: int) -> None:
+    with distributed.Client(address, set_as_default=False) as client:
+        client.wait_for_workers(workers, timeout=60)
+
+
+def without_provenance(outcomes) -> dict:
+    return {config.run_id: line | {"provenance": None} for config, line in outcomes}
+
+
+def test_unsuitable_workers_that_join_late_train_nothing(hub, capsys):
+    hub.start()
+    stream = execute(CONFIGS, replace(QUIET, scheduler=hub.address))
+    outcomes = [next(stream)]
+    for options in UNSUITABLE.values():
+        hub.start(*options)
+    wait_for(hub.address, 5)
+    outcomes += stream
+    assert without_provenance(outcomes) == without_provenance(execute(CONFIGS, QUIET))
+    lines = [line for line in capsys.readouterr().err.splitlines() if "waiting" not in line]
+    for reason in UNSUITABLE:
+        [line] = [line for line in lines if f", which {reason}" in line]
+        assert line.startswith("flatlib: goes on without the worker tcp://127.0.0.1:")
+        lines.remove(line)
+    assert not lines
+
+
+def test_unsuitable_workers_alone_are_one_line(hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "SETTLE", 0.1)
+    hub.start(*UNSUITABLE["has no flatlib ("])
+    hub.start(*UNSUITABLE["has 2 threads; start it with 1"])
+    wait_for(hub.address, 2)
+    said = r"^scheduler: the worker tcp://127.0.0.1:\d+ has (no flatlib|2 threads).* \(1 more are unsuitable\)$"
+    with pytest.raises(FlatlibError, match=said):
+        sweep.run(CONFIGS, tmp_path / "r.jsonl", replace(QUIET, scheduler=hub.address))
+    assert capsys.readouterr().err == ""
+    assert not records.read(tmp_path / "r.jsonl")
+    assert not records.failures(tmp_path / "r.jsonl").exists()
+
+
+def test_no_worker_is_one_line(hub, tmp_path, monkeypatch, capsys):
+    where = replace(QUIET, scheduler=hub.address)
+    with pytest.raises(FlatlibError, match=r"^the time limit of 0\.2 s is over: 0 of 12"):
+        sweep.run(CONFIGS, tmp_path / "r.jsonl", replace(where, time_limit=0.2))
+    monkeypatch.setattr(cluster, "WAIT", 0.5)
+    with pytest.raises(FlatlibError, match=rf"^scheduler: no suitable worker at {hub.address} for 0\.5 s; start one"):
+        sweep.run(CONFIGS, tmp_path / "r.jsonl", where)
+    said = f"flatlib: no suitable worker at {hub.address}; waiting up to {{}} s for one"
+    assert capsys.readouterr().err.splitlines() == [said.format(30), said.format(0.5)]
+
+
+def test_run_that_kills_its_workers_fails(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "DEATHS", 2)
+    for _ in range(2):
+        hub.start(*LIGHT)
+    with pytest.raises(FlatlibError, match=r"1 of 1 runs failed .*: 2 workers died in this run, the last at tcp://"):
+        sweep.run([BASE], tmp_path / "r.jsonl", replace(QUIET, scheduler=hub.address), run_one=sleepers.end)
+
+
+@pytest.mark.parametrize("workers", [False, True])
+def test_lost_scheduler_is_one_line(hub, tmp_path, workers):
+    """While it waits for a worker, and while a run is in progress."""
+    if workers:
+        hub.start(*LIGHT)
+        wait_for(hub.address, 1)
+    timer = threading.Timer(1.5, hub.process.kill)
+    timer.start()
+    with pytest.raises(FlatlibError, match=f"connection to {hub.address} was lost; what has finished is recorded"):
+        sweep.run([BASE], tmp_path / "r.jsonl", replace(QUIET, scheduler=hub.address), run_one=sleepers.sleep_on)
+    timer.join()
+
+
+def test_absent_scheduler_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECT", 0.5)
+    with pytest.raises(FlatlibError, match=r"no reply from tcp://127\.0\.0\.1:1 "):
+        sweep.run([BASE], tmp_path / "r.jsonl", replace(QUIET, scheduler="tcp://127.0.0.1:1"))
+
+
+def test_workers_in_one_process_take_turns():
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as started:
+        outcomes = list(execute(CONFIGS, replace(QUIET, scheduler=started.scheduler_address)))
+    assert without_provenance(outcomes) == without_provenance(execute(CONFIGS, QUIET))
+
+
+def test_paused_worker_gets_no_run():
+    client = Mock(status="running")
+    client.scheduler_info.return_value = {"workers": {"paused": {"status": "paused"}, "idle": {"status": "running"}}}
+    runs = cluster.Cluster(client, "tcp://here", CONFIGS, lambda config: (run_one, config, "cpu", None))
+    runs.assign(runs.workers())
+    assert [call.kwargs["workers"] for call in client.submit.call_args_list] == [["idle"]]
