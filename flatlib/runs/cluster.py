@@ -69,9 +69,9 @@ class Cluster:
 
     def workers(self) -> dict[str, Any]:
         """Return what the scheduler knows of its workers by their addresses; raise `CancelledError` if it is gone."""
-        workers = self.client.scheduler_info(n_workers=-1)["workers"]
         if self.client.status != "running":
             raise CancelledError
+        workers = self.client.sync(self.client.scheduler.identity)["workers"]  # `scheduler_info` may have lost them
         self.unsuitable = {worker: reason for worker, reason in self.unsuitable.items() if worker in workers}
         return workers
 

@@ -4,6 +4,7 @@ import threading
 from dataclasses import replace
 from unittest.mock import Mock
 
+import dask
 import distributed
 import pytest
 import sleepers
@@ -16,7 +17,7 @@ from flatlib.runs import cluster, records, sweep
 from flatlib.runs.executors import execute, run_one
 
 BASE = RunConfig(width=0.05, train_size=100, test_size=50, max_epochs=2, track=("lambda_max",), track_every=2)
-CONFIGS = grid(BASE, seed=range(12))
+CONFIGS = grid(BASE, seed=range(8))
 QUIET = Execution(device="cpu", progress=False)
 STUB = "import sys, types; sys.modules['torch'] = types.SimpleNamespace(__version__={!r})"  # comes at no time
 UNSUITABLE = {  # what a worker is started with, and what is said of it
@@ -46,6 +47,7 @@ def without_provenance(outcomes) -> dict:
 
 def test_unsuitable_workers_that_join_late_train_nothing(hub, capsys):
     hub.start()
+    wait_for(hub.address, 1)
     stream = execute(CONFIGS, replace(QUIET, scheduler=hub.address))
     outcomes = [next(stream)]
     for options in UNSUITABLE.values():
@@ -53,7 +55,7 @@ def test_unsuitable_workers_that_join_late_train_nothing(hub, capsys):
     wait_for(hub.address, 5)
     outcomes += stream
     assert without_provenance(outcomes) == without_provenance(execute(CONFIGS, QUIET))
-    lines = [line for line in capsys.readouterr().err.splitlines() if "waiting" not in line]
+    lines = capsys.readouterr().err.splitlines()
     for reason in UNSUITABLE:
         [line] = [line for line in lines if f", which {reason}" in line]
         assert line.startswith("flatlib: goes on without the worker tcp://127.0.0.1:")
@@ -76,7 +78,7 @@ def test_unsuitable_workers_alone_are_one_line(hub, tmp_path, monkeypatch, capsy
 
 def test_no_worker_is_one_line(hub, tmp_path, monkeypatch, capsys):
     where = replace(QUIET, scheduler=hub.address)
-    with pytest.raises(FlatlibError, match=r"^the time limit of 0\.2 s is over: 0 of 12"):
+    with pytest.raises(FlatlibError, match=r"^the time limit of 0\.2 s is over: 0 of 8"):
         sweep.run(CONFIGS, tmp_path / "r.jsonl", replace(where, time_limit=0.2))
     monkeypatch.setattr(cluster, "WAIT", 0.5)
     with pytest.raises(FlatlibError, match=rf"^scheduler: no suitable worker at {hub.address} for 0\.5 s; start one"):
@@ -94,8 +96,9 @@ def test_run_that_kills_its_workers_fails(hub, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [False, True])
-def test_lost_scheduler_is_one_line(hub, tmp_path, workers):
+def test_lost_scheduler_is_one_line(hub, tmp_path, monkeypatch, workers):
     """While it waits for a worker, and while a run is in progress."""
+    monkeypatch.setattr(cluster, "CONNECT", 3.0)
     if workers:
         hub.start(*LIGHT)
         wait_for(hub.address, 1)
@@ -120,9 +123,21 @@ def test_workers_in_one_process_take_turns():
     assert without_provenance(outcomes) == without_provenance(execute(CONFIGS, QUIET))
 
 
+def test_workers_are_those_of_the_moment(hub):
+    """The client's own list of them is emptied at intervals."""
+    hub.start(*LIGHT)
+    wait_for(hub.address, 1)
+    with (
+        dask.config.set({"distributed.client.scheduler-info-interval": "1ms"}),
+        distributed.Client(hub.address, set_as_default=False) as client,
+    ):
+        runs = cluster.Cluster(client, hub.address, [], lambda config: ())
+        assert {len(runs.workers()) for _ in range(300)} == {1}
+
+
 def test_paused_worker_gets_no_run():
     client = Mock(status="running")
-    client.scheduler_info.return_value = {"workers": {"paused": {"status": "paused"}, "idle": {"status": "running"}}}
+    client.sync.return_value = {"workers": {"paused": {"status": "paused"}, "idle": {"status": "running"}}}
     runs = cluster.Cluster(client, "tcp://here", CONFIGS, lambda config: (run_one, config, "cpu", None))
     runs.assign(runs.workers())
     assert [call.kwargs["workers"] for call in client.submit.call_args_list] == [["idle"]]
