@@ -115,14 +115,6 @@ def test_absent_scheduler_is_one_line(tmp_path, monkeypatch):
         sweep.run([BASE], tmp_path / "r.jsonl", replace(QUIET, scheduler="tcp://127.0.0.1:1"))
 
 
-def test_workers_in_one_process_take_turns():
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
-    ) as started:
-        outcomes = list(execute(CONFIGS, replace(QUIET, scheduler=started.scheduler_address)))
-    assert without_provenance(outcomes) == without_provenance(execute(CONFIGS, QUIET))
-
-
 def test_workers_are_those_of_the_moment(hub):
     """The client's own list of them is emptied at intervals."""
     hub.start(*LIGHT)
@@ -135,9 +127,34 @@ def test_workers_are_those_of_the_moment(hub):
         assert {len(runs.workers()) for _ in range(300)} == {1}
 
 
-def test_paused_worker_gets_no_run():
+@pytest.fixture
+def runs():
+    """Runs on a cluster with one worker at work, and one that waits for memory."""
     client = Mock(status="running")
     client.sync.return_value = {"workers": {"paused": {"status": "paused"}, "idle": {"status": "running"}}}
-    runs = cluster.Cluster(client, "tcp://here", CONFIGS, lambda config: (run_one, config, "cpu", None))
+    return cluster.Cluster(client, "tcp://here", CONFIGS[:2], lambda config: (run_one, config, "cpu", None))
+
+
+def test_paused_worker_gets_no_run(runs):
     runs.assign(runs.workers())
-    assert [call.kwargs["workers"] for call in client.submit.call_args_list] == [["idle"]]
+    assert [call.kwargs["workers"] for call in runs.client.submit.call_args_list] == [["idle"]]
+
+
+def test_line_that_is_lost_with_its_worker_is_made_again(runs):
+    future = Mock(key="lost", **{"exception.return_value": None, "result.side_effect": TimeoutError})
+    runs.attempts = {"lost": cluster.Attempt(BASE, "idle", future)}
+    assert not list(runs.evaluate(runs.attempts["lost"]))
+    assert list(runs.waiting) == [BASE, *CONFIGS[:2]]
+    assert not runs.attempts
+
+
+def test_last_suitable_worker_may_come_back(runs, monkeypatch, capsys):
+    """With unsuitable ones still there."""
+    monkeypatch.setattr(cluster, "SETTLE", 0.0)
+    runs.proven, runs.unsuitable = True, {"idle": "has 2 threads"}
+    runs.check_idle()
+    runs.check_idle()
+    assert "no suitable worker at tcp://here; waiting up to 30 s" in capsys.readouterr().err
+    monkeypatch.setattr(cluster, "WAIT", 0.0)
+    with pytest.raises(FlatlibError, match="no suitable worker at tcp://here for 0 s"):
+        runs.check_idle()
