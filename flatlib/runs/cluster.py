@@ -52,8 +52,8 @@ class Cluster:
         self.deaths: Counter[str] = Counter()  # of workers, by run_id
         self.unsuitable: dict[str, str] = {}  # reasons by worker, of those that are still there
         self.unreported: list[str] = []  # lines about unsuitable workers
-        self.proven = False  # whether any worker was suitable
-        self.idle_since: float | None = None
+        self.proven = self.waits = False  # whether any worker was suitable, and whether there is none now
+        self.last_suitable = self.last_unsuitable = time.monotonic()  # when a worker proved to be so
 
     def outcomes(self, deadline: float) -> Iterator[tuple[RunConfig, Any]]:
         """Yield each configuration with its outcome, until the deadline."""
@@ -107,19 +107,19 @@ class Cluster:
             yield from self.try_again(attempt)
             return
         self.forget(attempt)
-        reason = fault(outcome)
-        if reason:
-            self.unsuitable[attempt.worker] = reason
+        if reason := fault(outcome):
+            self.last_unsuitable, self.unsuitable[attempt.worker] = time.monotonic(), reason
             self.unreported.append(f"goes on without the worker {attempt.worker}, which {reason}")
             self.waiting.appendleft(attempt.config)
             return
-        self.proven = True
+        self.last_suitable, self.proven, self.waits = time.monotonic(), True, False
         self.report()
         yield attempt.config, outcome
 
     def try_again(self, attempt: Attempt) -> Iterator[tuple[RunConfig, Any]]:
         """Let another worker try the run of one that died, or yield an error if that happened too often."""
         self.forget(attempt)
+        self.last_suitable, self.waits = time.monotonic(), False
         self.deaths[attempt.config.run_id] += 1
         if self.deaths[attempt.config.run_id] < DEATHS:
             self.waiting.appendleft(attempt.config)
@@ -138,22 +138,22 @@ class Cluster:
         self.unreported.clear()
 
     def check_idle(self) -> None:
-        """Raise a `FlatlibError` if no run has been in progress for too long."""
-        now, refused = time.monotonic(), self.unsuitable if not self.proven else {}
+        """Raise a `FlatlibError` if no run is in progress and there has been no suitable worker for too long."""
         if self.attempts:
-            self.idle_since = None
-        elif self.idle_since is None:
-            self.idle_since = now
-            if not refused:
-                say(f"no suitable worker at {self.scheduler}; waiting up to {WAIT:g} s for one")
-        elif refused and now - self.idle_since > SETTLE:
-            worker, reason = next(iter(refused.items()))
-            others = f" ({len(refused) - 1} more are unsuitable)" if len(refused) > 1 else ""
-            raise FlatlibError(f"scheduler: the worker {worker} {reason}{others}")
-        elif now - self.idle_since > WAIT:
+            return
+        now = time.monotonic()
+        if self.unsuitable and not self.proven:
+            if now - self.last_unsuitable > SETTLE:
+                (worker, reason), *others = self.unsuitable.items()
+                more = f" ({len(others)} more are unsuitable)" if others else ""
+                raise FlatlibError(f"scheduler: the worker {worker} {reason}{more}")
+        elif not self.waits:
+            self.waits = True
+            say(f"no suitable worker at {self.scheduler}; waiting up to {WAIT:g} s for one")
+        if now - self.last_suitable > WAIT:
             raise FlatlibError(
-                f"scheduler: no suitable worker at {self.scheduler} for {WAIT:g} s; start one with "
-                "`dask worker ADDRESS --nthreads 1` and run again; what has finished is recorded"
+                f"scheduler: no suitable worker for {WAIT:g} s; what has finished is recorded, start one "
+                f"(dask worker {self.scheduler} --nthreads 1) and run again to go on"
             )
 
 

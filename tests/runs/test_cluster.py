@@ -81,10 +81,12 @@ def test_no_worker_is_one_line(hub, tmp_path, monkeypatch, capsys):
     with pytest.raises(FlatlibError, match=r"^the time limit of 0\.2 s is over: 0 of 8"):
         sweep.run(CONFIGS, tmp_path / "r.jsonl", replace(where, time_limit=0.2))
     monkeypatch.setattr(cluster, "WAIT", 0.5)
-    with pytest.raises(FlatlibError, match=rf"^scheduler: no suitable worker at {hub.address} for 0\.5 s; start one"):
+    with pytest.raises(
+        FlatlibError, match=rf"^scheduler: no suitable worker for 0\.5 s; .*start one \(dask worker {hub.address} "
+    ):
         sweep.run(CONFIGS, tmp_path / "r.jsonl", where)
-    said = f"flatlib: no suitable worker at {hub.address}; waiting up to {{}} s for one"
-    assert capsys.readouterr().err.splitlines() == [said.format(30), said.format(0.5)]
+    said = f"flatlib: no suitable worker at {hub.address}; waiting up to 0.5 s for one"
+    assert capsys.readouterr().err.splitlines()[-1] == said
 
 
 def test_run_that_kills_its_workers_fails(hub, tmp_path, monkeypatch):
@@ -153,8 +155,7 @@ def test_last_suitable_worker_may_come_back(runs, monkeypatch, capsys):
     monkeypatch.setattr(cluster, "SETTLE", 0.0)
     runs.proven, runs.unsuitable = True, {"idle": "has 2 threads"}
     runs.check_idle()
-    runs.check_idle()
     assert "no suitable worker at tcp://here; waiting up to 30 s" in capsys.readouterr().err
     monkeypatch.setattr(cluster, "WAIT", 0.0)
-    with pytest.raises(FlatlibError, match="no suitable worker at tcp://here for 0 s"):
+    with pytest.raises(FlatlibError, match="no suitable worker for 0 s"):
         runs.check_idle()
