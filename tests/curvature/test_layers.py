@@ -8,7 +8,7 @@ from conftest import Net
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from flatlib.curvature import GaussNewtonOperator, HessianOperator
+from flatlib.curvature import GaussNewtonOperator, HessianOperator, top_eigenvalues, trace
 from flatlib.errors import FlatlibError
 
 ACTIVATIONS = {
@@ -197,3 +197,22 @@ def test_a_layer_with_a_single_derivative_is_refused():
     model = nn.Sequential(nn.Unflatten(1, (2, 2, 1)), nn.Conv2d(2, 2, 1), nn.CrossMapLRN2d(2), nn.Flatten()).double()
     with pytest.raises(FlatlibError, match="automatic differentiation"):
         HessianOperator(model, "mse", (torch.randn(3, 4, dtype=torch.float64), torch.zeros(3, 4))).to_dense()
+
+
+@pytest.mark.parametrize("engine", ["lanczos", "pyhessian"])
+def test_engines_agree_on_functions_composed_anew(engine):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.EmbeddingBag(7, 4), nn.Hardsigmoid(), nn.Linear(4, 3)).double()
+    operator = HessianOperator(model, "cross_entropy", (torch.arange(27).view(9, 3) % 7, torch.arange(9) % 3))
+    largest = torch.linalg.eigvalsh(operator.to_dense())[-1:]
+    found = top_eigenvalues(operator, engine=engine, tol=1e-8)
+    torch.testing.assert_close(found.values, largest, rtol=1e-4, atol=0)
+
+
+def test_the_trace_of_a_network_of_hard_sigmoids_is_exact():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 4), nn.Hardsigmoid(), nn.Linear(4, 2)).double()
+    operator = HessianOperator(model, "cross_entropy", (torch.randn(9, 2, dtype=torch.float64), torch.arange(9) % 2))
+    found = trace(operator)
+    assert found.exact
+    assert found.value == pytest.approx(float(operator.to_dense().trace()), rel=1e-10)
