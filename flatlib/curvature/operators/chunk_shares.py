@@ -48,7 +48,7 @@ def risk_shares(operator: EmpiricalRisk) -> list[float]:
     if len(chunks) == 1:
         return [1.0]
     if not operator.takes_model:
-        _check_independence(operator, parts[0])
+        _check_independence(operator)
     plain = [chunk.size / operator.examples for chunk in chunks]
     if known and all(is_mean_of_examples(operator.loss, chunk.targets) for chunk in chunks):
         return plain
@@ -98,10 +98,10 @@ def _check_sample(operator: EmpiricalRisk) -> None:
     require_mean(repeated_slopes)
 
 
-def _check_independence(operator: EmpiricalRisk, chunks: list[Chunk]) -> None:
-    first = operator.cast(chunks[0])
-    if len(chunks) > 1 and first.divisible:
-        last = first.at(slice(first.size // 3, first.size))
+def _check_independence(operator: EmpiricalRisk) -> None:
+    first = operator.few(FEW)
+    if first.divisible and first.size > 1:
+        last = first.at(slice(max(1, first.size // 3), first.size))
         require_independent(_output(operator, first), _output(operator, last), last.size)
 
 
@@ -188,7 +188,8 @@ def _shares(loss: Evaluate, outputs: Sequence[Any], chunks: Sequence[Chunk], who
             continue
         alone = slopes(loss, output, chunk.targets)
         square = norm(alone) ** 2
-        share = sum(float((p.double() * q.double()).sum()) for p, q in zip(here, alone, strict=True)) / (square or 1.0)
+        inner = sum(float((p.conj() * q).sum().real) for p, q in zip(here, alone, strict=True))
+        share = inner / (square or 1.0)
         if not distance(here, [share * leaf for leaf in alone]) <= TOLERANCE * size:
             return None
         found.append(share)

@@ -8,7 +8,7 @@ kink of ReLU, where there is no derivative.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flatlib.curvature.operators.empirical_risk import EmpiricalRisk
 from flatlib.errors import FlatlibError
@@ -62,9 +62,20 @@ def _copy(risk: EmpiricalRisk) -> EmpiricalRisk | None:
 
 
 def _random(copy: EmpiricalRisk, sizes: list[float], generator: torch.Generator) -> Tensor:
-    """Return a random vector (n,) with entries of the size of the weights of each tensor."""
-    pieces = zip(copy.parameters.values(), sizes, strict=True)
-    return torch.cat([s * torch.randn(p.numel(), generator=generator, dtype=p.dtype).to(p.device) for p, s in pieces])
+    """Return a random vector (n,) with entries of the size of the weights of each tensor; zeros where they are padding,
+    which PyTorch treats as a constant."""
+    padding = {
+        id(module.weight): module.padding_idx
+        for module in copy.model.modules()
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None
+    }
+    pieces = []
+    for p, size in zip(copy.parameters.values(), sizes, strict=True):
+        piece = size * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+        if id(p) in padding:
+            piece[padding[id(p)]] = 0
+        pieces.append(piece.flatten().to(p.device))
+    return torch.cat(pieces)
 
 
 @torch.no_grad()
@@ -104,7 +115,7 @@ def _disagreement(copy: EmpiricalRisk, v: Tensor, step: float, size: float, prod
     rounding *= float(gradient.norm()) + size / float(v.norm())  # a gradient may be zero but for rounding
     del gradient
     product = copy.difference_product(v) if products else None
-    if product is not None:
+    if product is not None and torch.isfinite(product).all():  # one that is not is refused where it is used
         slope, found, length = (along[0] - along[1]) / (2 * step), float(u @ product), float(product.norm())
         if not abs(slope - found) <= TOLERANCE * length + rounding:
             return (

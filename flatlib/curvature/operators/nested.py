@@ -39,6 +39,11 @@ def with_leaves(nest: Any, tensors: list[Tensor]) -> Any:
     return mapped(nest, lambda _: next(following))
 
 
+def detached_leaf(tensor: Tensor) -> Tensor:
+    """Return the tensor as the start of a new graph, if it can have a gradient."""
+    return tensor.detach().requires_grad_(tensor.is_floating_point() or tensor.is_complex())
+
+
 def is_nest(value: Any) -> bool:
     """Return whether the tensors of a value can be seen: False for objects of unknown classes that may hold some."""
     known = isinstance(value, Tensor | Mapping | tuple | list | str | int | float | None)
