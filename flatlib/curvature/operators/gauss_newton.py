@@ -46,9 +46,7 @@ class GaussNewtonOperator(CurvatureOperator):
         if self.takes_model:
             raise FlatlibError("a loss of (model, batch) has no outputs to linearize: pass one of (output, target)")
         output = self.twice_differentiable_output(chunk.inputs)
-        detached = [
-            leaf.detach().requires_grad_(leaf.is_floating_point() or leaf.is_complex()) for leaf in leaves(output)
-        ]
+        detached = [detached_leaf(leaf) for leaf in leaves(output)]
         value = self.checked_loss(with_leaves(output, detached), chunk.targets)
         outputs = [leaf for leaf in leaves(output) if leaf.requires_grad]
         places = [here for here, leaf in zip(detached, leaves(output), strict=True) if leaf.requires_grad]
