@@ -80,7 +80,7 @@ def _on_split(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     if split is None:
         raise FlatlibError(f"this measure needs the {name} images; the checkpoint was made without them")
     loss = resolve_loss(checkpoint.loss)
-    examples = split if isinstance(split, Examples) else Examples(split, inputs_in_a_batch(loss))
+    examples = Examples.read(split, inputs_in_a_batch(loss))
     frozen = FrozenModel(checkpoint.model, loss)
     set_modes(frozen.module, "eval")
     with frozen.measuring(), torch.no_grad():

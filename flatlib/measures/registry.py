@@ -118,7 +118,7 @@ def margin_quantiles(checkpoint: Checkpoint) -> Numbers:
 
 def jacobian_norms(name: str, checkpoint: Checkpoint, *, softmax: bool) -> Numbers:
     """Return the spectral norm of the input-output Jacobian over the measured images, its largest and its mean."""
-    images, _ = Examples(checkpoint.examples).require_pair()
+    images, _ = Examples.read(checkpoint.examples).require_pair()
     norms = jacobian_norm(checkpoint.model, images, softmax=softmax)
     return {name: float(norms.max()), f"{name}_mean": float(norms.mean())}
 

@@ -58,7 +58,7 @@ class Tracker:
         self.measures = tuple(measures)
         for name in self.measures:
             require_one_of("measures", name, REGISTRY)
-        examples = Examples(data, inputs_in_a_batch(resolve_loss(loss)))
+        examples = Examples.read(data, inputs_in_a_batch(resolve_loss(loss)))
         self._checkpoint = Checkpoint(
             model=model,
             examples=examples,

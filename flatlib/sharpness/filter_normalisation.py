@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.empirical_risk import select_parameters
 from flatlib.curvature.operators.frozen_model import FrozenModel
+from flatlib.curvature.operators.parameters import select_parameters
 from flatlib.errors import FlatlibError
 
 

@@ -67,7 +67,7 @@ def margin(
         raise FlatlibError(f"quantiles={quantiles} are not shares between 0 and 1")
     if chunk_size < 1:
         raise FlatlibError(f"chunk_size={chunk_size} is not a positive number of samples")
-    x, y = Examples(data).require_pair()
+    x, y = Examples.read(data).require_pair()
     if normalise == "input" and not x.is_floating_point():
         raise FlatlibError(f'inputs of {x.dtype} have no distances: pass normalise="none"')
     if y.ndim != 1 or y.is_floating_point():

@@ -103,7 +103,7 @@ def minimum_sharpness(
     """
     if batch_norm == "train" and any(isinstance(module, BATCH_NORM) for module in model.modules()):
         raise NotDefined('minimum sharpness is not defined with batch norm in train mode: pass batch_norm="eval"')
-    examples = Examples(data, inputs_in_a_batch(resolve_loss(loss)))
+    examples = Examples.read(data, inputs_in_a_batch(resolve_loss(loss)))
     layers = chain_of_layers(model)
     hessian = partial(HessianOperator, model, loss, examples, batch_norm=batch_norm, chunk_size=chunk_size, dtype=dtype)
     operator = hessian()

@@ -1,7 +1,6 @@
 """The empirical risk whose curvature is measured: model, loss, examples and parameters, checked before use."""
 
 import copy
-import fnmatch
 import functools
 import glob
 from abc import ABC, abstractmethod
@@ -20,6 +19,7 @@ from flatlib.curvature.operators.forward import without_gradients
 from flatlib.curvature.operators.frozen_model import FrozenModel, set_modes
 from flatlib.curvature.operators.loss_checks import noisy
 from flatlib.curvature.operators.nested import mapped, shapes
+from flatlib.curvature.operators.parameters import select_parameters
 from flatlib.curvature.operators.precision import measured_dtype
 from flatlib.device import free_memory
 from flatlib.errors import FlatlibError, NotFinite, explained
@@ -51,7 +51,7 @@ class EmpiricalRisk(ABC):
         self._freeze(FrozenModel(model, loss, dtype=dtype))
         set_modes(self.model, batch_norm)
         self._select(parameters)
-        self._take(data if isinstance(data, Examples) else Examples(data, self._inputs))
+        self._take(Examples.read(data, self._inputs))
         if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
             raise FlatlibError(f"chunk_size={chunk_size} is not a positive number of examples")
         if batch_norm == "train":
@@ -175,17 +175,28 @@ class EmpiricalRisk(ABC):
         self._loss_size = max(self._loss_size, abs(value.item()))
         return value
 
-    def loss_at_random_outputs(self, generator: torch.Generator) -> float:
+    def loss_at_random_outputs(self) -> float:
         """Return the size of the loss that its rounding goes with: near zero it is a difference of larger numbers."""
         if self.takes_model:
             return 0.0
         chunk = next(self.chunks())
         try:
             with self.measuring():
-                output = noisy(without_gradients(lambda: self.output(chunk.inputs)), generator)
-                return abs(float(self.checked_loss(output, chunk.targets).detach()))
+                output = without_gradients(lambda: self.output(chunk.inputs))
+                random = noisy(output, torch.Generator().manual_seed(0))
+                return abs(float(self.checked_loss(random, chunk.targets).detach()))
         except NotFinite:
             return 0.0
+
+    def loss_and_gradient(self, differentiate: bool) -> tuple[float, Tensor | None]:
+        """Return the loss of a single chunk and, on request, its gradient (n,), at the present weights."""
+        chunk = next(self.chunks())
+        with self.measuring():
+            if not differentiate:
+                return float(without_gradients(lambda: self.chunk_loss(chunk))), None
+            loss = self.chunk_loss(chunk)
+            gradient = torch.autograd.grad(loss, list(self.parameters.values()), materialize_grads=True)
+        return float(loss.detach()), torch.cat([g.reshape(-1) for g in gradient])
 
     @property
     def bytes_per_example(self) -> int:
@@ -226,21 +237,3 @@ class EmpiricalRisk(ABC):
         part._take(self._examples.few(count))
         part.chunk_size, part._shares, part._compared = part.examples, [1.0], {"gradient", "product"}
         return part
-
-
-def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) -> dict[str, nn.Parameter]:
-    """Return the parameters that match the patterns (by default: that require grad); the others stop requiring grad."""
-    named = dict(model.named_parameters())
-    if patterns is None:
-        chosen = [name for name, p in named.items() if p.requires_grad]
-    else:
-        patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-        for pattern in patterns:
-            if not fnmatch.filter(named, pattern):
-                raise FlatlibError(f'no parameter matches "{pattern}"; the model has {", ".join(named)}')
-        chosen = [name for name in named if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
-    if not chosen:
-        raise FlatlibError(f"{type(model).__name__} has no trainable parameter: there is no Hessian to measure")
-    for name, p in named.items():
-        p.requires_grad_(name in chosen)
-    return {name: named[name] for name in chosen}

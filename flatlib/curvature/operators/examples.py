@@ -86,6 +86,11 @@ class Examples:
         self.parts = _joined(batches)
 
     @classmethod
+    def read(cls, data: Any, inputs: int | None = -1) -> "Examples":
+        """Return the examples of the data, which may be examples already."""
+        return data if isinstance(data, Examples) else cls(data, inputs)
+
+    @classmethod
     def of(cls, parts: list[Chunk]) -> "Examples":
         """Return the examples of these parts."""
         examples = cls.__new__(cls)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from flatlib.curvature.operators.empirical_risk import EmpiricalRisk
 from flatlib.errors import FlatlibError
 
-EXAMPLES = 8  # at most, and one in SHARE of all
+EXAMPLES = 4  # at most, and one in SHARE of all
 SHARE = 50
 MOST = 200  # where fewer are not enough
 STEPS = (1e-8, 1e-9, 1e-7)  # of the size of each weight: another is tried where a kink may lie within
@@ -30,38 +30,30 @@ def require_derivatives(risk: EmpiricalRisk, products: bool) -> None:
         risk: What is measured.
         products: Whether a product is compared too: its component along a random direction.
     """
-    copy = _copy(risk)
-    if copy is None:
-        return
-    generator = torch.Generator().manual_seed(0)
-    size = max(abs(copy.point()[0]), copy.loss_at_random_outputs(generator))
-    sizes = [max(float(p.detach().square().mean().sqrt()), SMALLEST) for p in copy.parameters.values()]
-    message = ""
-    for step in STEPS:
-        _move(copy, _random(copy, sizes, generator), AWAY)
-        direction = _random(copy, sizes, generator)
-        try:
-            message = _disagreement(copy, direction, step, size, products)
-        except FlatlibError:  # the loss is not finite or not defined there
-            return
-        if not message:
-            return
-    raise FlatlibError(message)
-
-
-def _copy(risk: EmpiricalRisk) -> EmpiricalRisk | None:
-    """Return a float64 copy on few examples, on all if its loss takes no fewer, or None if it has to stay float32."""
     for count in (max(2, min(EXAMPLES, risk.examples // SHARE)), min(risk.examples, MOST)):
         try:
-            copy = risk.sampled(count, torch.float64)
-            copy.point()
-            return copy
-        except FlatlibError:  # whatever else is wrong shows in a product
+            message = _disagreements(risk.sampled(count, torch.float64), products)
+        except FlatlibError:  # it takes more examples, or its own dtype only; whatever else is wrong shows in a product
             continue
-    return None
+        if message:
+            raise FlatlibError(message)
+        return
 
 
-def _random(copy: EmpiricalRisk, sizes: list[float], generator: torch.Generator) -> Tensor:
+def _disagreements(copy: EmpiricalRisk, products: bool) -> str:
+    """Return what is wrong with the derivatives near the weights, in one line, or nothing if they are right once."""
+    generator = torch.Generator().manual_seed(0)
+    message = ""
+    for step in STEPS:
+        direction = _random(copy, generator)
+        _move(copy, direction, AWAY)
+        message = _disagreement(copy, direction, step, products)
+        if not message:
+            break
+    return message
+
+
+def _random(copy: EmpiricalRisk, generator: torch.Generator) -> Tensor:
     """Return a random vector (n,) with entries of the size of the weights of each tensor; zeros where they are padding,
     which PyTorch treats as a constant."""
     padding = {
@@ -69,13 +61,13 @@ def _random(copy: EmpiricalRisk, sizes: list[float], generator: torch.Generator)
         for module in copy.model.modules()
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None
     }
-    pieces = []
-    for p, size in zip(copy.parameters.values(), sizes, strict=True):
-        piece = size * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+    vector = (2 * torch.rand(copy.shape[0], generator=generator) - 1).to(copy.device, torch.float64)
+    parameters = list(copy.parameters.values())
+    for p, piece in zip(parameters, vector.split([p.numel() for p in parameters]), strict=True):
+        piece.mul_(max(float(torch.linalg.vector_norm(p.detach())) / p.numel() ** 0.5, SMALLEST))
         if id(p) in padding:
-            piece[padding[id(p)]] = 0
-        pieces.append(piece.flatten().to(p.device))
-    return torch.cat(pieces)
+            piece.view_as(p)[padding[id(p)]] = 0
+    return vector
 
 
 @torch.no_grad()
@@ -85,39 +77,41 @@ def _move(copy: EmpiricalRisk, direction: Tensor, step: float) -> None:
         p.add_(piece.view_as(p), alpha=step)
 
 
-def _disagreement(copy: EmpiricalRisk, v: Tensor, step: float, size: float, products: bool) -> str:
+def _disagreement(copy: EmpiricalRisk, v: Tensor, step: float, products: bool) -> str:
     """Return what is wrong with the derivatives at the weights, in one line, or nothing.
 
     Args:
         copy: What is measured, in float64; its weights come back to where they were but for rounding.
         v: Direction of the differences, (n,).
         step: Distance of their points, of v.
-        size: Size of the loss that its rounding goes with.
         products: Whether a product is compared too.
     """
-    u = torch.randn(len(v), generator=torch.Generator().manual_seed(1), dtype=v.dtype).to(v.device)
+    u = v.flip(0).sign()
     losses, along = [], []
     for move in (step, -2 * step):
         _move(copy, v, move)
-        loss, gradient = copy.point()
+        loss, gradient = copy.loss_and_gradient(products)
         losses.append(loss)
-        along.append(float(u @ gradient))
+        along.append(0.0 if gradient is None else float(u @ gradient))
     _move(copy, v, step)
-    _, gradient = copy.point()
+    loss, gradient = copy.point()
     terms = [float(term.sum()) for term in (gradient * v).split([p.numel() for p in copy.parameters.values()])]
     slope, found = (losses[0] - losses[1]) / (2 * step), sum(terms)
     rounding = ROUNDING * torch.finfo(v.dtype).eps / step
-    if not abs(slope - found) <= TOLERANCE * sum(map(abs, terms)) + rounding * max(*map(abs, losses), size):
+    off, allowed = abs(slope - found), TOLERANCE * sum(map(abs, terms)) + rounding * abs(loss)
+    if not off <= allowed and not off <= allowed + rounding * copy.loss_at_random_outputs():
         return (
             f"the gradient is not the derivative of the loss: along a random direction it gives {found:.4g}, "
             f"differences of the loss {slope:.4g} (is a gradient cut, scaled or replaced?)"
         )
-    rounding *= float(gradient.norm()) + size / float(v.norm())  # a gradient may be zero but for rounding
+    length = float(gradient.norm())
     del gradient
     product = copy.difference_product(v) if products else None
     if product is not None and torch.isfinite(product).all():  # one that is not is refused where it is used
-        slope, found, length = (along[0] - along[1]) / (2 * step), float(u @ product), float(product.norm())
-        if not abs(slope - found) <= TOLERANCE * length + rounding:
+        slope, found = (along[0] - along[1]) / (2 * step), float(u @ product)
+        off, allowed = abs(slope - found), TOLERANCE * float(product.norm()) + rounding * length
+        # A gradient may be zero but for rounding.
+        if not off <= allowed and not off <= allowed + rounding * copy.loss_at_random_outputs() / float(v.norm()):
             return (
                 f"a product is not the derivative of the gradient: along a random direction it gives {found:.4g}, "
                 f"differences of the gradient {slope:.4g} (an operation with a second derivative that is wrong?)"

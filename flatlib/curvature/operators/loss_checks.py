@@ -1,5 +1,6 @@
 """Checks of a loss that nothing is known about: is it a mean over examples, each compared with its own target?"""
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -96,7 +97,7 @@ def require_independent(output: Any, last: Any, count: int) -> None:
 
 def norm(tensors: Slopes) -> float:
     """Return the Euclidean norm of all entries together."""
-    return sum(float(torch.linalg.vector_norm(tensor)) ** 2 for tensor in tensors) ** 0.5
+    return math.hypot(*(float(torch.linalg.vector_norm(tensor)) for tensor in tensors))
 
 
 def distance(one: Slopes, other: Slopes) -> float:
