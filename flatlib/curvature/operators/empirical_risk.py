@@ -49,7 +49,8 @@ class EmpiricalRisk(ABC):
         self._inputs = inputs_in_a_batch(loss)
         self.batch_norm = batch_norm
         self._freeze(FrozenModel(model, loss, dtype=dtype))
-        set_modes(self.model, batch_norm)
+        with explained(f"{type(self.model).__name__} cannot be set to evaluation mode"):
+            set_modes(self.model, batch_norm)
         self._select(parameters)
         self._take(data if isinstance(data, Examples) else Examples(data, self._inputs))
         if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
@@ -230,7 +231,7 @@ class EmpiricalRisk(ABC):
 
 def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) -> dict[str, nn.Parameter]:
     """Return the parameters that match the patterns (by default: that require grad); the others stop requiring grad."""
-    named = dict(model.named_parameters())
+    named = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
     if patterns is None:
         chosen = [name for name, p in named.items() if p.requires_grad]
     else:

@@ -35,7 +35,9 @@ def require_derivatives(risk: EmpiricalRisk, products: bool) -> None:
         return
     generator = torch.Generator().manual_seed(0)
     size = max(abs(copy.point()[0]), copy.loss_at_random_outputs(generator))
-    sizes = [max(float(p.detach().square().mean().sqrt()), SMALLEST) for p in copy.parameters.values()]
+    sizes = [float(p.detach().square().mean().sqrt()) for p in copy.parameters.values()]
+    smallest = min((s for s in sizes if s > SMALLEST), default=SMALLEST)  # also of biases that are zero
+    sizes = [max(s, smallest) for s in sizes]
     message = ""
     for step in STEPS:
         _move(copy, _random(copy, sizes, generator), AWAY)
