@@ -16,7 +16,7 @@ from flatlib.curvature.operators.loss_checks import (
     Evaluate,
     Slopes,
     distance,
-    noisy,
+    elsewhere,
     norm,
     require_independent,
     require_mean,
@@ -79,7 +79,7 @@ def _check_sample(operator: EmpiricalRisk) -> None:
     output = None if operator.takes_model else _output(operator, sample)
     if output is not None and is_transparent(output) and _is_compared(output, sample):
         require_no_broadcast(operator.checked_loss, output, sample.targets)
-        output = noisy(output, torch.Generator().manual_seed(0))
+        output = elsewhere(operator.checked_loss, output, sample.targets, torch.Generator().manual_seed(0))
 
         def repeated_slopes(copies: int) -> Slopes:
             found = slopes(operator.checked_loss, joined([output] * copies), joined([sample.targets] * copies))
@@ -186,7 +186,8 @@ def chunk_shares(loss: Evaluate, outputs: Sequence[Any], chunks: Sequence[Chunk]
         return None
     generator = torch.Generator().manual_seed(0)
     shares: list[list[float]] = []
-    for around in (outputs, [noisy(output, generator) for output in outputs]):
+    others = [elsewhere(loss, o, chunk.targets, generator) for o, chunk in zip(outputs, chunks, strict=True)]
+    for around in (outputs, others):
         whole = slopes(loss, joined(list(around)), joined([chunk.targets for chunk in chunks]))
         found = _shares(loss, around, chunks, whole)
         if found is None:

@@ -7,10 +7,15 @@ random direction, and a little away from the weights, since a network that is ne
 kink of ReLU, where there is no derivative.
 """
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 
 from flatlib.curvature.operators.empirical_risk import EmpiricalRisk
+from flatlib.curvature.operators.forward import without_gradients
+from flatlib.curvature.operators.loss_checks import elsewhere, of_floats
+from flatlib.curvature.operators.nested import is_transparent
 from flatlib.errors import FlatlibError
 
 EXAMPLES = 8  # at most, and one in SHARE of all
@@ -30,14 +35,20 @@ def require_derivatives(risk: EmpiricalRisk, products: bool) -> None:
         risk: What is measured.
         products: Whether a product is compared too: its component along a random direction.
     """
-    copy = _copy(risk)
-    if copy is None:
+    found = _copy(risk)
+    if found is None:
         return
+    copy, loss = found
     generator = torch.Generator().manual_seed(0)
-    size = max(abs(copy.point()[0]), copy.loss_at_random_outputs(generator))
     sizes = [float(p.detach().square().mean().sqrt()) for p in copy.parameters.values()]
     smallest = min((s for s in sizes if s > SMALLEST), default=SMALLEST)  # also of biases that are zero
     sizes = [max(s, smallest) for s in sizes]
+    size = max(abs(loss), *_losses_elsewhere(copy, sizes, generator))
+    if not abs(copy.point()[0] - loss) <= ROUNDING * torch.finfo(torch.float64).eps * size:
+        raise FlatlibError(
+            "the loss changes whenever it is computed (random numbers of its own, a counter, a running average?): its "
+            "curvature is not defined"
+        )
     message = ""
     for step in STEPS:
         _move(copy, _random(copy, sizes, generator), AWAY)
@@ -51,16 +62,35 @@ def require_derivatives(risk: EmpiricalRisk, products: bool) -> None:
     raise FlatlibError(message)
 
 
-def _copy(risk: EmpiricalRisk) -> EmpiricalRisk | None:
-    """Return a float64 copy on few examples, on all if its loss takes no fewer, or None if it has to stay float32."""
+def _copy(risk: EmpiricalRisk) -> tuple[EmpiricalRisk, float] | None:
+    """Return a float64 copy on few examples, on all if its loss takes no fewer, and its loss; None if it has to stay
+    float32."""
     for count in (max(2, min(EXAMPLES, risk.examples // SHARE)), min(risk.examples, MOST)):
         try:
             copy = risk.sampled(count, torch.float64)
-            copy.point()
-            return copy
+            return copy, copy.point()[0]
         except FlatlibError:  # whatever else is wrong shows in a product
             continue
     return None
+
+
+def _losses_elsewhere(copy: EmpiricalRisk, sizes: list[float], generator: torch.Generator) -> list[float]:
+    """Return losses of the size that rounding goes with: one near zero is a difference of larger numbers."""
+    found, (chunk,) = [0.0], copy.chunks()
+    with copy.measuring():
+        output = None if copy.takes_model else without_gradients(lambda: copy.output(chunk.inputs))
+        if output is not None and is_transparent(output):
+            for other in (elsewhere(copy.checked_loss, output, chunk.targets, generator), of_floats(output, torch.neg)):
+                with contextlib.suppress(FlatlibError):
+                    found.append(abs(float(copy.checked_loss(other, chunk.targets).detach())))
+            return found
+        before = [p.detach().clone() for p in copy.parameters.values()]
+        _move(copy, _random(copy, sizes, generator), 1.0)
+        with contextlib.suppress(FlatlibError):
+            found.append(abs(float(copy.chunk_loss(chunk).detach())))
+        for p, value in zip(copy.parameters.values(), before, strict=True):
+            p.detach().copy_(value)
+    return found
 
 
 def _random(copy: EmpiricalRisk, sizes: list[float], generator: torch.Generator) -> Tensor:
@@ -98,12 +128,11 @@ def _disagreement(copy: EmpiricalRisk, v: Tensor, step: float, size: float, prod
         products: Whether a product is compared too.
     """
     u = torch.randn(len(v), generator=torch.Generator().manual_seed(1), dtype=v.dtype).to(v.device)
-    losses, along = [], []
+    losses, states = [], []
     for move in (step, -2 * step):
         _move(copy, v, move)
-        loss, gradient = copy.point()
-        losses.append(loss)
-        along.append(float(u @ gradient))
+        losses.append(copy.point()[0])
+        states.append(copy.differenced(u))
     _move(copy, v, step)
     _, gradient = copy.point()
     terms = [float(term.sum()) for term in (gradient * v).split([p.numel() for p in copy.parameters.values()])]
@@ -114,11 +143,13 @@ def _disagreement(copy: EmpiricalRisk, v: Tensor, step: float, size: float, prod
             f"the gradient is not the derivative of the loss: along a random direction it gives {found:.4g}, "
             f"differences of the loss {slope:.4g} (is a gradient cut, scaled or replaced?)"
         )
-    rounding *= float(gradient.norm()) + size / float(v.norm())  # a gradient may be zero but for rounding
+    scale = copy.gradient_size(gradient)
     del gradient
     product = copy.difference_product(v) if products else None
     if product is not None and torch.isfinite(product).all():  # one that is not is refused where it is used
-        slope, found, length = (along[0] - along[1]) / (2 * step), float(u @ product), float(product.norm())
+        change = [(one - other) / (2 * step) for one, other in zip(*states, strict=True)]
+        slope, found, length = copy.along(u, change), float(u @ product), float(product.norm())
+        rounding *= scale + size / float(v.norm())  # a gradient may be zero but for rounding
         if not abs(slope - found) <= TOLERANCE * length + rounding:
             return (
                 f"a product is not the derivative of the gradient: along a random direction it gives {found:.4g}, "

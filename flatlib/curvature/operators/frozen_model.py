@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from flatlib.curvature.operators.forward import forward
 from flatlib.curvature.operators.measurement_mode import measurement_mode
 from flatlib.curvature.operators.precision import common, measured_dtype
+from flatlib.curvature.operators.substitution import Substitution
 from flatlib.errors import FlatlibError
 
 BATCH_NORM = ("eval", "train", "recalibrated")
@@ -103,7 +104,7 @@ class FrozenModel:
             return type(value)(self._copy(item) for item in value)
         if type(value) in (dict, collections.OrderedDict):
             return type(value)((key, self._copy(item)) for key, item in value.items())
-        return value
+        return value.clone_state() if isinstance(value, torch.Generator) else value
 
     def _tensor(self, tensor: Tensor) -> Tensor:
         if (owner := self._viewed(tensor)) is not None:
@@ -147,7 +148,7 @@ class FrozenModel:
 
     def substituted(self) -> TorchFunctionMode:
         """Replace the model's own parameters by the frozen ones in the arguments of PyTorch's functions."""
-        return _Substitution(self._values)
+        return Substitution(self._values, self.dtype)
 
     @property
     def originals(self) -> set[int]:
@@ -184,21 +185,6 @@ class FrozenModel:
 def _set_states(modules: list[nn.Module], states: Iterable[dict]) -> None:
     """Set the ``__dict__`` of each module; one call, between whose parts Python handles no interrupt."""
     collections.deque(map(object.__setattr__, modules, itertools.repeat("__dict__"), states), maxlen=0)
-
-
-class _Substitution(TorchFunctionMode):
-    def __init__(self, values: dict[int, Tensor]):
-        super().__init__()
-        self._values = values
-
-    def __torch_function__(self, function, types, arguments=(), named=None):
-        named = named or {}
-        return function(*map(self._swap, arguments), **{name: self._swap(value) for name, value in named.items()})
-
-    def _swap(self, value: Any) -> Any:
-        if isinstance(value, nn.Parameter):
-            return self._values.get(id(value), value)
-        return type(value)(map(self._swap, value)) if type(value) in (list, tuple) else value
 
 
 def unwrapped(model: Any) -> nn.Module:
