@@ -163,18 +163,23 @@ def inputs_in_a_batch(loss: Callable) -> int | None:
 
     Returns:
         -1, all but the last, for a loss of (output, target); 1 for one of (output, target, weight); None for one of
-        (model, batch), whose first argument is called ``model``, ``net``, ``network`` or ``module``.
+        (model, batch), or of (model, input, target), whose first argument is called ``model``, ``net``, ``network`` or
+        ``module``.
     """
-    try:
-        arguments = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters.values()
-    except (TypeError, ValueError):  # built into Python or PyTorch
-        return -1
-    required = [
-        a.name for a in arguments if a.default is a.empty and a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD)
-    ]
-    if len(required) == 2 and required[0] in MODEL_NAMES:
+    required = required_arguments(loss)
+    if len(required) > 1 and required[0] in MODEL_NAMES:
         return None
     return 1 if len(required) == 3 else -1
+
+
+def required_arguments(loss: Callable) -> list[str]:
+    """Return the names of the positional arguments without a default; none for what is built into Python or PyTorch."""
+    try:
+        arguments = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [a.name for a in arguments if a.default is a.empty and a.kind in kinds]
 
 
 def _has_default_options(loss: nn.CrossEntropyLoss) -> bool:

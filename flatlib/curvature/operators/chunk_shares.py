@@ -16,14 +16,14 @@ from flatlib.curvature.operators.loss_checks import (
     Evaluate,
     Slopes,
     distance,
-    noisy,
+    elsewhere,
     norm,
     require_independent,
     require_mean,
     require_no_broadcast,
     slopes,
 )
-from flatlib.curvature.operators.nested import joined, leaves, per_example
+from flatlib.curvature.operators.nested import is_transparent, joined, leaves, per_example
 from flatlib.errors import FlatlibError
 from flatlib.losses import LOSSES, is_mean_of_examples
 
@@ -53,10 +53,13 @@ def risk_shares(operator: EmpiricalRisk) -> list[float]:
     if known and all(is_mean_of_examples(operator.loss, chunk.targets) for chunk in chunks):
         return plain
     shares = _shares_of_outputs(operator, parts) if not operator.takes_model else None
-    if shares is None and len(parts) == 1 and _adds_up(operator, chunks, plain):
-        shares = plain
-    if shares is not None:
+    if shares is not None and is_transparent(_output(operator, operator.few(FEW))):
         return shares
+    if len(parts) > 1 and all(map(partial(_is_mean, operator), operator.parts, parts)):
+        return plain
+    for candidate in (shares or plain, plain):
+        if len(parts) == 1 and _adds_up(operator, operator.parts[0], chunks, candidate):
+            return candidate
     if len(parts) > 1 or not operator.may_take_one_chunk():
         raise FlatlibError(
             "the loss is not a mean over examples (it weights, ignores or compares some?), and its chunks do not add "
@@ -73,21 +76,22 @@ def _check_sample(operator: EmpiricalRisk) -> None:
     except FlatlibError:  # nothing in it counts, or the loss takes all examples only
         sample = operator.few(operator.chunk_size)
         operator.chunk_loss(sample)
-    if not sample.divisible:
-        return
     output = None if operator.takes_model else _output(operator, sample)
-    if output is not None and per_example(output, sample.size) and any(True for _ in leaves(output)):
+    if output is not None and is_transparent(output) and _is_compared(output, sample):
         require_no_broadcast(operator.checked_loss, output, sample.targets)
-        output = noisy(output, torch.Generator().manual_seed(0))
+        output = elsewhere(operator.checked_loss, output, sample.targets, torch.Generator().manual_seed(0))
 
         def repeated_slopes(copies: int) -> Slopes:
             found = slopes(operator.checked_loss, joined([output] * copies), joined([sample.targets] * copies))
             return [torch.stack(leaf.split(sample.size)).sum(0) for leaf in found]
 
-    else:
+    elif sample.divisible:
 
         def repeated_slopes(copies: int) -> Slopes:
             return operator.chunk_slopes(sample.repeated(copies))
+
+    else:
+        return
 
     try:
         repeated_slopes(2)
@@ -96,6 +100,11 @@ def _check_sample(operator: EmpiricalRisk) -> None:
             return  # it takes these examples and no others
         raise
     require_mean(repeated_slopes)
+
+
+def _is_compared(output: Any, chunk: Chunk) -> bool:
+    """Return whether outputs and targets have tensors, of one entry an example."""
+    return any(True for _ in leaves(output)) and per_example((output, chunk.targets), chunk.size)
 
 
 def _check_independence(operator: EmpiricalRisk) -> None:
@@ -115,21 +124,37 @@ def _shares_of_outputs(operator: EmpiricalRisk, parts: list[list[Chunk]]) -> lis
     shares: list[float] = []
     for chunks in parts:
         size = sum(chunk.size for chunk in chunks)
-        if len(parts) > 1 and len(chunks) == 1 and chunks[0].divisible and size > 1:
-            halves = list(chunks[0].split((size + 1) // 2))
-        else:
-            halves = chunks
-        cast = [operator.cast(chunk) for chunk in halves]
-        found = chunk_shares(operator.checked_loss, [_output(operator, chunk) for chunk in cast], cast)
-        plain = [chunk.size / size for chunk in halves]
+        cast = [operator.cast(chunk) for chunk in chunks]
+        compared = [chunk._replace(inputs=_output(operator, chunk)) for chunk in cast]
+        is_whole = len(parts) > 1 and len(chunks) == 1
+        if is_whole:
+            compared = _halves(compared[0])
+        try:
+            found = chunk_shares(operator.checked_loss, [chunk.inputs for chunk in compared], compared)
+        except FlatlibError:
+            if is_transparent(compared[0].inputs):
+                raise
+            return None  # the loss uses what cannot be joined
+        plain = [chunk.size / size for chunk in compared]
         if found is None or (len(parts) > 1 and found != plain):
             return None
-        shares += [share * size / operator.examples for share in (found if halves is chunks else [1.0])]
+        shares += [share * size / operator.examples for share in ([1.0] if is_whole else found)]
     return shares
 
 
-def _adds_up(operator: EmpiricalRisk, chunks: list[Chunk], plain: list[float]) -> bool:
-    """Return whether the loss of all examples is the mean of the chunks' losses, at random weights near the model's."""
+def _halves(chunk: Chunk) -> list[Chunk]:
+    return list(chunk.split((chunk.size + 1) // 2))
+
+
+def _is_mean(operator: EmpiricalRisk, part: Chunk, chunks: list[Chunk]) -> bool:
+    """Return whether the loss of a part is a mean over its examples."""
+    chunks = chunks if len(chunks) > 1 else _halves(part)
+    return part.size == 1 or _adds_up(operator, part, chunks, [chunk.size / part.size for chunk in chunks])
+
+
+def _adds_up(operator: EmpiricalRisk, whole: Chunk, chunks: list[Chunk], shares: list[float]) -> bool:
+    """Return whether the loss of all examples is this sum of the chunks' losses, at random weights near the model's."""
+    counted = [(chunk, share) for chunk, share in zip(chunks, shares, strict=True) if share]
     generator = torch.Generator().manual_seed(0)
     for _ in range(DISPLACEMENTS):
         displaced = {}
@@ -139,10 +164,10 @@ def _adds_up(operator: EmpiricalRisk, chunks: list[Chunk], plain: list[float]) -
         with operator.frozen.displaced(displaced):
             together, *losses = (
                 float(without_gradients(partial(operator.chunk_loss, operator.cast(chunk))))
-                for chunk in (operator.parts[0], *chunks)
+                for chunk in (whole, *(chunk for chunk, _ in counted))
             )
         spread = max(abs(loss - together) for loss in losses)
-        mean = sum(share * loss for share, loss in zip(plain, losses, strict=True))
+        mean = sum(share * loss for (_, share), loss in zip(counted, losses, strict=True))
         if spread < VISIBLE * abs(together) or abs(mean - together) > TOLERANCE * spread + PLAIN * abs(together):
             return False
     return True
@@ -157,11 +182,12 @@ def chunk_shares(loss: Evaluate, outputs: Sequence[Any], chunks: Sequence[Chunk]
     """
     count = sum(chunk.size for chunk in chunks)
     plain = [chunk.size / count for chunk in chunks]
-    if not all(per_example(o, c.size) and per_example(c.targets, c.size) for o, c in zip(outputs, chunks, strict=True)):
+    if not all(map(_is_compared, outputs, chunks)):
         return None
     generator = torch.Generator().manual_seed(0)
     shares: list[list[float]] = []
-    for around in (outputs, [noisy(output, generator) for output in outputs]):
+    others = [elsewhere(loss, o, chunk.targets, generator) for o, chunk in zip(outputs, chunks, strict=True)]
+    for around in (outputs, others):
         whole = slopes(loss, joined(list(around)), joined([chunk.targets for chunk in chunks]))
         found = _shares(loss, around, chunks, whole)
         if found is None:

@@ -15,15 +15,15 @@ from flatlib.curvature.operators.batch_norm import recalibrate
 from flatlib.curvature.operators.chunk_memory import affordable_examples, kept_bytes, product_bytes
 from flatlib.curvature.operators.double_backward import FastDoubleBackward
 from flatlib.curvature.operators.examples import FEW, Chunk, Data, Examples
-from flatlib.curvature.operators.forward import without_gradients
+from flatlib.curvature.operators.forward import unchanged_buffers
 from flatlib.curvature.operators.frozen_model import FrozenModel, set_modes
-from flatlib.curvature.operators.loss_checks import noisy
+from flatlib.curvature.operators.measurement_mode import others_undrawn
 from flatlib.curvature.operators.nested import mapped, shapes
 from flatlib.curvature.operators.parameters import select_parameters
 from flatlib.curvature.operators.precision import measured_dtype
 from flatlib.device import free_memory
 from flatlib.errors import FlatlibError, NotFinite, explained
-from flatlib.losses import inputs_in_a_batch, resolve_loss
+from flatlib.losses import inputs_in_a_batch, required_arguments, resolve_loss
 
 Loss = str | Callable[..., Tensor]
 
@@ -49,7 +49,8 @@ class EmpiricalRisk(ABC):
         self._inputs = inputs_in_a_batch(loss)
         self.batch_norm = batch_norm
         self._freeze(FrozenModel(model, loss, dtype=dtype))
-        set_modes(self.model, batch_norm)
+        with explained(f"{type(self.model).__name__} cannot be set to evaluation mode"):
+            set_modes(self.model, batch_norm)
         self._select(parameters)
         self._take(Examples.read(data, self._inputs))
         if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
@@ -164,8 +165,10 @@ class EmpiricalRisk(ABC):
     def _checked(self, first: Any, second: Any) -> Tensor:
         """Call the loss on copies of the data, which it may change."""
         second = mapped(second, torch.clone)
-        arguments = second if self._inputs == 1 and isinstance(second, tuple) else (second,)
-        with FastDoubleBackward(), self.frozen.substituted():
+        spread = isinstance(second, tuple) and len(required_arguments(self.loss)) > 2
+        arguments = second if spread else (second,)
+        loss = self.loss if isinstance(self.loss, nn.Module) else nn.Identity()
+        with FastDoubleBackward(), self.frozen.substituted(), unchanged_buffers(loss):
             value = self.loss(first, *arguments)
         if not isinstance(value, Tensor) or value.ndim != 0:
             found = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
@@ -175,29 +178,6 @@ class EmpiricalRisk(ABC):
         self._loss_size = max(self._loss_size, abs(value.item()))
         return value
 
-    def loss_at_random_outputs(self) -> float:
-        """Return the size of the loss that its rounding goes with: near zero it is a difference of larger numbers."""
-        if self.takes_model:
-            return 0.0
-        chunk = next(self.chunks())
-        try:
-            with self.measuring():
-                output = without_gradients(lambda: self.output(chunk.inputs))
-                random = noisy(output, torch.Generator().manual_seed(0))
-                return abs(float(self.checked_loss(random, chunk.targets).detach()))
-        except NotFinite:
-            return 0.0
-
-    def loss_and_gradient(self, differentiate: bool) -> tuple[float, Tensor | None]:
-        """Return the loss of a single chunk and, on request, its gradient (n,), at the present weights."""
-        chunk = next(self.chunks())
-        with self.measuring():
-            if not differentiate:
-                return float(without_gradients(lambda: self.chunk_loss(chunk))), None
-            loss = self.chunk_loss(chunk)
-            gradient = torch.autograd.grad(loss, list(self.parameters.values()), materialize_grads=True)
-        return float(loss.detach()), torch.cat([g.reshape(-1) for g in gradient])
-
     @property
     def bytes_per_example(self) -> int:
         """Bytes that one example's forward pass saves for the backward pass, parameters aside."""
@@ -206,7 +186,7 @@ class EmpiricalRisk(ABC):
     @functools.cached_property
     def _kept_bytes(self) -> list[int]:
         chunk = self.few(2)  # train-mode batch norm refuses one example
-        with self.measuring():
+        with others_undrawn(), self.measuring():
             run = (lambda: self.chunk_loss(chunk)) if self.takes_model else (lambda: self.output(chunk.inputs))
             return kept_bytes(self.model, chunk.size, run)
 
@@ -225,9 +205,21 @@ class EmpiricalRisk(ABC):
     def point(self) -> tuple[float, Tensor]:
         """Return loss and gradient, (n,), at the present weights, and keep their graph for ``difference_product``."""
 
-    def difference_product(self, v: Tensor) -> Tensor | None:
-        """Return the product with v if differences of the gradient must give the same, otherwise None."""
-        return None
+    @abstractmethod
+    def difference_product(self, v: Tensor) -> Tensor:
+        """Return the product with v at the last ``point``."""
+
+    @abstractmethod
+    def differenced(self, u: Tensor) -> list[Tensor]:
+        """Return, at the last ``point``, that of which differences along v give the product with v."""
+
+    @abstractmethod
+    def along(self, u: Tensor, change: list[Tensor]) -> float:
+        """Return the component along u of the product that a change of ``differenced`` gives."""
+
+    @abstractmethod
+    def gradient_size(self, gradient: Tensor) -> float:
+        """Return the size that the rounding of the last ``point``'s gradient goes with."""
 
     def sampled(self, count: int, dtype: torch.dtype) -> Self:
         """Return the operator of a copy in this dtype on at most so many of the examples, as one chunk, unchecked."""

@@ -7,7 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flatlib.curvature.operators.nested import is_nest, joined, leaves, mapped, per_example, shapes
+from flatlib.curvature.operators.nested import (
+    holds_numbers,
+    is_transparent,
+    joined,
+    leaves,
+    mapped,
+    per_example,
+    shapes,
+)
 from flatlib.errors import FlatlibError
 
 Data = Any  # a batch or an iterable of batches, see ``Examples``
@@ -33,8 +41,9 @@ class Chunk(NamedTuple):
 
     @property
     def divisible(self) -> bool:
-        """Whether every tensor has one entry an example, as a graph's adjacency has not."""
-        return per_example((self.inputs, self.targets), self.size)
+        """Whether every tensor has one entry an example, as a graph's adjacency has not, and there is nothing else."""
+        nest = (self.inputs, self.targets)
+        return per_example(nest, self.size) and is_transparent(nest) and not holds_numbers(nest, self.size)
 
     def at(self, index: Any) -> "Chunk":
         """Return the examples of a slice or a tensor of indices."""
@@ -203,7 +212,7 @@ def _join(part: list[Chunk]) -> Chunk:
 def _signature(chunk: Chunk) -> tuple:
     """Return what batches must share to be joined: structure, and shape and dtype of each tensor but its length."""
     nest = (chunk.inputs, chunk.targets)
-    structure = repr(mapped(nest, lambda tensor: None)) if is_nest(nest) else id(chunk)
+    structure = repr(mapped(nest, lambda tensor: None))
     return chunk.divisible, structure, *((tensor.shape[1:], tensor.dtype) for tensor in leaves(nest))
 
 

@@ -7,10 +7,17 @@ random direction, and a little away from the weights, since a network that is ne
 kink of ReLU, where there is no derivative.
 """
 
+import contextlib
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from flatlib.curvature.operators.empirical_risk import EmpiricalRisk
+from flatlib.curvature.operators.forward import without_gradients
+from flatlib.curvature.operators.loss_checks import elsewhere, of_floats
+from flatlib.curvature.operators.nested import is_transparent
 from flatlib.errors import FlatlibError
 
 EXAMPLES = 4  # at most, and one in SHARE of all
@@ -30,30 +37,76 @@ def require_derivatives(risk: EmpiricalRisk, products: bool) -> None:
         risk: What is measured.
         products: Whether a product is compared too: its component along a random direction.
     """
-    for count in (max(2, min(EXAMPLES, risk.examples // SHARE)), min(risk.examples, MOST)):
-        try:
-            message = _disagreements(risk.sampled(count, torch.float64), products)
-        except FlatlibError:  # it takes more examples, or its own dtype only; whatever else is wrong shows in a product
-            continue
-        if message:
-            raise FlatlibError(message)
+    found = _copy(risk)
+    if found is None:
         return
-
-
-def _disagreements(copy: EmpiricalRisk, products: bool) -> str:
-    """Return what is wrong with the derivatives near the weights, in one line, or nothing if they are right once."""
+    copy, loss = found
     generator = torch.Generator().manual_seed(0)
+    sizes = [float(torch.linalg.vector_norm(p.detach())) / p.numel() ** 0.5 for p in copy.parameters.values()]
+    smallest = min((s for s in sizes if s > SMALLEST), default=SMALLEST)  # also of biases that are zero
+    sizes = [max(s, smallest) for s in sizes]
+
+    @functools.cache
+    def rounding_size() -> float:
+        return max(abs(loss), *_losses_elsewhere(copy, sizes, generator))
+
+    change, unit = abs(_loss(copy) - loss), ROUNDING * torch.finfo(torch.float64).eps
+    if not change <= unit * abs(loss) and not change <= unit * rounding_size():
+        raise FlatlibError(
+            "the loss changes whenever it is computed (random numbers of its own, a counter, a running average?): its "
+            "curvature is not defined"
+        )
     message = ""
     for step in STEPS:
-        direction = _random(copy, generator)
+        direction = _random(copy, sizes, generator)
         _move(copy, direction, AWAY)
-        message = _disagreement(copy, direction, step, products)
+        try:
+            message = _disagreement(copy, direction, step, rounding_size, products)
+        except FlatlibError:  # the loss is not finite or not defined there
+            return
         if not message:
-            break
-    return message
+            return
+    raise FlatlibError(message)
 
 
-def _random(copy: EmpiricalRisk, generator: torch.Generator) -> Tensor:
+def _loss(copy: EmpiricalRisk) -> float:
+    (chunk,) = copy.chunks()
+    with copy.measuring():
+        return float(without_gradients(lambda: copy.chunk_loss(chunk)))
+
+
+def _copy(risk: EmpiricalRisk) -> tuple[EmpiricalRisk, float] | None:
+    """Return a float64 copy on few examples, on all if its loss takes no fewer, and its loss; None if it has to stay
+    float32."""
+    for count in (max(2, min(EXAMPLES, risk.examples // SHARE)), min(risk.examples, MOST)):
+        try:
+            copy = risk.sampled(count, torch.float64)
+            return copy, _loss(copy)
+        except FlatlibError:  # whatever else is wrong shows in a product
+            continue
+    return None
+
+
+def _losses_elsewhere(copy: EmpiricalRisk, sizes: list[float], generator: torch.Generator) -> list[float]:
+    """Return losses of the size that rounding goes with: one near zero is a difference of larger numbers."""
+    found, (chunk,) = [0.0], copy.chunks()
+    with copy.measuring():
+        output = None if copy.takes_model else without_gradients(lambda: copy.output(chunk.inputs))
+        if output is not None and is_transparent(output):
+            for other in (elsewhere(copy.checked_loss, output, chunk.targets, generator), of_floats(output, torch.neg)):
+                with contextlib.suppress(FlatlibError):
+                    found.append(abs(float(copy.checked_loss(other, chunk.targets).detach())))
+            return found
+        before = [p.detach().clone() for p in copy.parameters.values()]
+        _move(copy, _random(copy, sizes, generator), 1.0)
+        with contextlib.suppress(FlatlibError):
+            found.append(abs(float(copy.chunk_loss(chunk).detach())))
+        for p, value in zip(copy.parameters.values(), before, strict=True):
+            p.detach().copy_(value)
+    return found
+
+
+def _random(copy: EmpiricalRisk, sizes: list[float], generator: torch.Generator) -> Tensor:
     """Return a random vector (n,) with entries of the size of the weights of each tensor; zeros where they are padding,
     which PyTorch treats as a constant."""
     padding = {
@@ -63,8 +116,9 @@ def _random(copy: EmpiricalRisk, generator: torch.Generator) -> Tensor:
     }
     vector = (2 * torch.rand(copy.shape[0], generator=generator) - 1).to(copy.device, torch.float64)
     parameters = list(copy.parameters.values())
-    for p, piece in zip(parameters, vector.split([p.numel() for p in parameters]), strict=True):
-        piece.mul_(max(float(torch.linalg.vector_norm(p.detach())) / p.numel() ** 0.5, SMALLEST))
+    pieces = vector.split([p.numel() for p in parameters])
+    for p, piece, size in zip(parameters, pieces, sizes, strict=True):
+        piece.mul_(size)
         if id(p) in padding:
             piece.view_as(p)[padding[id(p)]] = 0
     return vector
@@ -77,41 +131,44 @@ def _move(copy: EmpiricalRisk, direction: Tensor, step: float) -> None:
         p.add_(piece.view_as(p), alpha=step)
 
 
-def _disagreement(copy: EmpiricalRisk, v: Tensor, step: float, products: bool) -> str:
+def _disagreement(
+    copy: EmpiricalRisk, v: Tensor, step: float, rounding_size: Callable[[], float], products: bool
+) -> str:
     """Return what is wrong with the derivatives at the weights, in one line, or nothing.
 
     Args:
         copy: What is measured, in float64; its weights come back to where they were but for rounding.
         v: Direction of the differences, (n,).
         step: Distance of their points, of v.
+        rounding_size: Returns the size of the loss that its rounding goes with; called where it matters.
         products: Whether a product is compared too.
     """
     u = v.flip(0).sign()
-    losses, along = [], []
+    losses, states = [], []
     for move in (step, -2 * step):
         _move(copy, v, move)
-        loss, gradient = copy.loss_and_gradient(products)
-        losses.append(loss)
-        along.append(0.0 if gradient is None else float(u @ gradient))
+        losses.append(copy.point()[0])
+        states.append(copy.differenced(u))
     _move(copy, v, step)
-    loss, gradient = copy.point()
+    _, gradient = copy.point()
     terms = [float(term.sum()) for term in (gradient * v).split([p.numel() for p in copy.parameters.values()])]
     slope, found = (losses[0] - losses[1]) / (2 * step), sum(terms)
     rounding = ROUNDING * torch.finfo(v.dtype).eps / step
-    off, allowed = abs(slope - found), TOLERANCE * sum(map(abs, terms)) + rounding * abs(loss)
-    if not off <= allowed and not off <= allowed + rounding * copy.loss_at_random_outputs():
+    off, allowed = abs(slope - found), TOLERANCE * sum(map(abs, terms)) + rounding * max(map(abs, losses))
+    if not off <= allowed and not off <= allowed + rounding * rounding_size():
         return (
             f"the gradient is not the derivative of the loss: along a random direction it gives {found:.4g}, "
             f"differences of the loss {slope:.4g} (is a gradient cut, scaled or replaced?)"
         )
-    length = float(gradient.norm())
+    scale = copy.gradient_size(gradient)
     del gradient
     product = copy.difference_product(v) if products else None
     if product is not None and torch.isfinite(product).all():  # one that is not is refused where it is used
-        slope, found = (along[0] - along[1]) / (2 * step), float(u @ product)
-        off, allowed = abs(slope - found), TOLERANCE * float(product.norm()) + rounding * length
+        change = [(one - other) / (2 * step) for one, other in zip(*states, strict=True)]
+        slope, found, length = copy.along(u, change), float(u @ product), float(product.norm())
+        off, allowed = abs(slope - found), TOLERANCE * length + rounding * scale
         # A gradient may be zero but for rounding.
-        if not off <= allowed and not off <= allowed + rounding * copy.loss_at_random_outputs() / float(v.norm()):
+        if not off <= allowed and not off <= allowed + rounding * rounding_size() / float(v.norm()):
             return (
                 f"a product is not the derivative of the gradient: along a random direction it gives {found:.4g}, "
                 f"differences of the gradient {slope:.4g} (an operation with a second derivative that is wrong?)"

@@ -21,7 +21,7 @@ def forward(model: nn.Module, inputs: Any) -> Any:
     integers = [leaf for leaf in leaves(inputs) if not leaf.is_floating_point() and not leaf.is_complex()]
     hint = " (convert integer inputs to floating point?)" if integers else ""
     failure = f"{type(model).__name__} fails on inputs of {shapes(inputs)}{hint}"
-    with explained(failure), _unchanged_buffers(model), TwiceDifferentiable():
+    with explained(failure), unchanged_buffers(model), TwiceDifferentiable():
         if isinstance(inputs, Mapping):
             return model(**inputs)
         return model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
@@ -52,7 +52,7 @@ def forward_logits(model: Callable[[Any], Any], x: Tensor) -> Tensor:
 
 
 @contextmanager
-def _unchanged_buffers(model: nn.Module) -> Iterator[None]:
+def unchanged_buffers(model: nn.Module) -> Iterator[None]:
     """Raise a ``FlatlibError`` if the model changes a buffer: its outputs then depend on how often it was run.
 
     Batch norm's running statistics may change: outputs in train mode do not use them.

@@ -14,7 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 from flatlib.curvature.operators.forward import forward
 from flatlib.curvature.operators.measurement_mode import measurement_mode
-from flatlib.curvature.operators.precision import measured_dtype
+from flatlib.curvature.operators.precision import common, measured_dtype
+from flatlib.curvature.operators.substitution import Substitution
 from flatlib.errors import FlatlibError
 
 BATCH_NORM = ("eval", "train", "recalibrated")
@@ -49,6 +50,7 @@ class FrozenModel:
         source = model.module if isinstance(model, FrozenModel) else unwrapped(model)
         _require_parameters(source)
         self._dtype = dtype
+        self._owners = {p.data_ptr(): p for p in source.parameters() if _fills_memory(p)}
         self._copies: dict[int, Any] = {}  # of modules and tensors, by the identity of the original
         self._modules: list[nn.Module] = []  # the originals
         self._states: list[dict[str, Any]] = []  # what each original has as ``__dict__`` while it is measured
@@ -58,7 +60,7 @@ class FrozenModel:
         if isinstance(model, FrozenModel):
             self._stand_for(model)
         self._copies.clear()  # it may hold activations that the model remembers
-        self.dtype, self.device = _common(self.module)
+        self.dtype, self.device = common(self.module)
         self._values: dict[int, Tensor] = {id(p): copied for p, copied in self._parameters}
 
     def _module(self, module: nn.Module) -> nn.Module:
@@ -66,17 +68,29 @@ class FrozenModel:
         module = unwrapped(module)
         if id(module) in self._copies:
             return self._copies[id(module)]
-        if isinstance(module, torch.jit.ScriptModule):  # its state is not Python's
-            scripted = self._copies[id(module)] = copy.deepcopy(module)
-            return scripted.to(self._dtype) if self._dtype else scripted
+        if isinstance(module, torch.jit.ScriptModule):
+            return self._scripted(module)
         copied = self._copies[id(module)] = object.__new__(type(module))
         state = {name: self._copy(value) for name, value in vars(module).items()} | {COMPILED: None}
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
             state["sparse"] = False  # the same gradient, as a tensor that can be multiplied
         object.__setattr__(copied, "__dict__", state)
+        for name in (name for kind in type(module).__mro__ for name in vars(kind).get("__slots__", ())):
+            if hasattr(module, name):
+                object.__setattr__(copied, name, self._copy(getattr(module, name)))
         self._modules.append(module)
         self._states.append(state)
         return copied
+
+    def _scripted(self, module: Any) -> Any:
+        """Return the copy of a module whose state is not Python's, so that the module itself keeps its own."""
+        with torch.no_grad():  # its copies would otherwise remember what they were copied from
+            scripted = self._copies[id(module)] = copy.deepcopy(module)
+        if self._dtype:
+            scripted.to(self._dtype)
+        for p, copied in zip(module.parameters(), scripted.parameters(), strict=True):
+            self._parameters.append((p, copied.requires_grad_(p.requires_grad)))
+        return scripted
 
     def _copy(self, value: Any) -> Any:
         """Return the copy of a module, tensor or container, and anything else as it is."""
@@ -90,9 +104,11 @@ class FrozenModel:
             return type(value)(self._copy(item) for item in value)
         if type(value) in (dict, collections.OrderedDict):
             return type(value)((key, self._copy(item)) for key, item in value.items())
-        return value
+        return value.clone_state() if isinstance(value, torch.Generator) else value
 
     def _tensor(self, tensor: Tensor) -> Tensor:
+        if (owner := self._viewed(tensor)) is not None:
+            return self._copy(owner).detach().as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
         copied = tensor.detach().clone()
         if self._dtype:
             copied = copied.to(measured_dtype(copied, self._dtype))
@@ -101,6 +117,13 @@ class FrozenModel:
             self._parameters.append((tensor, copied))
         self._copies[id(tensor)] = copied
         return copied
+
+    def _viewed(self, tensor: Tensor) -> nn.Parameter | None:
+        """Return the parameter that a tensor is a view of, and so changes with."""
+        if isinstance(tensor, nn.Parameter) or tensor.layout != torch.strided or tensor.is_meta:
+            return None
+        owner = self._owners.get(tensor.untyped_storage().data_ptr())
+        return owner if owner is not None and owner.dtype == tensor.dtype else None
 
     def _stand_for(self, earlier: "FrozenModel") -> None:
         """Replace what an earlier frozen state, which this one is a copy of, replaces."""
@@ -125,7 +148,7 @@ class FrozenModel:
 
     def substituted(self) -> TorchFunctionMode:
         """Replace the model's own parameters by the frozen ones in the arguments of PyTorch's functions."""
-        return _Substitution(self._values)
+        return Substitution(self._values, self.dtype)
 
     @property
     def originals(self) -> set[int]:
@@ -164,21 +187,6 @@ def _set_states(modules: list[nn.Module], states: Iterable[dict]) -> None:
     collections.deque(map(object.__setattr__, modules, itertools.repeat("__dict__"), states), maxlen=0)
 
 
-class _Substitution(TorchFunctionMode):
-    def __init__(self, values: dict[int, Tensor]):
-        super().__init__()
-        self._values = values
-
-    def __torch_function__(self, function, types, arguments=(), named=None):
-        named = named or {}
-        return function(*map(self._swap, arguments), **{name: self._swap(value) for name, value in named.items()})
-
-    def _swap(self, value: Any) -> Any:
-        if isinstance(value, nn.Parameter):
-            return self._values.get(id(value), value)
-        return type(value)(map(self._swap, value)) if type(value) in (list, tuple) else value
-
-
 def unwrapped(model: Any) -> nn.Module:
     """Return the model inside ``torch.compile``, DataParallel and DistributedDataParallel."""
     while True:
@@ -195,31 +203,13 @@ def _require_parameters(model: nn.Module) -> None:
         raise FlatlibError(f"{type(model).__name__} has no parameter: there is nothing to measure")
     if any(p.is_meta or isinstance(p, UninitializedParameter) for p in model.parameters()):
         raise FlatlibError(f"{type(model).__name__} has a parameter without values: initialize it first")
+    places = [p.data_ptr() for p in model.parameters() if p.layout == torch.strided and p.numel()]
+    if len(set(places)) < len(places):
+        raise FlatlibError("two parameters share their memory: to tie them, assign one parameter to both modules")
 
 
-def _common(module: nn.Module) -> tuple[torch.dtype, torch.device]:
-    """Return the dtype and the device that all parameters have."""
-    for p in module.parameters():
-        _require_measurable(p.dtype)
-    for attribute in ("dtype", "device"):
-        found = {str(getattr(p, attribute)) for p in module.parameters()}
-        if len(found) > 1:
-            raise FlatlibError(f"the parameters have more than one {attribute}: {', '.join(sorted(found))}")
-    first = next(module.parameters())
-    return first.dtype, first.device
-
-
-def _require_measurable(dtype: torch.dtype) -> None:
-    if dtype.is_complex:
-        raise FlatlibError(
-            "the parameters are complex: store each as a real one (torch.view_as_real), and combine its parts in the "
-            "forward pass (torch.view_as_complex)"
-        )
-    if dtype not in (torch.float32, torch.float64):
-        raise FlatlibError(
-            f"curvature is measured in float32 or float64, not {dtype!r}: pass dtype=torch.float32 (a shorter type is "
-            "wrong by several percent)"
-        )
+def _fills_memory(p: nn.Parameter) -> bool:
+    return p.layout == torch.strided and 0 < p.numel() * p.element_size() == p.untyped_storage().nbytes()
 
 
 def set_modes(model: nn.Module, batch_norm: str) -> None:

@@ -92,3 +92,19 @@ class GaussNewtonOperator(CurvatureOperator):
         r"""Return $J^\top u$, (n,)."""
         inputs = list(self.parameters.values())
         return flatten(torch.autograd.grad(graph.outputs, inputs, us, retain_graph=True, materialize_grads=True))
+
+    def differenced(self, u: Tensor) -> list[Tensor]:
+        return [slope.detach() for slope in self._graph.slopes]
+
+    def along(self, u: Tensor, change: list[Tensor]) -> float:
+        with self.measuring():
+            return float(u @ self._pull_back(self._graph, change))
+
+    def gradient_size(self, gradient: Tensor) -> float:
+        """Return the size of a gradient whose examples do not cancel, as at a minimum they do."""
+        signs = [
+            torch.arange(slope.numel(), device=slope.device).view_as(slope) % 2 * 2 - 1 for slope in self._graph.slopes
+        ]
+        with self.measuring():
+            slopes = [slope.detach() * sign for slope, sign in zip(self._graph.slopes, signs, strict=True)]
+            return float(self._pull_back(self._graph, slopes).norm() + gradient.norm())

@@ -53,7 +53,11 @@ class HessianOperator(CurvatureOperator):
     def _chunk_gradient(self, graph: LossGradient) -> Tensor:
         return flatten(graph.gradient)
 
-    def difference_product(self, v: Tensor) -> Tensor:
-        """Return the product with v at the last ``point``."""
-        with self.measuring():
-            return self._product(self._graph, v)
+    def differenced(self, u: Tensor) -> list[Tensor]:
+        return [u @ self._chunk_gradient(self._graph)]
+
+    def along(self, u: Tensor, change: list[Tensor]) -> float:
+        return float(change[0])
+
+    def gradient_size(self, gradient: Tensor) -> float:
+        return float(gradient.norm())

@@ -1,5 +1,6 @@
 """Checks of a loss that nothing is known about: is it a mean over examples, each compared with its own target?"""
 
+import contextlib
 import math
 import warnings
 from collections.abc import Callable
@@ -27,16 +28,28 @@ def slopes(loss: Evaluate, output: Any, targets: Any) -> Slopes:
     return list(torch.autograd.grad(value, places, materialize_grads=True))
 
 
-def noisy(output: Any, generator: torch.Generator) -> Any:
-    """Return the output with random numbers added, of the size of its own."""
+def elsewhere(loss: Evaluate, output: Any, targets: Any, generator: torch.Generator) -> Any:
+    """Return other outputs where the loss is defined: a random distance away, of their own size, or nearer to zero, as
+    probabilities may be moved; the outputs themselves where it is defined at neither."""
 
-    def add(leaf: Tensor) -> Tensor:
-        if not leaf.is_floating_point():
-            return leaf
+    def moved(leaf: Tensor) -> Tensor:
         noise = torch.randn(leaf.shape, generator=generator, dtype=torch.float64).to(leaf)
         return leaf + (leaf.std(correction=0) + leaf.abs().mean() / 10 + 1e-3) * noise
 
-    return mapped(output, add)
+    def shrunk(leaf: Tensor) -> Tensor:
+        return leaf * (1 - torch.rand(leaf.shape, generator=generator, dtype=torch.float64) / 2).to(leaf)
+
+    for change in (moved, shrunk):
+        other = of_floats(output, change)
+        with contextlib.suppress(FlatlibError):
+            loss(other, targets)
+            return other
+    return output
+
+
+def of_floats(output: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Return the output with the function's value in place of each floating-point tensor."""
+    return mapped(output, lambda leaf: function(leaf) if leaf.is_floating_point() else leaf)
 
 
 def require_mean(repeated_slopes: Callable[[int], Slopes]) -> None:
@@ -60,26 +73,37 @@ def require_mean(repeated_slopes: Callable[[int], Slopes]) -> None:
 
 
 def require_no_broadcast(loss: Evaluate, output: Any, targets: Any) -> None:
-    """Raise a ``FlatlibError`` if shapes differ and every output is compared with every target."""
-    if not (isinstance(output, Tensor) and isinstance(targets, Tensor)) or output.shape == targets.shape:
+    """Raise a ``FlatlibError`` if the shapes of an output and its targets differ and each is compared with all."""
+    ours, theirs = list(leaves(output)), list(leaves(targets))
+    if len(ours) != len(theirs):
         return
-    message = (
-        f"outputs of shape {tuple(output.shape)} and targets of shape {tuple(targets.shape)} are broadcast in the "
-        "loss: give both the same shape"
-    )
+    pairs = [i for i, (one, other) in enumerate(zip(ours, theirs, strict=True)) if _may_broadcast(one, other)]
+    if not pairs:
+        return
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        before = slopes(loss, output, targets)
-    if any("different to the input size" in str(warning.message) for warning in caught):
-        raise FlatlibError(message)
+        before = [s[:1] for s in slopes(loss, output, targets)]
+    warned = any("different to the input size" in str(warning.message) for warning in caught)
+    for i in pairs:
+        fixed = [t[:1].expand_as(t).contiguous() if i == j else t for j, t in enumerate(theirs)]  # the first keeps its
+        after = [s[:1] for s in slopes(loss, output, with_leaves(targets, fixed))]
+        if warned or (len(ours[i]) > 2 and distance(before, after) > TOLERANCE * norm(before)):
+            raise FlatlibError(
+                f"outputs of shape {tuple(ours[i].shape)} and targets of shape {tuple(theirs[i].shape)} are broadcast "
+                "in the loss: give both the same shape"
+            )
+
+
+def _may_broadcast(output: Tensor, target: Tensor) -> bool:
+    """Return whether shapes differ and can be broadcast; classes of as many outputs as there are examples are not."""
+    is_class = not target.is_floating_point() and output.ndim == target.ndim + 1 and output.shape[1] > 1
+    if output.shape == target.shape or is_class or not output.is_floating_point():
+        return False
     try:
-        torch.broadcast_shapes(output.shape, targets.shape)
+        torch.broadcast_shapes(output.shape, target.shape)
     except RuntimeError:
-        return
-    if len(output) > 2 and output.is_floating_point():
-        after = slopes(loss, output, targets[:1].expand_as(targets).contiguous())  # the first keeps its own target
-        if distance([s[:1] for s in before], [s[:1] for s in after]) > TOLERANCE * norm([s[:1] for s in before]):
-            raise FlatlibError(message)
+        return False
+    return True
 
 
 def require_independent(output: Any, last: Any, count: int) -> None:

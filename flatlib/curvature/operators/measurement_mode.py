@@ -1,15 +1,20 @@
 """How everything is measured: in full precision, with gradients, without random numbers or compiled functions."""
 
+import pickle
+import random
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatlib.curvature.operators.double_backward import without_checkpoints
-from flatlib.device import current, full_precision, global_generators
+from flatlib.device import current, full_precision, global_generators, switched
 from flatlib.errors import FlatlibError
+
+DRAWN = "the model or loss draws random numbers in evaluation mode: its curvature is not defined"
 
 
 @contextmanager
@@ -26,6 +31,7 @@ def measurement_mode(device: torch.device) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(switched("set_autocast_enabled", lambda *_: None, torch))  # by the model itself
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the only kernel with a second derivative
         stack.enter_context(without_checkpoints())
         stack.enter_context(full_precision())
@@ -49,4 +55,22 @@ def _undrawn_randomness(device: torch.device) -> Iterator[None]:
                 drawn = True
                 generator.set_state(state)
     if drawn:
-        raise FlatlibError("the model or loss draws random numbers in evaluation mode: its curvature is not defined")
+        raise FlatlibError(DRAWN)
+
+
+@contextmanager
+def others_undrawn() -> Iterator[None]:
+    """Do the same for Python's and NumPy's random states, which take as long to read as a small network to run."""
+    arrays = np.random.mtrand._rand  # type: ignore[attr-defined]  # the instance behind NumPy's functions
+    before = pickle.dumps((random.getstate(), arrays.get_state()))
+    drawn = False
+    try:
+        yield
+    finally:
+        if pickle.dumps((random.getstate(), arrays.get_state())) != before:
+            drawn = True
+            python, numpy = pickle.loads(before)
+            random.setstate(python)
+            arrays.set_state(numpy)
+    if drawn:
+        raise FlatlibError(DRAWN)

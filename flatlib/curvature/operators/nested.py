@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+SCALARS = str | int | float | complex
+
 
 def leaves(nest: Any) -> Iterator[Tensor]:
     """Yield every tensor of a nest, in order."""
@@ -44,10 +46,26 @@ def detached_leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_(tensor.is_floating_point() or tensor.is_complex())
 
 
-def is_nest(value: Any) -> bool:
-    """Return whether the tensors of a value can be seen: False for objects of unknown classes that may hold some."""
-    known = isinstance(value, Tensor | Mapping | tuple | list | str | int | float | None)
-    return known or (dataclasses.is_dataclass(value) and not isinstance(value, type))
+def is_transparent(nest: Any) -> bool:
+    """Return whether all tensors of a value can be seen: False for objects of unknown classes, which may hold some."""
+    if isinstance(nest, Mapping):
+        return all(map(is_transparent, nest.values()))
+    if isinstance(nest, tuple | list):
+        return all(map(is_transparent, nest))
+    if dataclasses.is_dataclass(nest) and not isinstance(nest, type):
+        return all(is_transparent(getattr(nest, field.name)) for field in dataclasses.fields(nest))
+    return nest is None or isinstance(nest, Tensor | np.ndarray | SCALARS)
+
+
+def holds_numbers(nest: Any, count: int) -> bool:
+    """Return whether one of a nest's sequences has this many plain numbers or strings, one an example."""
+    if isinstance(nest, Mapping):
+        return any(holds_numbers(value, count) for value in nest.values())
+    if not isinstance(nest, tuple | list):
+        return False
+    return any(holds_numbers(value, count) for value in nest) or (
+        len(nest) == count and all(isinstance(value, SCALARS) for value in nest)
+    )
 
 
 def per_example(nest: Any, count: int) -> bool:

@@ -10,7 +10,7 @@ from flatlib.errors import FlatlibError
 
 def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) -> dict[str, nn.Parameter]:
     """Return the parameters that match the patterns (by default: that require grad); the others stop requiring grad."""
-    named = dict(model.named_parameters())
+    named = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
     if patterns is None:
         chosen = [name for name, p in named.items() if p.requires_grad]
     else:
