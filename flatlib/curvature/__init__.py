@@ -1,6 +1,7 @@
 """Curvature of the training loss: its matrices as linear operators, and their eigenvalues, trace, norm and density."""
 
 from flatlib.curvature.operators.empirical_risk import from_dict_batches
+from flatlib.curvature.operators.fisher import EmpiricalFisherOperator, MonteCarloFisherOperator
 from flatlib.curvature.operators.gauss_newton import GaussNewtonOperator
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.density import Density, density
@@ -15,21 +16,26 @@ from flatlib.curvature.spectrum.preconditioned import (
     preconditioned_eigenvalue,
     stability_threshold,
 )
+from flatlib.curvature.traces.diagonal import Diagonal, diagonal
 from flatlib.curvature.traces.hutchinson import Estimate, trace
 
 __all__ = [  # noqa: RUF022 -- grouped by subject
     # operators
     "HessianOperator",
     "GaussNewtonOperator",
+    "EmpiricalFisherOperator",
+    "MonteCarloFisherOperator",
     "from_dict_batches",
     # spectrum
     "top_eigenvalues",
     "Eigenvalues",
     "density",
     "Density",
-    # trace and norm
+    # trace, diagonal and norm
     "trace",
     "Estimate",
+    "diagonal",
+    "Diagonal",
     "frobenius",
     "FrobeniusEstimate",
     # layer by layer

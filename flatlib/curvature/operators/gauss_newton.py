@@ -1,6 +1,6 @@
 """The generalized Gauss-Newton matrix of a training loss as a linear operator."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,6 +8,8 @@ from torch import Tensor
 from flatlib.curvature.operators.base import CurvatureOperator, flatten
 from flatlib.curvature.operators.symmetry import require_second_derivatives
 from flatlib.errors import NotFinite, explained
+
+KEEP: dict[str, Any] = {"retain_graph": True, "materialize_grads": True}
 
 
 class Linearization(NamedTuple):
@@ -57,15 +59,20 @@ class GaussNewtonOperator(CurvatureOperator):
         return graph
 
     def _product(self, graph: Linearization | None, v: Tensor) -> Tensor:
-        if graph is None or not graph.slope.requires_grad:  # a loss linear in the outputs
+        if graph is None:
             return torch.zeros_like(v)
         outputs, weights = self._differentiable(graph.pulled_back, v)
         if not outputs:
             return torch.zeros_like(v)
-        keep = {"retain_graph": True, "materialize_grads": True}
         with explained("the second derivative fails"):
-            tangent = torch.autograd.grad(outputs, graph.u, weights, **keep)[0]
-            return self._pull_back(graph, torch.autograd.grad(graph.slope, graph.detached_output, tangent, **keep)[0])
+            tangent = torch.autograd.grad(outputs, graph.u, weights, **KEEP)[0]
+            return self._pull_back(graph, self._output_product(graph, tangent))
+
+    def _output_product(self, graph: Linearization, tangent: Tensor) -> Tensor:
+        r"""Return the product of the chunk's loss's Hessian in the outputs, and a tangent of their shape."""
+        if not graph.slope.requires_grad:  # a loss linear in the outputs
+            return torch.zeros_like(tangent)
+        return torch.autograd.grad(graph.slope, graph.detached_output, tangent, **KEEP)[0]
 
     def _chunk_gradient(self, graph: Linearization | None) -> Tensor:
         if graph is None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from flatlib.curvature.operators.base import CurvatureOperator
+from flatlib.curvature.operators.fisher import EmpiricalFisherOperator, MonteCarloFisherOperator
 from flatlib.curvature.operators.frozen_model import measurement_mode
 from flatlib.curvature.operators.symmetry import SymmetricOperator
 from flatlib.errors import FlatlibError
@@ -76,8 +77,10 @@ def reduced_operator(operator: SymmetricOperator) -> ReducedOperator | None:
         model.get_submodule(name).weight = nn.Parameter(weight, requires_grad=layer.weight.requires_grad)
         rows = factors[0][: len(inputs)].triu().T.contiguous()
     names = list(operator.parameters)
+    # A Monte Carlo operator's targets are its labels: drawn again, they would be others.
+    kind = EmpiricalFisherOperator if isinstance(operator, MonteCarloFisherOperator) else type(operator)
     try:
-        reduced = type(operator)(
+        reduced = kind(
             model,
             operator.loss,
             (rows, operator.data[1]),
