@@ -21,6 +21,7 @@ MODELS = (
 )
 MEASURES = (
     *("performance", "train_loss", "lambda_max", "lambda_min", "gauss_newton_lambda_max", "between_iterates"),
+    *("empirical_fisher_lambda_max", "empirical_fisher_trace"),
     *("trace", "frobenius", "density", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness", "keskar_sharpness"),
     *("gradient_norm", "weight_norm", "margin", "jacobian_norm", "softmax_jacobian_norm"),
 )

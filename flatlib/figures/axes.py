@@ -97,6 +97,8 @@ COLUMNS = {  # every column that can be drawn
     "lambda_min": Column("Smallest eigenvalue", r"$\lambda_{\min}$"),
     "curvature": Column("Curvature along", "$v_1$"),
     "gauss_newton_lambda_max": Column("Gauss-Newton sharpness", r"$\lambda_{\max}(G)$", scale="log"),
+    "empirical_fisher_lambda_max": Column("Empirical Fisher sharpness", r"$\lambda_{\max}(\tilde F)$", scale="log"),
+    "empirical_fisher_trace": Column("Empirical Fisher trace", r"$\mathrm{tr}\,\tilde F$", scale="log"),
     "between_iterates": Column("Sharpness between iterates", r"$\lambda_{\max}$", scale="log"),
     "trace": Column("Hessian trace", r"$\mathrm{tr}\,H$", scale="log"),
     "frobenius": Column("Frobenius norm", r"$\Vert H\Vert_F$", scale="log"),

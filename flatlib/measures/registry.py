@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from flatlib.curvature import Eigenvalues, density, frobenius, top_eigenvalues, trace
+from flatlib.curvature import EmpiricalFisherOperator, Eigenvalues, density, frobenius, top_eigenvalues, trace
 from flatlib.curvature.operators.empirical_risk import collect_batches
 from flatlib.errors import NotDefined, explained
 from flatlib.measures.checkpoint import Checkpoint
@@ -95,6 +95,11 @@ def hessian_density(checkpoint: Checkpoint) -> Numbers:
     return numbers
 
 
+def empirical_fisher(checkpoint: Checkpoint) -> EmpiricalFisherOperator:
+    """Return the empirical Fisher matrix over the measured examples."""
+    return EmpiricalFisherOperator(*checkpoint.subject, batch_norm=checkpoint.batch_norm)
+
+
 def lambda_max_between_iterates(checkpoint: Checkpoint) -> Numbers:
     """Return the largest eigenvalue at 8 points up to the next iterate, batch norm in train mode (Kaur et al. 2022)."""
     if checkpoint.after is None:
@@ -141,6 +146,12 @@ REGISTRY: dict[str, Callable[[Checkpoint], Numbers]] = {
     ),
     "gauss_newton_lambda_max": lambda c: eigenvalue_columns(
         "gauss_newton_lambda_max", top_eigenvalues(c.gauss_newton(), tol=c.tolerance, seed=c.seed)
+    ),
+    "empirical_fisher_lambda_max": lambda c: eigenvalue_columns(
+        "empirical_fisher_lambda_max", top_eigenvalues(empirical_fisher(c), tol=c.tolerance, seed=c.seed)
+    ),
+    "empirical_fisher_trace": lambda c: columns(
+        "empirical_fisher_trace", trace(empirical_fisher(c), seed=c.seed), "standard_error", "exact"
     ),
     "between_iterates": lambda_max_between_iterates,
     "trace": lambda c: columns("trace", trace(c.hessian(), seed=c.seed), "standard_error", "exact"),

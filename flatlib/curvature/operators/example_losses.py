@@ -7,11 +7,11 @@ from torch import Tensor
 
 from flatlib.curvature.operators.empirical_risk import LOSS_TOLERANCE
 from flatlib.curvature.traces.output_hessian import is_mean_of_examples
-from flatlib.errors import FlatlibError, explained
+from flatlib.errors import NotDefined, explained
 
 
 def require_own_losses(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor, slope: Tensor) -> None:
-    """Raise a ``FlatlibError`` unless the loss is the plain mean of the losses of all examples, each taken alone.
+    """Raise ``NotDefined`` unless the loss is the plain mean of the losses of all examples, each taken alone.
 
     Args:
         loss: Function of outputs and targets.
@@ -26,14 +26,14 @@ def require_own_losses(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor,
         own = [loss(one, its) for one, its in zip(output.split(1), target.split(1), strict=True)]
         alone = torch.autograd.grad(torch.stack(own).mean(), output, materialize_grads=True)[0]
     if not (alone - slope).norm() <= LOSS_TOLERANCE * slope.norm():
-        raise FlatlibError(
+        raise NotDefined(
             "the loss is not the mean of each example's own (it weights, ignores or mixes some?): the gradient of one "
             "example is not defined"
         )
 
 
 def require_own_outputs(output: Tensor, forward: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    """Raise a ``FlatlibError`` if the second half of the examples has other outputs alone than with the first."""
+    """Raise ``NotDefined`` if the second half of the examples has other outputs alone than with the first."""
     half = x[(len(x) + 1) // 2 :]
     if len(half) == 0:
         return
@@ -41,7 +41,7 @@ def require_own_outputs(output: Tensor, forward: Callable[[Tensor], Tensor], x: 
     with torch.no_grad():
         alone = forward(half)
     if not (alone - together).norm() <= LOSS_TOLERANCE * together.norm():
-        raise FlatlibError(
+        raise NotDefined(
             "the outputs of one example depend on the others (batch norm in train mode?): the gradient of one example "
             "is not defined"
         )

@@ -24,8 +24,8 @@ class EmpiricalFisherOperator(GaussNewtonOperator):
     distribution around the D outputs with the variance D / 2. In units of the squared loss per squared parameter.
 
     No gradient is stored: with $g_i = J_i^\top s_i$, $s_i$ the derivative of $\ell_i$ in the outputs, a product is
-    that of a Gauss-Newton matrix with $s_i s_i^\top$ in place of the loss's Hessian. Arguments are those of
-    ``CurvatureOperator``; a loss or a model that mixes examples raises a ``FlatlibError`` in the first product.
+    that of a Gauss-Newton matrix with $s_i s_i^\top$ in place of the loss's Hessian. Arguments and errors are those of
+    ``CurvatureOperator``; a loss or a model that mixes examples raises ``NotDefined`` in the first product.
 
     >>> model = torch.nn.Linear(2, 1, bias=False)
     >>> _ = torch.nn.init.zeros_(model.weight)  # the gradients are (-2, 0) and (0, -2)
