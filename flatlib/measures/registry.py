@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from flatlib.curvature import EmpiricalFisherOperator, Eigenvalues, density, frobenius, top_eigenvalues, trace
+from flatlib.curvature import Eigenvalues, EmpiricalFisherOperator, density, frobenius, top_eigenvalues, trace
 from flatlib.curvature.operators.empirical_risk import collect_batches
 from flatlib.errors import NotDefined, explained
 from flatlib.measures.checkpoint import Checkpoint
 from flatlib.measures.performance import Numbers, performance, train_loss
 from flatlib.sharpness import (
     adaptive_sharpness,
+    average_adaptive_sharpness,
     between_iterates,
     jacobian_norm,
     keskar_sharpness,
@@ -109,6 +110,17 @@ def lambda_max_between_iterates(checkpoint: Checkpoint) -> Numbers:
     return columns("between_iterates", largest, "residual", "products", "converged")
 
 
+def adaptive_columns(name: str, checkpoint: Checkpoint, **options: Any) -> Numbers:
+    """Return the adaptive sharpness with these options, and its alignment."""
+    return columns(name, adaptive_sharpness(*checkpoint.subject, **options, **_seeded(checkpoint)), "alignment")
+
+
+def average_rise(checkpoint: Checkpoint) -> Numbers:
+    """Return the average-case adaptive sharpness over normal perturbations, with its error."""
+    mean = average_adaptive_sharpness(*checkpoint.subject, **_seeded(checkpoint))
+    return columns("average_adaptive_sharpness", mean, "standard_error")
+
+
 def weight_norm(checkpoint: Checkpoint) -> Numbers:
     """Return the Euclidean norm of all trainable parameters."""
     squares = [p.detach().double().square().sum() for p in checkpoint.model.parameters() if p.requires_grad]
@@ -161,9 +173,15 @@ REGISTRY: dict[str, Callable[[Checkpoint], Numbers]] = {
         "minimum_sharpness", minimum_sharpness(*c.subject, **_seeded(c)), "standard_error"
     ),
     "sam_sharpness": lambda c: columns("sam_sharpness", sam_sharpness(*c.subject, batch_norm=c.batch_norm)),
-    "adaptive_sharpness": lambda c: columns(
-        "adaptive_sharpness", adaptive_sharpness(*c.subject, **_seeded(c)), "alignment"
+    "adaptive_sharpness": lambda c: adaptive_columns("adaptive_sharpness", c),
+    "adaptive_sharpness_linf": lambda c: adaptive_columns("adaptive_sharpness_linf", c, norm="linf"),
+    "normalized_adaptive_sharpness": lambda c: adaptive_columns(
+        "normalized_adaptive_sharpness", c, normalize_logits=True
     ),
+    "normalized_adaptive_sharpness_linf": lambda c: adaptive_columns(
+        "normalized_adaptive_sharpness_linf", c, norm="linf", normalize_logits=True
+    ),
+    "average_adaptive_sharpness": average_rise,
     "keskar_sharpness": lambda c: columns("keskar_sharpness", keskar_sharpness(*c.subject, **_seeded(c)), "converged"),
     "gradient_norm": lambda c: {"gradient_norm": float(c.hessian().gradient().norm())},
     "weight_norm": weight_norm,

@@ -11,6 +11,7 @@ from torch import nn
 from flatlib.errors import FlatlibError
 from flatlib.sharpness import (
     adaptive_sharpness,
+    average_adaptive_sharpness,
     between_iterates,
     keskar_sharpness,
     loss_along,
@@ -24,6 +25,8 @@ from flatlib.sharpness import (
 MEASURES = {
     "along": lambda model, loss, data: loss_along(model, loss, data, {"v": V[:, 0]}, radius=0.1, points=3),
     "adaptive": adaptive_sharpness,
+    "average": average_adaptive_sharpness,
+    "box": lambda model, loss, data: adaptive_sharpness(model, loss, data, norm="linf", normalize_logits=True),
     "between": lambda model, loss, data: between_iterates(model, copy.deepcopy(model), loss, data, points=2),
     "keskar": keskar_sharpness,
     "lines": lambda model, loss, data: loss_along_eigenvectors(model, loss, data, points=3),
