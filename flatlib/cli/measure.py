@@ -22,6 +22,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     own.add_argument("--loss", default="cross_entropy", help="cross_entropy (default) or mse")
     own.add_argument("--batch-norm", default="eval", help="eval (default), train or recalibrated")
+    own.add_argument("--batch-size", type=int, default=32, help="of the training, for batch_sharpness (default 32)")
     own.add_argument("--examples", type=int, help="only the first so many examples (default all)")
     own.add_argument("--dtype", choices=["float32", "float64"], help="measure a copy cast to it (default as it is)")
     own.add_argument("--tolerance", type=float, default=1e-3, help="of eigenvalues' residuals (default 1e-3)")

@@ -24,10 +24,10 @@ MEASURABLE = tuple(name for name in REGISTRY if name not in ("performance", "bet
 BATCH = 256  # examples read from a data set at a time
 COLUMNS = ("value", "error", "products", "converged", "exact", "seconds")
 COMPANIONS = {  # column of each companion of a measure: a residual and a standard error are both its error
-    **dict.fromkeys(("residual", "standard_error"), "error"),
+    **dict.fromkeys(("residual", "standard_error", "error"), "error"),
     **{name: name for name in ("products", "converged", "exact")},
 }
-SETTINGS = ("loss", "batch_norm", "tolerance", "seed")  # of a checkpoint
+SETTINGS = ("loss", "batch_norm", "batch_size", "tolerance", "seed")  # of a checkpoint
 
 
 def load(target: str) -> tuple[nn.Module, Any]:

@@ -17,7 +17,9 @@ from flatlib.measures.performance import Numbers, performance, train_loss
 from flatlib.sharpness import (
     adaptive_sharpness,
     average_adaptive_sharpness,
+    batch_sharpness,
     between_iterates,
+    critical_sharpness,
     jacobian_norm,
     keskar_sharpness,
     margin,
@@ -112,13 +114,28 @@ def lambda_max_between_iterates(checkpoint: Checkpoint) -> Numbers:
 
 def adaptive_columns(name: str, checkpoint: Checkpoint, **options: Any) -> Numbers:
     """Return the adaptive sharpness with these options, and its alignment."""
-    return columns(name, adaptive_sharpness(*checkpoint.subject, **options, **_seeded(checkpoint)), "alignment")
+    return columns(name, adaptive_sharpness(*checkpoint.subject, **(options | _seeded(checkpoint))), "alignment")
 
 
 def average_rise(checkpoint: Checkpoint) -> Numbers:
     """Return the average-case adaptive sharpness over normal perturbations, with its error."""
     mean = average_adaptive_sharpness(*checkpoint.subject, **_seeded(checkpoint))
     return columns("average_adaptive_sharpness", mean, "standard_error")
+
+
+def batch_sharpness_of_training(checkpoint: Checkpoint) -> Numbers:
+    """Return the batch sharpness at the batch size of the training, drawn from the measured images."""
+    size, measured = checkpoint.batch_size, len(collect_batches(checkpoint.examples)[0])
+    if size is None or size > measured:
+        raise NotDefined(f"batch_sharpness needs a batch size of at most the {measured} measured images, not {size}")
+    found = batch_sharpness(*checkpoint.subject, batch_size=size, **_seeded(checkpoint))
+    return columns("batch_sharpness", found, "standard_error", "exact")
+
+
+def critical_sharpness_of_gradient(checkpoint: Checkpoint) -> Numbers:
+    """Return the critical sharpness along the gradient over the measured images, with its error."""
+    found = critical_sharpness(*checkpoint.subject, tolerance=checkpoint.tolerance, batch_norm=checkpoint.batch_norm)
+    return columns("critical_sharpness", found, "error")
 
 
 def weight_norm(checkpoint: Checkpoint) -> Numbers:
@@ -166,6 +183,8 @@ REGISTRY: dict[str, Callable[[Checkpoint], Numbers]] = {
         "empirical_fisher_trace", trace(empirical_fisher(c), seed=c.seed), "standard_error", "exact"
     ),
     "between_iterates": lambda_max_between_iterates,
+    "batch_sharpness": batch_sharpness_of_training,
+    "critical_sharpness": critical_sharpness_of_gradient,
     "trace": lambda c: columns("trace", trace(c.hessian(), seed=c.seed), "standard_error", "exact"),
     "frobenius": hessian_frobenius,
     "density": hessian_density,

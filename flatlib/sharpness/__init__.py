@@ -4,7 +4,9 @@ Every measure takes the model first, leaves it as it was, and returns its value 
 """
 
 from flatlib.sharpness.adaptive import MeanLossIncrease, adaptive_sharpness, average_adaptive_sharpness
+from flatlib.sharpness.batch_sharpness import batch_sharpness
 from flatlib.sharpness.between_iterates import BetweenIterates, between_iterates
+from flatlib.sharpness.critical_sharpness import CriticalSharpness, critical_sharpness
 from flatlib.sharpness.jacobian import Stretch, jacobian_norm, most_stretched
 from flatlib.sharpness.keskar import BoxSharpness, keskar_sharpness
 from flatlib.sharpness.landscape import Lines, loss_along, loss_along_eigenvectors, loss_in_plane
@@ -26,6 +28,10 @@ __all__ = [  # noqa: RUF022 -- grouped by subject
     # least trace of all rescalings of the layers
     "minimum_sharpness",
     "MinimumSharpness",
+    # curvature along a training step
+    "batch_sharpness",
+    "critical_sharpness",
+    "CriticalSharpness",
     # largest eigenvalue between two iterates
     "between_iterates",
     "BetweenIterates",

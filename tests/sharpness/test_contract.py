@@ -12,7 +12,9 @@ from flatlib.errors import FlatlibError
 from flatlib.sharpness import (
     adaptive_sharpness,
     average_adaptive_sharpness,
+    batch_sharpness,
     between_iterates,
+    critical_sharpness,
     keskar_sharpness,
     loss_along,
     loss_along_eigenvectors,
@@ -27,6 +29,8 @@ MEASURES = {
     "adaptive": adaptive_sharpness,
     "average": average_adaptive_sharpness,
     "box": lambda model, loss, data: adaptive_sharpness(model, loss, data, norm="linf", normalize_logits=True),
+    "batch": lambda model, loss, data: batch_sharpness(model, loss, data, batch_size=5, batches=3),
+    "critical": critical_sharpness,
     "between": lambda model, loss, data: between_iterates(model, copy.deepcopy(model), loss, data, points=2),
     "keskar": keskar_sharpness,
     "lines": lambda model, loss, data: loss_along_eigenvectors(model, loss, data, points=3),
