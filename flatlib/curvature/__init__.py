@@ -6,6 +6,7 @@ from flatlib.curvature.operators.gauss_newton import GaussNewtonOperator
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.density import Density, density
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
+from flatlib.curvature.spectrum.eigenvalues_above import EigenvaluesAbove, eigenvalues_above
 from flatlib.curvature.spectrum.frobenius import FrobeniusEstimate, frobenius
 from flatlib.curvature.spectrum.lanczos_search import Eigenvalues
 from flatlib.curvature.spectrum.per_layer import per_layer
@@ -29,6 +30,8 @@ __all__ = [  # noqa: RUF022 -- grouped by subject
     # spectrum
     "top_eigenvalues",
     "Eigenvalues",
+    "eigenvalues_above",
+    "EigenvaluesAbove",
     "density",
     "Density",
     # trace, diagonal and norm
