@@ -20,6 +20,7 @@ from flatlib.sharpness import (
     batch_sharpness,
     between_iterates,
     critical_sharpness,
+    input_lambda_max,
     jacobian_norm,
     keskar_sharpness,
     margin,
@@ -150,6 +151,18 @@ def margin_quantiles(checkpoint: Checkpoint) -> Numbers:
     return {"margin": quantiles[0.5], "margin_low": quantiles[0.1]}
 
 
+def input_curvature(checkpoint: Checkpoint) -> Numbers:
+    """Return the largest eigenvalue of the loss's Hessian in an image, its maximum over images, and their mean."""
+    found = input_lambda_max(*checkpoint.subject, tol=checkpoint.tolerance, **_seeded(checkpoint))
+    return {
+        "input_lambda_max": float(found.values.max()),
+        "input_lambda_max_residual": float(found.residuals[found.values.argmax()]),
+        "input_lambda_max_products": found.products,
+        "input_lambda_max_converged": found.converged,
+        "input_lambda_max_mean": float(found.values.mean()),
+    }
+
+
 def jacobian_norms(name: str, checkpoint: Checkpoint, *, softmax: bool) -> Numbers:
     """Return the spectral norm of the input-output Jacobian over the measured images, its largest and its mean."""
     images, *_ = collect_batches(checkpoint.examples)
@@ -205,6 +218,7 @@ REGISTRY: dict[str, Callable[[Checkpoint], Numbers]] = {
     "gradient_norm": lambda c: {"gradient_norm": float(c.hessian().gradient().norm())},
     "weight_norm": weight_norm,
     "margin": margin_quantiles,
+    "input_lambda_max": input_curvature,
     "jacobian_norm": lambda c: jacobian_norms("jacobian_norm", c, softmax=False),
     "softmax_jacobian_norm": lambda c: jacobian_norms("softmax_jacobian_norm", c, softmax=True),
 }

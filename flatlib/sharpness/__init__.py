@@ -7,6 +7,7 @@ from flatlib.sharpness.adaptive import MeanLossIncrease, adaptive_sharpness, ave
 from flatlib.sharpness.batch_sharpness import batch_sharpness
 from flatlib.sharpness.between_iterates import BetweenIterates, between_iterates
 from flatlib.sharpness.critical_sharpness import CriticalSharpness, critical_sharpness
+from flatlib.sharpness.input_curvature import InputCurvature, input_lambda_max
 from flatlib.sharpness.jacobian import Stretch, jacobian_norm, most_stretched
 from flatlib.sharpness.keskar import BoxSharpness, keskar_sharpness
 from flatlib.sharpness.landscape import Lines, loss_along, loss_along_eigenvectors, loss_in_plane
@@ -43,6 +44,9 @@ __all__ = [  # noqa: RUF022 -- grouped by subject
     # margins of the samples
     "margin",
     "Margins",
+    # curvature in the inputs
+    "input_lambda_max",
+    "InputCurvature",
     # input-output Jacobian
     "jacobian_norm",
     "most_stretched",
