@@ -115,7 +115,7 @@ def average_adaptive_sharpness(
     rho: float = MEAN_RHO,
     normalize_logits: bool = False,
     eta: float = 0.0,
-    pairs: int = 50,
+    pairs: int = 20,
     seed: int = 0,
     **options: Unpack[Options],
 ) -> MeanLossIncrease:
@@ -144,7 +144,7 @@ def average_adaptive_sharpness(
         rho: Standard deviation ("l2") or half width ("linf") of the perturbation over the weight, without unit.
         normalize_logits: Measure the loss of `of_normalized_logits`, which no factor of the outputs changes.
         eta: Constant added to every |w|, in the units of the weights.
-        pairs: Pairs of perturbations, at least 2, fixed beforehand; Andriushchenko et al. draw 100 perturbations.
+        pairs: Pairs of perturbations, at least 2, fixed beforehand; Andriushchenko et al. draw 20 perturbations.
         seed: Seed of the perturbations.
         **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
 

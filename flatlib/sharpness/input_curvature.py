@@ -135,7 +135,7 @@ class _Lanczos:
 
     def __init__(self, start: Tensor, generator: torch.Generator):
         self._generator = generator
-        self._basis: list[Tensor] = []
+        self._vectors = start.new_empty(len(start), min(EXPECTED, start.shape[1]), start.shape[1])
         self._next = start / torch.linalg.vector_norm(start, dim=1, keepdim=True)
         self._alphas: list[Tensor] = []
         self._betas: list[Tensor] = []
@@ -144,7 +144,7 @@ class _Lanczos:
     @property
     def steps(self) -> int:
         """Number of products so far."""
-        return len(self._basis)
+        return len(self._betas)
 
     @property
     def rounding(self) -> Tensor:
@@ -153,19 +153,23 @@ class _Lanczos:
 
     def step(self, multiply: Callable[[Tensor], Tensor]) -> None:
         """Add one product; continue an exhausted space from a random vector orthogonal to it."""
-        self._basis.append(self._next)
-        w, overlaps = self._orthogonalize(multiply(self._next))
-        self._alphas.append(overlaps[-1])
-        self.asymmetry = torch.maximum(self.asymmetry, torch.linalg.vector_norm(overlaps[:-2], dim=0))
-        w, _ = self._orthogonalize(w)
-        beta = torch.linalg.vector_norm(w.double(), dim=1)
-        self.size = torch.maximum(self.size, overlaps[-1].abs() + beta)
-        exhausted = (beta <= ROUNDING * torch.finfo(w.dtype).eps * self.size) | (self.steps == w.shape[1])
+        m, d = self.steps, self._vectors.shape[2]
+        if m == self._vectors.shape[1]:
+            self._vectors = torch.cat([self._vectors, torch.empty_like(self._vectors)], 1)
+        self._vectors[:, m] = self._next
+        basis = self._vectors[:, : m + 1]
+        w, overlaps = _orthogonalize(multiply(self._next), basis)
+        self._alphas.append(overlaps[:, -1])
+        self.asymmetry = torch.maximum(self.asymmetry, torch.linalg.vector_norm(overlaps[:, :-2], dim=1))
+        w, _ = _orthogonalize(w, basis)
+        beta = torch.linalg.vector_norm(w, dim=1, dtype=torch.float64)
+        self.size = torch.maximum(self.size, overlaps[:, -1].abs() + beta)
+        exhausted = (beta <= ROUNDING * torch.finfo(w.dtype).eps * self.size) | (m + 1 == d)
         self._betas.append(beta.masked_fill(exhausted, 0))
         self._next = w / beta.masked_fill(exhausted, 1).to(w)[:, None]
-        if exhausted.any() and self.steps < w.shape[1]:
+        if exhausted.any() and m + 1 < d:
             fresh = torch.randn(w.shape, generator=self._generator, dtype=torch.float64).to(w)
-            fresh = self._orthogonalize(self._orthogonalize(fresh)[0])[0]
+            fresh = _orthogonalize(_orthogonalize(fresh, basis)[0], basis)[0]
             fresh /= torch.linalg.vector_norm(fresh, dim=1, keepdim=True)
             self._next = torch.where(exhausted[:, None], fresh, self._next)
 
@@ -176,13 +180,11 @@ class _Lanczos:
         values, vectors = torch.linalg.eigh(T)
         return values[:, -1], torch.maximum(betas[:, -1] * vectors[:, -1, -1].abs(), self.rounding)
 
-    def _orthogonalize(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is left of w after the basis, vector by vector, and the overlaps, (steps, N) in float64."""
-        overlaps = []
-        for q in self._basis:
-            overlaps.append((w.double() * q.double()).sum(1))
-            w = w - overlaps[-1].to(w)[:, None] * q
-        return w, torch.stack(overlaps)
+
+def _orthogonalize(w: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what is left of w (N, D) after the basis (N, m, D), and the overlaps with it, (N, m) in float64."""
+    overlaps = basis @ w[:, :, None]
+    return w - (overlaps.mT @ basis)[:, 0], overlaps[:, :, 0].double()
 
 
 def _largest(
