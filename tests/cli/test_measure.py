@@ -85,6 +85,24 @@ def test_measures_by_name(mine, capsys, names, expected):
     assert rows & {*MEASURABLE} == expected
 
 
+def test_batch_size_of_the_training(mine, tmp_path, capsys):
+    found = {}
+    for size in ("5", "20", "21"):
+        output = tmp_path / "mine.json"
+        names = ["--measures", "batch_sharpness", "critical_sharpness", "--batch-size", size, "--output", str(output)]
+        assert main(["measure", f"{mine}:load", *names, "--device", "cpu"]) == 0
+        written = json.loads(output.read_text())
+        assert written["batch_size"] == int(size)
+        assert (
+            0 < written["measures"]["critical_sharpness"]["error"] < written["measures"]["critical_sharpness"]["value"]
+        )
+        found[size] = written["measures"]["batch_sharpness"]
+    assert found["5"]["error"] > 0
+    assert (found["20"]["error"], found["20"]["exact"]) == (0.0, True)
+    assert found["21"]["value"] is None  # more than there are examples
+    capsys.readouterr()
+
+
 def test_first_product_precedes_the_clock():
     """It imports sympy, which takes longer than a small network's measures."""
     code = (
@@ -123,6 +141,7 @@ def test_data_may_be_a_loader(mine, function):
         (["{}:load", "--batch-norm", "off"], 'batch_norm="off" is unknown'),
         (["{}:load", "--examples", "0"], "--examples: at least 1, got 0"),
         (["{}:load", "--tolerance", "0"], "tol=0.0 must be positive"),
+        (["{}:load", "--measures", "batch_sharpness", "--batch-size", "0"], "batch_size=0 is not between 1 and the 20"),
         (["{}:load", "--output", "{}/out.json"], "cannot be written"),
     ],
 )
