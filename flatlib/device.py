@@ -65,8 +65,8 @@ def reproducible() -> Iterator[None]:
     try:
         with (
             full_precision(),
-            _switched("benchmark", False, CUDNN),
-            _switched("fill_uninitialized_memory", False, DETERMINISTIC),  # it takes 7 % of VGG-11's step
+            switched("benchmark", False, CUDNN),
+            switched("fill_uninitialized_memory", False, DETERMINISTIC),  # it takes 7 % of VGG-11's step
             torch.autocast("cpu", enabled=False),
             torch.autocast("cuda", enabled=False),
         ):
@@ -103,16 +103,16 @@ def global_generators(device: torch.device) -> list[torch.Generator]:
 
 def full_precision() -> contextlib.AbstractContextManager[None]:
     """Multiply float32 numbers in float32 in the context; PyTorch's default for convolutions on a GPU is TF32."""
-    return _switched("fp32_precision", "ieee", *PRECISION_SWITCHES)
+    return switched("fp32_precision", "ieee", *PRECISION_SWITCHES)
 
 
 def step_precision(precision: str) -> contextlib.AbstractContextManager[None]:
     """Multiply float32 numbers as `RunConfig.precision` says in the context; a CPU has no TF32."""
-    return _switched("fp32_precision", "tf32", *(PRECISION_SWITCHES_GPU if precision == "tf32" else ()))
+    return switched("fp32_precision", "tf32", *(PRECISION_SWITCHES_GPU if precision == "tf32" else ()))
 
 
 @contextlib.contextmanager
-def _switched(name: str, value: Any, *settings: Any) -> Iterator[None]:
+def switched(name: str, value: Any, *settings: Any) -> Iterator[None]:
     """Set the attribute of this name of all `settings` in the context."""
     before = [getattr(setting, name) for setting in settings]
     try:

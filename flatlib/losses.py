@@ -1,5 +1,6 @@
 """The training loss: cross-entropy of hard, smoothed or mixed targets, and one that a paper used by mistake."""
 
+import inspect
 from collections.abc import Callable
 
 import torch
@@ -73,14 +74,33 @@ def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
         target: Classes (N,), where -100 marks an example to ignore, or probabilities (N, C).
 
     Raises:
-        FlatlibError: If a class does not exist, which would leave a GPU unusable.
+        FlatlibError: If there is one output only, whose softmax is 1 whatever it is; if floating-point targets are not
+            probabilities; if a class does not exist, which would leave a GPU unusable.
     """
+    if isinstance(output, Tensor) and output.ndim > 1 and output.shape[1] == 1:
+        raise FlatlibError(
+            'cross_entropy of a single output is zero: pass loss="mse" for a regression, or '
+            "nn.BCEWithLogitsLoss() for two classes"
+        )
     if target.is_floating_point():
+        _require_probabilities(output, target)
         return F.cross_entropy(output, target)
     least, most = (int(end) for end in target[target != IGNORED].aminmax()) if (target != IGNORED).any() else (0, 0)
     if output.ndim > 1 and not 0 <= least <= most < output.shape[1]:
         raise FlatlibError(f"the targets run from {least} to {most}, the outputs have {output.shape[1]} classes")
     return F.cross_entropy(output, target.long())
+
+
+def _require_probabilities(output: Tensor, target: Tensor) -> None:
+    """Raise a ``FlatlibError`` for targets of a regression, which cross-entropy takes as weights of the classes."""
+    if output.shape != target.shape:
+        raise FlatlibError(
+            f"cross_entropy: floating-point targets of shape {tuple(target.shape)} for outputs of shape "
+            f'{tuple(output.shape)} are not probabilities: pass whole numbers for classes, or loss="mse"'
+        )
+    sums = target.detach().sum(1)
+    if not ((target >= 0).all() and ((sums - 1).abs() <= NORMALISED).all()):
+        raise FlatlibError('cross_entropy: the targets are not probabilities that sum to 1: did you mean loss="mse"?')
 
 
 def mse(output: Tensor, target: Tensor) -> Tensor:
@@ -102,8 +122,15 @@ def mse(output: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(output, target.to(output.dtype))
 
 
+MODEL_NAMES = ("model", "net", "network", "module")  # of the first argument of a loss that takes (model, batch)
+NORMALISED = 1e-2  # largest deviation of a sum of probabilities from 1; mixed float16 labels have 1e-3
 IGNORED = -100  # PyTorch's default ignore_index
 LOSSES = {"cross_entropy": cross_entropy, "mse": mse}  # the losses that `resolve_loss` knows by name
+
+
+def is_mean_of_examples(loss: Callable, target: Tensor) -> bool:
+    """Return whether the loss is known to weight all examples equally; a class of -100 has no weight."""
+    return loss is mse or (loss is cross_entropy and (target.is_floating_point() or bool((target >= 0).all())))
 
 
 def resolve_loss(loss: str | Loss) -> Loss:
@@ -126,9 +153,28 @@ def resolve_loss(loss: str | Loss) -> Loss:
     if loss is F.cross_entropy or (type(loss) is nn.CrossEntropyLoss and _has_default_options(loss)):
         return cross_entropy
     reduction = getattr(loss, "reduction", "mean")
-    if reduction != "mean":
+    if reduction not in ("mean", "batchmean"):
         raise FlatlibError(f'the loss has reduction="{reduction}": only "mean" weights examples alike')
     return loss
+
+
+def inputs_in_a_batch(loss: Callable) -> int | None:
+    """Return how many entries of a batch are inputs, by what the loss takes.
+
+    Returns:
+        -1, all but the last, for a loss of (output, target); 1 for one of (output, target, weight); None for one of
+        (model, batch), whose first argument is called ``model``, ``net``, ``network`` or ``module``.
+    """
+    try:
+        arguments = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters.values()
+    except (TypeError, ValueError):  # built into Python or PyTorch
+        return -1
+    required = [
+        a.name for a in arguments if a.default is a.empty and a.kind in (a.POSITIONAL_ONLY, a.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(required) == 2 and required[0] in MODEL_NAMES:
+        return None
+    return 1 if len(required) == 3 else -1
 
 
 def _has_default_options(loss: nn.CrossEntropyLoss) -> bool:

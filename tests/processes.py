@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 fork = multiprocessing.get_context("fork")  # a child need not import torch again
 
@@ -54,30 +55,48 @@ def having(setting: str) -> list[str]:
     return found
 
 
+class Scheduler(NamedTuple):
+    """A scheduler as a process of its own, its address, and a function that starts workers."""
+
+    address: str
+    start: Callable[..., subprocess.Popen]
+    process: subprocess.Popen
+
+
 @contextlib.contextmanager
-def cluster(folder: Path):
-    """A scheduler and two workers as processes of their own: the scheduler's address and the workers."""
+def scheduler(folder: Path) -> Iterator[Scheduler]:
+    """A scheduler, whose workers have one thread unless told otherwise, are processes, and end with it."""
     file = folder / "scheduler.json"
     paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"NOTES": str(folder / "notes"), "PYTHONPATH": paths}
     quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder}
     quiet["start_new_session"] = True
+    processes: list[subprocess.Popen] = []
 
     def start(program: str, *options: str) -> subprocess.Popen:
         command = [sys.executable, "-W", "ignore", "-m", f"distributed.cli.{program}", "--no-dashboard", *options]
         processes.append(subprocess.Popen(command, **quiet))
         return processes[-1]
 
-    processes: list[subprocess.Popen] = []
+    def worker(*options: str) -> subprocess.Popen:
+        return start("dask_worker", address, "--no-nanny", "--nthreads", "1", *options)
+
     try:
         start("dask_scheduler", "--port", "0", "--host", "127.0.0.1", "--scheduler-file", str(file))
         deadline = time.monotonic() + 60
         while not (file.exists() and file.read_text().strip()) and time.monotonic() < deadline:
             time.sleep(0.05)
         address = json.loads(file.read_text())["address"]
-        yield address, [start("dask_worker", address, "--nthreads", "1", "--no-nanny") for _ in range(2)]
+        yield Scheduler(address, worker, processes[0])
     finally:
         for process in processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+@contextlib.contextmanager
+def cluster(folder: Path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
+    """A scheduler and two workers: the scheduler's address and the workers."""
+    with scheduler(folder) as started:
+        yield started.address, [started.start() for _ in range(2)]

@@ -12,6 +12,10 @@ def sleep(seconds: float, device: str, data: None) -> float:
     return seconds
 
 
+def sleep_on(*_: object) -> None:
+    time.sleep(1000)
+
+
 def end(*_: object) -> None:
     os._exit(1)
 

@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 from flatlib import __version__
 from flatlib.cli import bench, chapters, measure, records
@@ -30,9 +31,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+class Parser(argparse.ArgumentParser):
+    """Parser that reports a wrong argument as all bad input is reported: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and where help is, and exit."""
+        self.exit(2, f"flatlib: {message} (see {self.prog} --help)\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    top = argparse.ArgumentParser(prog="flatlib", description="Sharpness and generalization, claim by claim.")
+    top = Parser(prog="flatlib", description="Sharpness and generalization, claim by claim.")
     top.add_argument("--version", action="version", version=f"flatlib {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for group in (chapters, measure, bench, records):

@@ -1,6 +1,6 @@
 """Curvature of the training loss: its matrices as linear operators, and their eigenvalues, trace, norm and density."""
 
-from flatlib.curvature.operators.empirical_risk import from_dict_batches
+from flatlib.curvature.operators.examples import from_dict_batches
 from flatlib.curvature.operators.fisher import EmpiricalFisherOperator, MonteCarloFisherOperator
 from flatlib.curvature.operators.gauss_newton import GaussNewtonOperator
 from flatlib.curvature.operators.hessian import HessianOperator

@@ -11,7 +11,8 @@ import pandas as pd
 from torch import nn
 from torch.optim import Optimizer
 
-from flatlib.curvature.operators.empirical_risk import Data, Loss
+from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.curvature.operators.examples import Data
 from flatlib.errors import FlatlibError
 from flatlib.measures.performance import Numbers
 from flatlib.measures.tracker import Tracker

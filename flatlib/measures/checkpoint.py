@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from flatlib.curvature import GaussNewtonOperator, HessianOperator
-from flatlib.curvature.operators.empirical_risk import Data, Loss
+from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.curvature.operators.examples import Data
 
-Split = tuple[Tensor, Tensor]
+Split = Data
 
 
 @dataclass(kw_only=True)

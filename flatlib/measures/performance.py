@@ -5,13 +5,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from flatlib.curvature import HessianOperator
 from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.curvature.operators.examples import Examples
+from flatlib.curvature.operators.frozen_model import FrozenModel, set_modes
 from flatlib.device import full_precision
 from flatlib.errors import FlatlibError
-from flatlib.losses import SmoothedCrossEntropy
+from flatlib.losses import (
+    SmoothedCrossEntropy,
+    batch_softmax_cross_entropy,
+    cross_entropy,
+    inputs_in_a_batch,
+    resolve_loss,
+)
 from flatlib.measures.checkpoint import Checkpoint, Split
+from flatlib.sharpness.perturbed_loss import PerturbedLoss
 
 Numbers = dict[str, float | None]  # measures by name; None where a measure is not defined for the network
+CROSS_ENTROPIES = (cross_entropy, batch_softmax_cross_entropy)  # whose value is given as the plain cross-entropy
 CHUNK = 1000  # images per forward pass when a whole split is evaluated
 
 
@@ -37,7 +48,7 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy
     correct = torch.zeros((), dtype=torch.int64, device=place)
     with full_precision():
         for images, labels in zip(x.split(CHUNK), y.to(place).split(CHUNK), strict=True):
-            logits = model(images.to(place))
+            logits = model(images.to(place, copy=True))  # which it may change
             total += nn.functional.cross_entropy(logits.double(), labels, reduction="sum", label_smoothing=smoothing)
             correct += (logits.argmax(dim=1) == labels).sum()
     model.train(training)
@@ -68,5 +79,13 @@ def _on_split(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     split: Split | None = getattr(checkpoint, name)
     if split is None:
         raise FlatlibError(f"this measure needs the {name} images; the checkpoint was made without them")
-    loss, accuracy = evaluate(checkpoint.model, *split, checkpoint.loss)
-    return {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
+    loss = resolve_loss(checkpoint.loss)
+    examples = split if isinstance(split, Examples) else Examples(split, inputs_in_a_batch(loss))
+    frozen = FrozenModel(checkpoint.model, loss)
+    set_modes(frozen.module, "eval")
+    with frozen.measuring(), torch.no_grad():
+        if examples.pair is not None and (loss in CROSS_ENTROPIES or isinstance(loss, SmoothedCrossEntropy)):
+            value, accuracy = evaluate(frozen.module, *examples.pair, loss)
+            return {f"{name}_loss": value, f"{name}_accuracy": accuracy}
+    operator = HessianOperator(checkpoint.model, loss, examples)
+    return {f"{name}_loss": PerturbedLoss(operator).loss(), f"{name}_accuracy": None}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from flatlib.curvature import Eigenvalues, EmpiricalFisherOperator, density, frobenius, top_eigenvalues, trace
-from flatlib.curvature.operators.empirical_risk import collect_batches
+from flatlib.curvature.operators.examples import Examples
 from flatlib.errors import NotDefined, explained
 from flatlib.measures.checkpoint import Checkpoint
 from flatlib.measures.performance import Numbers, performance, train_loss
@@ -126,7 +126,7 @@ def average_rise(checkpoint: Checkpoint) -> Numbers:
 
 def batch_sharpness_of_training(checkpoint: Checkpoint) -> Numbers:
     """Return the batch sharpness at the batch size of the training, drawn from the measured images."""
-    size, measured = checkpoint.batch_size, len(collect_batches(checkpoint.examples)[0])
+    size, measured = checkpoint.batch_size, checkpoint.hessian().examples
     if size is None or size > measured:
         raise NotDefined(f"batch_sharpness needs a batch size of at most the {measured} measured images, not {size}")
     found = batch_sharpness(*checkpoint.subject, batch_size=size, **_seeded(checkpoint))
@@ -165,7 +165,7 @@ def input_curvature(checkpoint: Checkpoint) -> Numbers:
 
 def jacobian_norms(name: str, checkpoint: Checkpoint, *, softmax: bool) -> Numbers:
     """Return the spectral norm of the input-output Jacobian over the measured images, its largest and its mean."""
-    images, *_ = collect_batches(checkpoint.examples)
+    images, _ = Examples(checkpoint.examples).require_pair()
     norms = jacobian_norm(checkpoint.model, images, softmax=softmax)
     return {name: float(norms.max()), f"{name}_mean": float(norms.mean())}
 

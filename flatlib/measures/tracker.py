@@ -14,8 +14,10 @@ from flatlib.curvature import (
     preconditioned_eigenvalue,
     stability_threshold,
 )
-from flatlib.curvature.operators.empirical_risk import Data, Loss, collect_batches
+from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.curvature.operators.examples import Data, Examples
 from flatlib.errors import FlatlibError, require_one_of
+from flatlib.losses import inputs_in_a_batch, resolve_loss
 from flatlib.measures import REGISTRY, Checkpoint, Numbers, measure
 from flatlib.measures.registry import eigenvalue_columns
 
@@ -73,7 +75,7 @@ class Tracker:
             require_one_of("above", above, ("stability",))
             if optimizer is None:
                 raise FlatlibError('above="stability" needs the optimizer')
-        examples = collect_batches(data)[:2]
+        examples = Examples(data, inputs_in_a_batch(resolve_loss(loss)))
         self._checkpoint = Checkpoint(
             model=model,
             examples=examples,

@@ -3,10 +3,8 @@
 Each yields every configuration with its outcome as it finishes, until a deadline, at which the others are cancelled.
 """
 
-import logging
 import multiprocessing
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -15,11 +13,10 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from flatlib.config import Execution, RunConfig
 from flatlib.device import keep_freed_memory
 from flatlib.errors import FlatlibError
+from flatlib.runs.cluster import Cluster, connect
 from flatlib.runs.provenance import provenance
 from flatlib.runs.records import Line, finite
 from flatlib.training.train import train
@@ -27,8 +24,6 @@ from flatlib.training.train import train
 RunOne = Callable[[RunConfig, str, Path | None], Any]  # of a configuration, a device and the data folder
 Outcomes = Generator[tuple[RunConfig, Any], None, None]  # configurations with their lines, or their exceptions
 FOREVER = float("inf")  # the deadline of a sweep without a time limit
-DISTRIBUTION = "flat-minima"  # the name under which a worker has flatlib installed
-CONNECT = 10.0  # seconds to wait for a scheduler to reply
 BROKEN = (
     "a worker process ended before its run was done; in a script, call the sweep under "
     '`if __name__ == "__main__":`; what has finished is recorded, run again to go on'
@@ -139,52 +134,15 @@ def on_cluster(
 
     Workers send their lines back and write nothing. They need flatlib and the data folder.
     """
-    client, futures = connect(scheduler), []
+    client = connect(scheduler)
     try:
-        check_workers(client, scheduler, deadline)
-        places = [execution.device] * len(missing), [execution.data] * len(missing)
-        keys = [f"{config.run_id}-{time.time_ns()}" for config in missing]
-        futures = client.map(run_one, missing, *places, key=keys, pure=False)
-        configs = dict(zip((future.key for future in futures), missing, strict=True))
-        from distributed import as_completed
-
-        for future in as_completed(futures, loop=client.loop, timeout=seconds_until(deadline)):
-            error = future.exception()
-            yield configs[future.key], error if error is not None else future.result()
-            future.release()
-    except GeneratorExit:  # the sweep broke off
-        client.cancel(futures, force=True)
-    except (CancelledError, OSError) as error:
-        if not isinstance(error, TimeoutError) or deadline == FOREVER:
-            raise FlatlibError(
-                f"scheduler: the connection to {scheduler} was lost; what has finished is recorded, run again to go on"
-            ) from None
-        client.cancel(futures, force=True)
+        cluster = Cluster(
+            client, scheduler, missing, lambda config: (run_one, config, execution.device, execution.data)
+        )
+        yield from cluster.outcomes(deadline)
+    except (CancelledError, OSError):
+        raise FlatlibError(
+            f"scheduler: the connection to {scheduler} was lost; what has finished is recorded, run again to go on"
+        ) from None
     finally:
         client.close()
-
-
-def connect(scheduler: str) -> Any:
-    """Return a client of the Dask scheduler at this address."""
-    try:
-        import distributed
-    except ImportError:
-        raise FlatlibError("scheduler: needs the package distributed (pip install distributed)") from None
-    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # a lost scheduler is one line, not tracebacks
-    try:
-        return distributed.Client(scheduler, timeout=CONNECT, set_as_default=False)
-    except OSError as error:
-        raise FlatlibError(f"scheduler: no reply from {scheduler} ({type(error).__name__})") from None
-
-
-def check_workers(client: Any, scheduler: str, deadline: float) -> None:
-    """Wait for a worker, and refuse workers without flatlib or with threads: runs would train one after another."""
-    if not client.scheduler_info(n_workers=-1)["workers"]:
-        tqdm.write(f"flatlib: no worker at {scheduler} yet; waiting", file=sys.stderr)
-        client.wait_for_workers(1, timeout=seconds_until(deadline))
-    for address, worker in client.scheduler_info(n_workers=-1)["workers"].items():
-        if worker["nthreads"] > 1:
-            raise FlatlibError(f"scheduler: the worker {address} has {worker['nthreads']} threads; start it with 1")
-    for address, about in client.get_versions(packages=[DISTRIBUTION])["workers"].items():
-        if about["packages"].get(DISTRIBUTION) is None:
-            raise FlatlibError(f"scheduler: the worker {address} has no flatlib; install it there")

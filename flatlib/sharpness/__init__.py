@@ -7,6 +7,7 @@ from flatlib.sharpness.adaptive import MeanLossIncrease, adaptive_sharpness, ave
 from flatlib.sharpness.batch_sharpness import batch_sharpness
 from flatlib.sharpness.between_iterates import BetweenIterates, between_iterates
 from flatlib.sharpness.critical_sharpness import CriticalSharpness, critical_sharpness
+from flatlib.sharpness.filter_normalisation import filter_normalised_directions
 from flatlib.sharpness.input_curvature import InputCurvature, input_lambda_max
 from flatlib.sharpness.jacobian import Stretch, jacobian_norm, most_stretched
 from flatlib.sharpness.keskar import BoxSharpness, keskar_sharpness
@@ -41,6 +42,7 @@ __all__ = [  # noqa: RUF022 -- grouped by subject
     "Lines",
     "loss_along",
     "loss_in_plane",
+    "filter_normalised_directions",
     # margins of the samples
     "margin",
     "Margins",

@@ -7,7 +7,8 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.empirical_risk import Data, Loss
+from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.curvature.operators.examples import Data
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.errors import FlatlibError, NotDefined, require_one_of
 from flatlib.sharpness.logit_normalization import of_normalized_logits

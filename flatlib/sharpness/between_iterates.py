@@ -6,8 +6,9 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.empirical_risk import Data, Loss
-from flatlib.curvature.operators.frozen_model import frozen_copy
+from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.curvature.operators.examples import Data
+from flatlib.curvature.operators.frozen_model import FrozenModel
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
 from flatlib.errors import FlatlibError
@@ -112,12 +113,12 @@ def between_iterates(
     )
 
 
-def interpolated(before: nn.Module, after: nn.Module, position: float, dtype: torch.dtype | None = None) -> nn.Module:
-    """Return a copy of ``before`` with parameters and floating-point buffers $(1 - t) w_0 + t w_1$, t the position."""
-    between = frozen_copy(before, dtype=dtype)
+def interpolated(before: nn.Module, after: nn.Module, position: float, dtype: torch.dtype | None = None) -> FrozenModel:
+    """Return ``before`` with parameters and floating-point buffers $(1 - t) w_0 + t w_1$, t the position."""
+    between = FrozenModel(before, dtype=dtype)
     later = _state(after)
     with torch.inference_mode(False), torch.no_grad():
-        for name, tensor in _state(between).items():
+        for name, tensor in _state(between.module).items():
             if tensor.is_floating_point():
                 tensor.lerp_(later[name].detach().clone().to(tensor), position)
     return between

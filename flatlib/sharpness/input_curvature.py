@@ -7,12 +7,11 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.double_backward import FastDoubleBackward
-from flatlib.curvature.operators.empirical_risk import Data, Loss
+from flatlib.curvature.operators.empirical_risk import Loss
 from flatlib.curvature.operators.example_losses import require_own_losses, require_own_outputs
-from flatlib.curvature.operators.frozen_model import measurement_mode
+from flatlib.curvature.operators.examples import Chunk, Data
 from flatlib.curvature.operators.hessian import HessianOperator
-from flatlib.curvature.operators.symmetry import require_second_derivatives, require_symmetry
+from flatlib.curvature.operators.symmetry import require_own_graph, require_symmetry
 from flatlib.errors import FlatlibError, NotDefined, NotFinite, explained
 from flatlib.sharpness.perturbed_loss import Options
 
@@ -79,22 +78,22 @@ def input_lambda_max(
         **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
 
     Raises:
-        NotDefined: If the inputs are not numbers, or the model or the loss mixes examples.
+        NotDefined: If the inputs are not one tensor of numbers, or the model or the loss mixes examples.
         FlatlibError: If an argument is out of range, or `HessianOperator` refuses.
     """
     if not tol > 0 or max_products < 1:
         raise FlatlibError(f"tol={tol} and max_products={max_products} must be positive")
     operator = HessianOperator(model, loss, data, **options)
-    if not operator.data[0].is_floating_point():
-        raise NotDefined("the inputs are integers: the loss has no derivative in them")
-    operator.model.requires_grad_(False)
+    if operator.data is None or not operator.data[0].is_floating_point():
+        raise NotDefined("the inputs are no tensor of floating-point numbers: the loss has no derivative in them")
+    operator.check_derivatives(products=True)
     generator = torch.Generator().manual_seed(seed)
     size = max(1, MEMORY // (EXPECTED * operator.torch_dtype.itemsize * max(1, operator.data[0][0].numel())))
     parts = []
-    with measurement_mode(operator.device):
-        for chunk, targets in operator.chunks():
-            for x, y in zip(chunk.split(size), targets.split(size), strict=True):
-                gradient, leaf = _input_gradient(operator, x, y)
+    with operator.measuring():
+        for chunk in operator.chunks():
+            for part in chunk.split(size):
+                gradient, leaf = _input_gradient(operator, part)
                 parts.append(_largest(gradient, leaf, tol, max_products, generator, operator.noise))
     values, residuals, converged, products = zip(*parts, strict=True)
     return InputCurvature(
@@ -102,20 +101,16 @@ def input_lambda_max(
     )
 
 
-def _input_gradient(operator: HessianOperator, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _input_gradient(operator: HessianOperator, part: Chunk) -> tuple[Tensor, Tensor]:
     """Return the gradient of each example's own loss in its input, with its graph, and the inputs it belongs to."""
-    leaf = x.clone().requires_grad_()
-    with FastDoubleBackward():
-        output = operator.output(leaf.clone())  # a copy, since a model may work in place
-    value = operator.checked_loss(output, y)
-    require_own_outputs(output, operator.output, x)
+    leaf = part.inputs.clone().requires_grad_()
+    value = operator.chunk_loss(part._replace(inputs=leaf.clone()))  # a copy, since a model may work in place
+    require_own_losses(operator, require_own_outputs(operator, part), part.targets)
     if not value.requires_grad:
-        return torch.zeros_like(x), leaf
-    slope = torch.autograd.grad(value, output, retain_graph=True)[0]
-    require_own_losses(operator.loss, output, y, slope)
+        return torch.zeros_like(leaf), leaf
     with explained("the gradient in the inputs fails"):
-        gradient = torch.autograd.grad(len(x) * value, leaf, create_graph=True, materialize_grads=True)[0]
-    require_second_derivatives([gradient])
+        gradient = torch.autograd.grad(part.size * value, leaf, create_graph=True, materialize_grads=True)[0]
+    require_own_graph([gradient], operator.frozen.originals)
     return gradient, leaf
 
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.frozen_model import forward_logits, frozen_copy, measurement_mode, set_modes
+from flatlib.curvature.operators.forward import forward_logits
+from flatlib.curvature.operators.frozen_model import FrozenModel, set_modes
 from flatlib.errors import FlatlibError
 
 
@@ -36,7 +37,7 @@ def jacobian_norm(model: nn.Module, x: Tensor, *, softmax: bool = False, chunk_s
     if chunk_size < 1:
         raise FlatlibError(f"chunk_size={chunk_size} is not a positive number of samples")
     frozen, first = _frozen(model, x)
-    with measurement_mode(first.device):
+    with frozen.measuring():
         layer = _only_entrance(frozen, x[:2].detach().to(first))
         metric = None if layer is None else layer.weight.double() @ layer.weight.double().T
         norms = []
@@ -81,7 +82,7 @@ def most_stretched(model: nn.Module, x: Tensor, *, softmax: bool = False) -> Str
         FlatlibError: If x is empty or of integers, or the outputs are not (N, C) or not finite.
     """
     frozen, first = _frozen(model, x)
-    with measurement_mode(first.device):
+    with frozen.measuring():
         rows = _rows(frozen, x.detach().to(first), None, softmax)
     left, values, right = torch.linalg.svd(rows, full_matrices=False)
     outputs, inputs = left[:, :, 0], right[:, 0]
@@ -89,16 +90,16 @@ def most_stretched(model: nn.Module, x: Tensor, *, softmax: bool = False) -> Str
     return Stretch(values[:, 0], (signs * inputs).reshape(x.shape), signs * outputs)
 
 
-def _frozen(model: nn.Module, x: Tensor) -> tuple[nn.Module, Tensor]:
+def _frozen(model: nn.Module, x: Tensor) -> tuple[FrozenModel, Tensor]:
     """Return a copy in evaluation mode and its first parameter, for inputs that have a Jacobian."""
     if x.ndim == 0 or len(x) == 0 or not x.is_floating_point():
         raise FlatlibError(f"a Jacobian needs floating-point inputs (N, ...), got {x.dtype} of shape {tuple(x.shape)}")
-    frozen = frozen_copy(model).requires_grad_(False)
-    set_modes(frozen, "eval")
-    return frozen, next(frozen.parameters())
+    frozen = FrozenModel(model)
+    set_modes(frozen.module.requires_grad_(False), "eval")
+    return frozen, next(frozen.module.parameters())
 
 
-def _rows(model: nn.Module, x: Tensor, layer: nn.Linear | None, softmax: bool) -> Tensor:
+def _rows(model: FrozenModel, x: Tensor, layer: nn.Linear | None, softmax: bool) -> Tensor:
     """Return the derivatives of the outputs in x, or in the outputs of the layer, (N, C, r) in float64."""
     if layer is None:
         entrance = x.clone().requires_grad_()
@@ -117,7 +118,7 @@ def _rows(model: nn.Module, x: Tensor, layer: nn.Linear | None, softmax: bool) -
     return (torch.diag_embed(p * (p @ others)) - p.unsqueeze(2) * p.unsqueeze(1) * others) @ rows
 
 
-def _only_entrance(model: nn.Module, x: Tensor) -> nn.Linear | None:
+def _only_entrance(model: FrozenModel, x: Tensor) -> nn.Linear | None:
     """Return the linear layer through which alone the inputs reach the outputs, if there is one."""
     x = x.clone().requires_grad_()
     seen: list[nn.Linear] = []
@@ -128,7 +129,7 @@ def _only_entrance(model: nn.Module, x: Tensor) -> nn.Linear | None:
             seen.append(layer)
 
     with ExitStack() as hooks:
-        for layer in (module for module in model.modules() if type(module) is nn.Linear):
+        for layer in (module for module in model.module.modules() if type(module) is nn.Linear):
             hooks.enter_context(layer.register_forward_pre_hook(see))
         forward_logits(model, x)
     if len(seen) != 1:
@@ -138,7 +139,7 @@ def _only_entrance(model: nn.Module, x: Tensor) -> nn.Linear | None:
     return seen[0] if len(cuts) == 1 and around is None else None
 
 
-def _cut(model: nn.Module, x: Tensor, layers: list[nn.Linear]) -> tuple[Tensor, list[Tensor]]:
+def _cut(model: FrozenModel, x: Tensor, layers: list[nn.Linear]) -> tuple[Tensor, list[Tensor]]:
     """Return the model's outputs, and those of the layers, which no longer depend on x."""
     cuts: list[Tensor] = []
 

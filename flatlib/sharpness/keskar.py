@@ -8,7 +8,8 @@ import scipy.optimize
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.empirical_risk import Data, Loss
+from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.curvature.operators.examples import Data
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.errors import FlatlibError
 from flatlib.sharpness.perturbed_loss import Options, PerturbedLoss, require_positive

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from flatlib.curvature.operators.empirical_risk import Loss
 from flatlib.errors import NotDefined
-from flatlib.losses import resolve_loss
+from flatlib.losses import inputs_in_a_batch, resolve_loss
 
 
 def of_normalized_logits(loss: Loss) -> Callable[[Tensor, Tensor], Tensor]:
@@ -25,9 +25,12 @@ def of_normalized_logits(loss: Loss) -> Callable[[Tensor, Tensor], Tensor]:
         loss: A name or a callable, as for `HessianOperator`.
 
     Raises:
-        NotDefined: In the loss, if the outputs are not (N, C) with two classes, or those of an example are all equal.
+        NotDefined: If the loss is not one of (output, target); when it is called, if the outputs are not (N, C) with
+            two classes, or those of an example are all equal.
     """
     function = resolve_loss(loss)
+    if inputs_in_a_batch(function) != -1:
+        raise NotDefined("logits can be normalized for a loss of (output, target) only")
 
     def normalized(output: Tensor, target: Tensor) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[1] < 2:

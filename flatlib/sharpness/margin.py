@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.empirical_risk import Data, collect_batches, require_inputs
-from flatlib.curvature.operators.frozen_model import forward_logits, frozen_copy, measurement_mode, set_modes
+from flatlib.curvature.operators.examples import Data, Examples
+from flatlib.curvature.operators.forward import forward_logits
+from flatlib.curvature.operators.frozen_model import FrozenModel, set_modes
 from flatlib.errors import FlatlibError, NotDefined
 
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75)  # 10 %: inverse margin of Jiang et al. 2020; quartiles: Jiang et al. 2019
@@ -66,27 +67,26 @@ def margin(
         raise FlatlibError(f"quantiles={quantiles} are not shares between 0 and 1")
     if chunk_size < 1:
         raise FlatlibError(f"chunk_size={chunk_size} is not a positive number of samples")
-    x, y, _ = collect_batches(data)
-    require_inputs(model, x)
+    x, y = Examples(data).require_pair()
     if normalise == "input" and not x.is_floating_point():
         raise FlatlibError(f'inputs of {x.dtype} have no distances: pass normalise="none"')
     if y.ndim != 1 or y.is_floating_point():
         raise FlatlibError(f"margins need one class per sample, got targets of {y.dtype} and shape {tuple(y.shape)}")
-    frozen = frozen_copy(model).requires_grad_(False)
-    set_modes(frozen, "eval")
-    first = next(frozen.parameters())
+    frozen = FrozenModel(model)
+    set_modes(frozen.module.requires_grad_(False), "eval")
+    first = next(frozen.module.parameters())
     dtype = first.dtype if x.is_floating_point() else None
     parts = zip(x.split(chunk_size), y.to(first.device).long().split(chunk_size), strict=True)
-    with measurement_mode(first.device):
+    with frozen.measuring():
         values = torch.cat([_margins(frozen, part.to(first.device, dtype), c, normalise) for part, c in parts])
     found = torch.quantile(values, values.new_tensor(quantiles)).tolist()
     return Margins(values, dict(zip(quantiles, found, strict=True)), normalise)
 
 
-def _margins(model: nn.Module, x: Tensor, y: Tensor, normalise: str) -> Tensor:
+def _margins(model: FrozenModel, x: Tensor, y: Tensor, normalise: str) -> Tensor:
     if normalise == "input":
         x = x.clone().requires_grad_()
-    output = forward_logits(model, x)
+    output = forward_logits(model, x.clone())  # which it may change
     if output.shape[1] < 2:
         raise FlatlibError("a margin needs more than one class")
     if not 0 <= int(y.min()) <= int(y.max()) < output.shape[1]:

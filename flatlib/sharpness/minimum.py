@@ -7,12 +7,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from flatlib.curvature.operators.empirical_risk import Data, Loss, collect_batches
+from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.curvature.operators.examples import Data, Examples
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.traces.exact import exact_traces
 from flatlib.curvature.traces.hutchinson import Estimate, trace
 from flatlib.errors import NotDefined
-from flatlib.sharpness.rescaling import BATCH_NORM, Layer, chain_of_layers, require_homogeneous
+from flatlib.losses import inputs_in_a_batch, resolve_loss
+from flatlib.sharpness.rescaling import BATCH_NORM, SAMPLES, Layer, chain_of_layers, require_homogeneous
 
 CONVERGED = 1e-14  # part of the value that half Newton's squared decrement, the expected error, is at the end
 MOST_ITERATIONS = 200  # measured: up to 10 where the traces lie within four orders of magnitude, up to 53 within thirty
@@ -101,11 +103,11 @@ def minimum_sharpness(
     """
     if batch_norm == "train" and any(isinstance(module, BATCH_NORM) for module in model.modules()):
         raise NotDefined('minimum sharpness is not defined with batch norm in train mode: pass batch_norm="eval"')
-    x, y, _ = collect_batches(data)
+    examples = Examples(data, inputs_in_a_batch(resolve_loss(loss)))
     layers = chain_of_layers(model)
-    hessian = partial(HessianOperator, model, loss, (x, y), batch_norm=batch_norm, chunk_size=chunk_size, dtype=dtype)
+    hessian = partial(HessianOperator, model, loss, examples, batch_norm=batch_norm, chunk_size=chunk_size, dtype=dtype)
     operator = hessian()
-    require_homogeneous(model, layers, x)
+    require_homogeneous(model, layers, examples.few(SAMPLES).parts[0].inputs)
     exact = exact_traces(operator) if probes is None else None
 
     def estimate(name: str | None) -> Estimate:

@@ -1,12 +1,14 @@
 """The loss around the weights of a model, for every measure that evaluates it at perturbed weights."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TypedDict
 
 import torch
 from torch import Tensor
 
-from flatlib.curvature.operators.frozen_model import measurement_mode
+from flatlib.curvature.operators.forward import without_gradients
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.errors import FlatlibError, NotFinite
 
@@ -45,15 +47,22 @@ class PerturbedLoss:
     def loss(self, displacement: Tensor | float = 0.0) -> float:
         r"""Return $L(w + \epsilon)$ in the units of the loss, by default at w; `NotFinite` is raised if it is not."""
         displaced = self.weights + displacement
-        with measurement_mode(self._operator.device), torch.no_grad():
-            return sum(share * float(value) for share, value in self._values(displaced))
+        with self._operator.measuring():
+            return sum(share * float(value) for share, value in self._values(displaced, without_gradients))
+
+    def loss_where_finite(self, displacement: Tensor) -> float:
+        r"""Return $L(w + \epsilon)$, or NaN if it is not finite, for tables in which one such point is not the end."""
+        try:
+            return self.loss(displacement)
+        except NotFinite:
+            return math.nan
 
     @torch.inference_mode(False)
     def loss_and_gradient(self, displacement: Tensor | float = 0.0) -> tuple[float, Tensor]:
         r"""Return $L(w + \epsilon)$ and $\nabla L(w + \epsilon)$, (n,); `NotFinite` is raised if one is not."""
         displaced = (self.weights + displacement).requires_grad_()
         loss, gradient = 0.0, torch.zeros_like(self.weights)
-        with measurement_mode(self._operator.device):
+        with self._operator.measuring():
             for share, value in self._values(displaced):
                 loss += share * float(value.detach())
                 if value.requires_grad:
@@ -62,14 +71,16 @@ class PerturbedLoss:
             raise NotFinite("the gradient is not finite: the loss has no direction of steepest ascent")
         return loss, gradient
 
-    def _values(self, displaced: Tensor) -> Iterator[tuple[float, Tensor]]:
+    def _values(
+        self, displaced: Tensor, compute: Callable[[Callable[[], Tensor]], Tensor] = lambda run: run()
+    ) -> Iterator[tuple[float, Tensor]]:
         """Yield each chunk's share of the examples and its loss, differentiable in the displaced weights."""
         operator = self._operator
-        for x, y in operator.chunks():
-            pieces = displaced.split([shape.numel() for shape in self._shapes])
-            own = {n: p.view(s) for n, p, s in zip(operator.parameters, pieces, self._shapes, strict=True)}
-            output = torch.func.functional_call(operator.model, own, (x,))
-            yield len(x) / operator.examples, operator.checked_loss(output, y)
+        pieces = displaced.split([shape.numel() for shape in self._shapes])
+        own = {n: p.view(s) for n, p, s in zip(operator.parameters, pieces, self._shapes, strict=True)}
+        for chunk in operator.chunks():
+            with operator.frozen.displaced(own):
+                yield chunk.share, compute(partial(operator.chunk_loss, chunk))
 
 
 def require_positive(**numbers: float) -> None:

@@ -1,12 +1,15 @@
 """Rescalings of a network's layers that leave its function as it is."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.frozen_model import forward, frozen_copy, measurement_mode, set_modes
+from flatlib.curvature.operators.forward import without_gradients
+from flatlib.curvature.operators.frozen_model import FrozenModel, set_modes
+from flatlib.curvature.operators.nested import leaves, mapped
 from flatlib.errors import NotDefined, NotFinite
 
 BATCH_NORM = nn.modules.batchnorm._BatchNorm  # the base class of all of them, which has no public name
@@ -66,8 +69,19 @@ def rescale(model: nn.Module, layers: list[Layer], alphas: np.ndarray) -> None:
             mean.mul_(float(scales[i - 1]))
 
 
-def require_homogeneous(model: nn.Module, layers: list[Layer], x: Tensor, *, seed: int = 0) -> None:
-    """Check that a random rescaling with product one leaves the outputs as they are, in float64 on the first samples.
+def _outputs(frozen: FrozenModel, inputs: Any) -> Tensor:
+    """Return all outputs in one row."""
+
+    def cast(tensor: Tensor) -> Tensor:
+        return tensor.to(frozen.device, frozen.dtype if tensor.is_floating_point() else None)
+
+    with frozen.measuring():
+        output = without_gradients(lambda: frozen(mapped(inputs, cast)))
+    return torch.cat([leaf.flatten() for leaf in leaves(output) if leaf.is_floating_point()])
+
+
+def require_homogeneous(model: nn.Module, layers: list[Layer], inputs: Any, *, seed: int = 0) -> None:
+    """Check that a random rescaling with product one leaves the outputs as they are, in float64.
 
     The copy's biases are moved a little, as zero biases would hide a chain in the wrong order. tanh, a shortcut, a
     branch, a group or layer norm each change the outputs.
@@ -77,19 +91,16 @@ def require_homogeneous(model: nn.Module, layers: list[Layer], x: Tensor, *, see
         NotFinite: If the outputs are not finite.
     """
     generator = torch.Generator().manual_seed(seed)
-    original = frozen_copy(model, dtype=torch.float64)
-    set_modes(original, "eval")
+    original = FrozenModel(model, dtype=torch.float64)
+    set_modes(original.module, "eval")
     with torch.no_grad():
-        for name, p in original.named_parameters():
+        for name, p in original.module.named_parameters():
             if name.rpartition(".")[2] == "bias":
                 p.add_(0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype).to(p))
-    rescaled = frozen_copy(original)
+    rescaled = FrozenModel(original)
     logs = torch.rand(len(layers), generator=generator, dtype=torch.float64).numpy()
-    rescale(rescaled, layers, np.exp(logs - logs.mean()))
-    first = next(original.parameters())
-    x = x[:SAMPLES].detach().to(first.device, first.dtype if x.is_floating_point() else None)
-    with measurement_mode(first.device), torch.no_grad():
-        before, after = forward(original, x), forward(rescaled, x)
+    rescale(rescaled.module, layers, np.exp(logs - logs.mean()))
+    before, after = (_outputs(frozen, inputs) for frozen in (original, rescaled))
     if not torch.isfinite(before).all():
         raise NotFinite("the outputs are not finite: there is nothing to rescale")
     change = float((after - before).abs().max() / before.abs().max().clamp_min(torch.finfo(before.dtype).tiny))

@@ -42,10 +42,10 @@ def recurrent():
     [
         ({"data": iter([])}, "empty"),
         ({"data": (X[:0], Y[:0])}, "empty"),
-        ({"data": [{"x": X}]}, "two tensors"),
+        ({"data": [{"x": X}]}, "got dict of x"),
         ({"data": (X, Y[:4])}, "not N pairs"),
-        ({"data": [(X, Y), (X[:, :2], Y)]}, "do not fit together"),
-        ({"data": (X.byte(), Y)}, "uint8 do not suit"),
+        ({"data": [(X, Y), (X[:, :2], Y)]}, "fails on inputs of shape"),
+        ({"data": (X.byte(), Y)}, "convert integer inputs to floating point"),
         ({"loss": "hinge"}, '"hinge" is unknown'),
         ({"loss": 3}, "a name or a callable"),
         ({"loss": nn.CrossEntropyLoss(reduction="sum")}, "weights examples alike"),
@@ -65,7 +65,7 @@ def recurrent():
         ({"model": nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 3).double())}, "more than one dtype"),
         ({"model": nn.LazyLinear(3)}, "without values"),
         ({"model": nn.Linear(8, 3, device="meta")}, "without values"),
-        ({"model": nn.Linear(8, 3, dtype=torch.complex64)}, "float32 or float64, not torch.complex64"),
+        ({"model": nn.Linear(8, 3, dtype=torch.complex64)}, "complex: store each as a real one"),
         ({"model": nn.Linear(5, 3)}, r"Linear fails on inputs of shape \(2, 8\): RuntimeError"),
         ({"model": counting()}, 'changes its buffer "calls"'),
         ({"model": BN, "batch_norm": "train", "data": (X[:1], Y[:1])}, "more than 1 value per channel"),
@@ -74,19 +74,16 @@ def recurrent():
         ({"model": recurrent()} | HALVES, "depend on the others"),
         ({"data": (X, Y + 3)}, "the targets run from 3 to 3, the outputs have 3 classes"),
         ({"data": (X, Y - 1)}, "the targets run from -1 to -1"),
-        ({"data": (X, Y.float())}, r"the loss fails on outputs of shape \(6, 3\) and targets of shape \(6,\)"),
+        ({"data": (X, Y.float())}, "are not probabilities: pass whole numbers"),
         ({"data": (X, Y + 3), "loss": "mse"}, "mse: a target is not one of the 3 classes"),
         ({"data": (X.where(torch.arange(6)[:, None] != 5, torch.nan), Y)} | HALVES, "the loss is nan"),
         ({"data": None}, "got NoneType"),
         ({"data": torch.utils.data.TensorDataset(X, Y)}, "in batches from a DataLoader"),
-        ({"data": (X.numpy(), Y.numpy())}, "tuple of ndarray, ndarray|got ndarray"),
         ({"chunk_size": 2.5}, "not a positive number"),
         ({"loss": lambda output, target: F.cross_entropy(output, target, reduction="sum")}, "is a sum over examples"),
-        ({"loss": nn.CrossEntropyLoss(torch.tensor([1.0, 9.0, 1.0])), "data": (X, CLASSES)} | HALVES, "weights or"),
-        ({"data": (X, torch.tensor([0, 1, 2, 0, -100, 1]))} | {"chunk_size": 5}, "ignores some"),
         ({"loss": lambda output, target: 1.0}, "the loss is a float"),
         ({"loss": lambda output, target: output.missing}, "AttributeError"),
-        ({"model": then(lambda y: (y,)), "loss": "mse"}, "the loss fails on a tuple"),
+        ({"model": then(lambda y: (y,)), "loss": "mse"}, "the loss fails on outputs of type tuple"),
     ],
 )
 def test_bad_input_gives_one_line(arguments, message):
@@ -120,6 +117,7 @@ class CubeOnce(Cube):
         return 3 * grad * ctx.saved_tensors[0] ** 2
 
 
+MISSING = "no second derivative|not the derivative of the gradient|not those of a symmetric matrix"
 MEASURES = {
     "eigenvalue": top_eigenvalues,
     "pyhessian": lambda operator: top_eigenvalues(operator, engine="pyhessian"),
@@ -140,12 +138,15 @@ MEASURES = {
 def test_missing_second_derivatives_are_found(kind, measure, function):
     torch.manual_seed(0)
     model = nn.Sequential(then(function.apply), nn.Linear(3, 3))
-    with pytest.raises(FlatlibError, match=r"no second derivative|not those of a symmetric matrix"):
+    with pytest.raises(FlatlibError, match=MISSING):
         measure(kind(model, "cross_entropy", (X, CLASSES)))
 
 
 def test_pytorchs_missing_second_derivatives():
-    model = nn.Sequential(nn.EmbeddingBag(5, 3))
+    def forward(net, x):
+        return torch.embedding_bag(net.layer.weight, x.flatten(), 2 * torch.arange(len(x)))[0]
+
+    model = Net(forward, layer=nn.Embedding(5, 3))
     with pytest.raises(FlatlibError, match="second derivative fails: NotImplementedError") as error:
         HessianOperator(model, "cross_entropy", (torch.arange(12).reshape(6, 2) % 5, Y)).matvec(torch.ones(15))
     assert isinstance(error.value.__cause__, NotImplementedError)

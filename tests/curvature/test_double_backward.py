@@ -5,10 +5,12 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
+from central_differences import assert_measured, jacobian
 from conftest import Net
 from torch import nn
 
-from flatlib.curvature.operators.double_backward import FastDoubleBackward
+from flatlib.curvature import GaussNewtonOperator
+from flatlib.curvature.operators.double_backward import FastDoubleBackward, TwiceDifferentiable
 
 CONVOLUTIONS = [
     nn.Conv2d(2, 4, 3),
@@ -103,3 +105,38 @@ def test_a_third_derivative_is_right():
         return torch.autograd.grad(first.pow(2).sum(), w, create_graph=True)[0]
 
     assert torch.autograd.gradcheck(second, (x, w))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_derivatives_of_batch_norm_up_to_the_fourth(training):
+    torch.manual_seed(0)
+    x, w, b = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((5, 2), (2,), (2,)))
+    mean, variance = torch.randn(2, dtype=torch.float64), torch.rand(2, dtype=torch.float64) + 0.5
+
+    def composed(x):
+        v, m = torch.var_mean(x, 0, correction=0) if training else (variance, mean)
+        return (x - m) * (v + 1e-5).rsqrt() * w + b
+
+    with FastDoubleBackward():
+        ours = F.batch_norm(x, mean.clone(), variance.clone(), w, b, training)
+    values = [ours.pow(3).sum(), composed(x).pow(3).sum()]
+    for _ in range(4):
+        gradients = [torch.autograd.grad(v, (x, w, b), create_graph=True, materialize_grads=True) for v in values]
+        torch.testing.assert_close(*gradients)
+        values = [sum(g.square().sum() for g in gradient) for gradient in gradients]
+
+
+def test_cumulative_sums_of_exponentials():
+    """At the gradient zero, where that of PyTorch has no derivative, which the Gauss-Newton matrix needs."""
+    torch.manual_seed(0)
+    for function in (torch.logcumsumexp, lambda x, dim: x.logcumsumexp(dim)):
+        model = Net(lambda net, x, function=function: function(net.layer(x), 1), layer=nn.Linear(2, 3)).double()
+        data = torch.randn(4, 2, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+        assert_measured(model, F.mse_loss, data)
+        slopes = jacobian(model, data)
+        found = GaussNewtonOperator(model, F.mse_loss, data).to_dense()
+        torch.testing.assert_close(found, 2 * slopes.T @ slopes / len(slopes), rtol=1e-6, atol=1e-8)
+    with TwiceDifferentiable():
+        x = torch.tensor([[-900.0, 800.0, -torch.inf], [1.0, 2.0, 3.0]])
+        found = x.logcumsumexp(0), torch.logcumsumexp(x[0, 0], 0)
+    torch.testing.assert_close(found, (x.logcumsumexp(0), x[0, 0]))

@@ -184,7 +184,7 @@ def test_losses_of_every_kind():
     weighted = nn.CrossEntropyLoss(weight=torch.tensor([0.1, 1.0, 5.0], dtype=torch.float64))
     check(model, (x, y), True, weighted)
     check(model, (x, torch.where(y == 1, -100, y)), True)
-    check(model, (x, torch.rand(7, 3, dtype=torch.float64)), True)
+    check(model, (x, torch.rand(7, 3, dtype=torch.float64).softmax(1)), True)
     check(model, (x, y), True, lambda output, target: output.sin().mean())
     check(model, (x, y), True, lambda output, target: output.mean())
     check(model, (x, y), False, lambda output, target: -output.log_softmax(0)[:, 0].mean())

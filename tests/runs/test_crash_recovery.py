@@ -6,12 +6,9 @@ import random
 import resource
 import signal
 import time
-from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
-from unittest import mock
 
-import distributed
 import pytest
 import sleepers
 from processes import cluster, fork, processes_with, running
@@ -20,7 +17,7 @@ from flatlib.cli import main
 from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.runs import records, sweep
-from flatlib.runs.executors import check_workers, execute
+from flatlib.runs.executors import execute
 
 BASE = RunConfig(width=0.05, train_size=100, test_size=50, max_epochs=4, track=("train_loss",), track_every=2)
 CONFIGS = grid(BASE, learning_rate=[0.05, 0.1, 0.2], seed=range(12))
@@ -121,43 +118,6 @@ def test_killed_sweeps_of_a_cluster(tmp_path, uninterrupted):
             driver.join()
             assert driver.exitcode == 0
         assert results(records.read(record)) == uninterrupted
-
-
-def client_of(*workers: dict, flatlib: str | None = "1") -> mock.Mock:
-    """A client of a cluster with these workers."""
-    about = {f"tcp://{number}": worker for number, worker in enumerate(workers)}
-    versions = {"workers": {address: {"packages": {"flat-minima": flatlib}} for address in about}}
-    client = mock.Mock(**{"get_versions.return_value": versions, "scheduler_info.return_value": {"workers": about}})
-    client.map.side_effect = lambda run_one, missing, *rest, key, pure: [mock.Mock(key=one) for one in key]
-    return client
-
-
-@pytest.mark.parametrize("lost", [CancelledError, OSError, TimeoutError])
-def test_lost_scheduler_is_one_line(lost, tmp_path, monkeypatch):
-    """As `distributed` reports it, in whichever call it notices."""
-    client = client_of({"nthreads": 1})
-    monkeypatch.setattr(distributed, "Client", lambda *address, **options: client)
-    monkeypatch.setattr(distributed, "as_completed", mock.Mock(side_effect=lost))
-    with pytest.raises(FlatlibError, match="connection to tcp://here was lost; what has finished is recorded"):
-        sweep.run([BASE], tmp_path / "r.jsonl", replace(QUIET, scheduler="tcp://here"))
-    client.close.assert_called_once()
-
-
-def test_absent_scheduler_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("flatlib.runs.executors.CONNECT", 0.5)
-    with pytest.raises(FlatlibError, match=r"no reply from tcp://127\.0\.0\.1:1 "):
-        sweep.run([BASE], tmp_path / "r.jsonl", replace(QUIET, scheduler="tcp://127.0.0.1:1"))
-
-
-def test_workers_are_checked(capsys):
-    with pytest.raises(FlatlibError, match=r"tcp://1 has 2 threads"):
-        check_workers(client_of({"nthreads": 1}, {"nthreads": 2}), "tcp://here", float("inf"))
-    with pytest.raises(FlatlibError, match=r"tcp://0 has no flatlib"):
-        check_workers(client_of({"nthreads": 1}, flatlib=None), "tcp://here", float("inf"))
-    client = client_of()
-    check_workers(client, "tcp://here", float("inf"))
-    assert capsys.readouterr().err == "flatlib: no worker at tcp://here yet; waiting\n"
-    client.wait_for_workers.assert_called_once_with(1, timeout=None)
 
 
 def test_full_disk_is_one_line(tmp_path, uninterrupted):

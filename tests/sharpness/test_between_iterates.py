@@ -62,7 +62,7 @@ def test_values_of_the_dense_spectrum(batch_norm):
 def test_warm_starts_save_products():
     before, after, data = iterates(rate=0.01)
     found = between_iterates(before, after, "cross_entropy", data)
-    points = [interpolated(before, after, float(t)) for t in found.positions]
+    points = [interpolated(before, after, float(t)).module for t in found.positions]
     operators = [HessianOperator(point, "cross_entropy", data, batch_norm="train") for point in points]
     assert found.converged
     assert found.products <= sum(top_eigenvalues(operator, seed=0).products for operator in operators)
@@ -70,11 +70,11 @@ def test_warm_starts_save_products():
 
 def test_buffers_but_counters_are_interpolated():
     before, after, _ = iterates()
-    middle = interpolated(before, after, 0.25)
+    middle = interpolated(before, after, 0.25).module
     torch.testing.assert_close(middle[1].running_var, 0.75 * before[1].running_var + 0.25 * after[1].running_var)
     assert (int(before[1].num_batches_tracked), int(after[1].num_batches_tracked)) == (0, 1)
     assert int(middle[1].num_batches_tracked) == 0
-    single = interpolated(before.float(), after, 0.5, dtype=torch.float64)
+    single = interpolated(before.float(), after, 0.5, dtype=torch.float64).module
     assert single[0].weight.dtype == torch.float64
 
 

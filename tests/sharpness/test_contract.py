@@ -68,7 +68,7 @@ def test_model_stays_as_it_was(name):
     [
         (network, (X[:0], Y[:0]), "empty"),
         (network, [], "empty"),
-        (network, (X.byte(), Y), "uint8"),
+        (network, (X.byte(), Y), "uint8|integer inputs"),
         (network, (X * torch.nan, Y), "finite|the loss is nan"),
         (nn.Flatten, (X, Y), "no parameter"),
     ],

@@ -54,7 +54,7 @@ def test_constant_output_has_norm_zero():
         (nn.Linear(3, 2), torch.ones(4, 3), {"chunk_size": 0}, "chunk_size=0"),
         (nn.Conv2d(1, 1, 1), torch.ones(4, 1, 2, 2), {}, "outputs"),
         (nn.Linear(5, 3), torch.ones(4, 8), {}, r"fails on inputs of shape \(2, 8\)"),
-        (nn.LSTM(3, 2), torch.ones(4, 3), {}, r"\(N, C\), got tuple"),
+        (nn.LSTM(3, 2), torch.ones(4, 3), {}, r"\(N, C\), got type tuple"),
         (nn.Linear(3, 2), torch.full((4, 3), torch.inf), {}, "not finite"),
     ],
 )

@@ -5,10 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import Net, assert_untouched, snapshot
+from torch import nn
 
 from flatlib.curvature import HessianOperator, top_eigenvalues
 from flatlib.curvature.closed_form import quadratic as bowls
-from flatlib.errors import FlatlibError
+from flatlib.errors import FlatlibError, NotFinite
 from flatlib.figures import landscape_contours, landscape_lines, landscape_slices, landscape_steps
 from flatlib.sharpness import loss_along, loss_along_eigenvectors, loss_in_plane
 from flatlib.sharpness.perturbed_loss import PerturbedLoss
@@ -89,6 +91,79 @@ def test_plane_of_any_directions(small_case):
     assert table.set_index(["step_1", "step_2"])["loss"][0.1, -0.1] == pytest.approx(expected)
 
 
+def cliff(start=(1.0, 1.0)):
+    """Return a float32 model, loss and data: exp(exp(3 a)) b, whose square overflows where a exceeds 1.26."""
+    model = Net(lambda net, x: torch.exp(torch.exp(3 * net.w[0])) * x * net.w[1], w=nn.Parameter(torch.tensor(start)))
+    return model, "mse", (torch.ones(3, 1), torch.zeros(3, 1))
+
+
+def cliff_loss(a, b=1.0):
+    model, _, (x, y) = cliff((a, b))
+    loss = nn.functional.mse_loss(model(x), y).item()
+    return loss if np.isfinite(loss) else np.nan
+
+
+@pytest.mark.parametrize("chunk_size", [None, 2])
+def test_points_that_overflow_are_nan_and_the_others_stay(chunk_size):
+    model, loss, data = cliff()
+    before = snapshot(model)
+    kept = {"radius": 0.5, "points": 5, "chunk_size": chunk_size}
+    steps = [-0.5, -0.25, 0.0, 0.25, 0.5]
+    expected = [cliff_loss(1 + t) for t in steps]
+    assert np.isnan(expected).tolist() == [False, False, False, False, True]
+    table = loss_along(model, loss, data, {"a": torch.tensor([1.0, 0.0])}, **kept)
+    np.testing.assert_allclose(table["loss"], expected)
+    assert np.isfinite(table["quadratic"]).all()
+    lines = loss_along_eigenvectors(model, loss, data, **kept)
+    v = lines.eigenvalues.vectors[:, 0]
+    np.testing.assert_allclose(
+        lines.losses[0], [cliff_loss(*(torch.ones(2) + t * v).tolist()) for t in steps], rtol=1e-3
+    )
+    assert np.isnan(lines.losses[0, -1])
+    plane = loss_in_plane(model, loss, data, torch.eye(2), **kept)
+    np.testing.assert_allclose(plane["loss"], [cliff_loss(1 + s, 1 + t) for s in steps for t in steps])
+    assert_untouched(model, before)
+
+
+def test_the_middle_must_be_finite():
+    """Wherever else the loss is."""
+    problem = cliff((2.0, 1.0))
+    for call in (
+        lambda: loss_along(*problem, {"a": torch.tensor([1.0, 0.0])}, radius=1.9, points=3),
+        lambda: loss_along_eigenvectors(*problem, radius=1.9, points=3),
+        lambda: loss_in_plane(*problem, torch.eye(2), radius=1.9, points=3),
+    ):
+        with pytest.raises(NotFinite):
+            call()
+    steep = Net(lambda net, x: (1e30 * net.w).square().sum() * x, w=nn.Parameter(torch.zeros(2)))
+    with pytest.raises(NotFinite, match="any: the curvature along it is"):  # 2e60, in float32
+        loss_along(
+            steep, lambda output, _: output.mean(), (torch.ones(2, 1), torch.zeros(2)), {"any": torch.ones(2)}, radius=1
+        )
+
+
+def test_losses_near_the_largest_number(quadratic):
+    model, loss, data = quadratic([6.0, 2.0])
+    found = loss_along_eigenvectors(model, lambda output, target: loss(output, target) + 1.7e308, data, points=3)
+    assert found.steps[2] == pytest.approx(np.sqrt(1.7e308 / 3.0))
+    assert found.losses[0] == pytest.approx([np.nan, 1.7e308, np.nan], nan_ok=True)
+    assert found.table()["quadratic"].tolist() == [np.inf, 1.7e308, np.inf]
+
+
+def test_steps_are_symmetric_about_zero(small_case):
+    steps = loss_along(*small_case, {"v": random_vector(small_case)}, radius=0.3, points=99)["step"].to_numpy()
+    assert (steps == -steps[::-1]).all()
+    assert (steps[0], steps[49], steps[98]) == (-0.3, 0.0, 0.3)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_directions_of_any_scale_become_unit_vectors(scale):
+    model, loss, data = nn.Linear(2, 1, bias=False), "mse", (torch.eye(2), torch.ones(2, 1))
+    table = loss_along(model, loss, data, {"v": scale * torch.ones(2)}, radius=1.0, points=3)
+    assert table["curvature"].to_numpy() == pytest.approx([1.0] * 3)  # the Hessian is the unit matrix
+    assert table["loss"].to_numpy() == pytest.approx(table["quadratic"].to_numpy())
+
+
 @pytest.mark.parametrize(
     ("call", "options", "message"),
     [
@@ -99,6 +174,9 @@ def test_plane_of_any_directions(small_case):
         (loss_along, {"radius": torch.inf}, "radius=inf"),
         (loss_along, {"directions": {"short": torch.ones(3)}}, r"short: .*\(3,\)"),
         (loss_along, {"directions": {"none": torch.zeros(63)}}, "none: .* zero"),
+        (loss_along, {"directions": {"broken": torch.full((63,), torch.nan)}}, "broken: .* not finite"),
+        (loss_along, {"unit": "metres"}, "unit: unknown name 'metres'; allowed: weights, direction"),
+        (loss_in_plane, {"basis": torch.eye(63)[:, :2], "unit": "weight"}, "unit: unknown name"),
         (loss_in_plane, {"basis": torch.ones(63, 2)}, "right angle"),
         (loss_in_plane, {"basis": 2 * torch.eye(63)[:, :2]}, "unit vectors"),
         (loss_in_plane, {"basis": torch.eye(63)[:, :3]}, r"\(63, 3\)"),
@@ -157,6 +235,34 @@ def test_contours_follow_the_loss(ax):
     assert any("everywhere" in text.get_text() for text in ax.texts)
     with pytest.raises(FlatlibError, match="full grid"):
         landscape_contours(plane_table().iloc[:-1], ax)
+
+
+@pytest.mark.parametrize("draw", [landscape_lines, landscape_slices])
+@pytest.mark.parametrize("gap", [np.nan, np.inf, 1.7e308])
+def test_lines_have_gaps_where_the_loss_is_not_finite(draw, gap, ax):
+    table = lines_table() if draw is landscape_lines else slices_table()
+    broken = table.assign(loss=table["loss"].where(table["step"] < 1, gap))
+    broken.loc[1, "loss"] = gap
+    draw(broken, ax)
+    ax.figure.canvas.draw()
+    solid = [line for line in ax.lines if line.get_linestyle() == "-"]
+    assert np.isnan(solid[0].get_ydata()).tolist() == [False, True, False, False, True]
+    assert solid[0].get_markevery() == [3]
+    assert ax.texts[0].xy == pytest.approx((0.5, 1.5)), "the label stands at the last finite point"
+    assert ax.get_ylim()[1] < 20
+
+
+def test_contours_mark_points_that_are_not_finite(ax):
+    table = plane_table()
+    beyond = table["step_1"] == 1
+    landscape_contours(table.assign(loss=table["loss"].where(~beyond, np.inf)), ax)
+    ax.figure.canvas.draw()
+    crosses, network = ax.lines
+    assert crosses.get_xydata().tolist() == table.loc[beyond, ["step_1", "step_2"]].to_numpy().tolist()
+    assert network.get_xydata().tolist() == [[0, 0]]
+    inside = np.concatenate([path.vertices for path in ax.collections[0].get_paths()])
+    assert inside[:, 0].max() <= 0.75
+    landscape_contours(table.assign(loss=np.nan), plt.subplots()[1])  # a placeholder
 
 
 def test_descent_is_that_of_an_optimizer():

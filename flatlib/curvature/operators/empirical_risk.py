@@ -1,119 +1,231 @@
-"""The empirical risk whose curvature is measured: loss, examples and parameters, checked before use."""
+"""The empirical risk whose curvature is measured: model, loss, examples and parameters, checked before use."""
 
+import copy
 import fnmatch
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeGuard
+import functools
+import glob
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flatlib.errors import FlatlibError
+from flatlib.curvature.operators.batch_norm import recalibrate
+from flatlib.curvature.operators.chunk_memory import affordable_examples, kept_bytes, product_bytes
+from flatlib.curvature.operators.double_backward import FastDoubleBackward
+from flatlib.curvature.operators.examples import FEW, Chunk, Data, Examples
+from flatlib.curvature.operators.forward import without_gradients
+from flatlib.curvature.operators.frozen_model import FrozenModel, set_modes
+from flatlib.curvature.operators.loss_checks import noisy
+from flatlib.curvature.operators.nested import mapped, shapes
+from flatlib.curvature.operators.precision import measured_dtype
+from flatlib.device import free_memory
+from flatlib.errors import FlatlibError, NotFinite, explained
+from flatlib.losses import inputs_in_a_batch, resolve_loss
 
-Data = tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]
-Loss = str | Callable[[Tensor, Tensor], Tensor]
-LOSS_TOLERANCE = 1e-3  # relative difference between two losses that rounding does not explain
-
-
-@torch.no_grad()
-def require_mean(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor, value: float) -> None:
-    """Raise a ``FlatlibError`` if repeating every example doubles the loss: a sum has N times the curvature."""
-    twice = float(loss(torch.cat([output, output]), torch.cat([target, target])))
-    if value != 0 and abs(twice - 2 * value) <= LOSS_TOLERANCE * abs(value):
-        raise FlatlibError("the loss is a sum over examples: it must be a mean, a sum's curvature grows with the data")
-
-
-def require_independent(output: Tensor, last: Tensor) -> None:
-    """Raise a ``FlatlibError`` if the last examples have other outputs alone than with the rest of their chunk."""
-    together = output[-len(last) :]
-    if last.shape == together.shape and not (last - together).norm() <= LOSS_TOLERANCE * together.norm():
-        raise FlatlibError(
-            "the outputs of one example depend on the others (batch norm without running statistics, a first "
-            "dimension that is not the examples?): measure all as one chunk, chunk_size=len(x)"
-        )
+Loss = str | Callable[..., Tensor]
 
 
-@torch.no_grad()
-def require_additive(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor, value: float) -> None:
-    """Raise a ``FlatlibError`` if the loss of a chunk is not the mean of its parts' losses: chunks cannot be summed."""
-    n = len(output)
-    cuts = (0, n // 3, n) if n > 2 else (0, 1, n)
-    parts = [(b - a, float(loss(output[a:b], target[a:b]))) for a, b in itertools.pairwise(cuts) if b > a]
-    if not abs(sum(k * part for k, part in parts) / n - value) <= LOSS_TOLERANCE * max(abs(part) for _, part in parts):
-        raise FlatlibError(
-            "the loss is not a mean over examples (it weights or ignores some?): measure all of them as one chunk, "
-            "chunk_size=len(x)"
-        )
+class EmpiricalRisk(ABC):
+    r"""Risk $L(\theta) = \frac1N \sum_i \ell(f_\theta(x_i), y_i)$ of a frozen state of a model, chunk by chunk.
 
-
-def from_dict_batches(batches: Iterable[Mapping[str, Tensor]], inputs: str, targets: str) -> Iterator[tuple]:
-    """Yield (inputs, targets) pairs from batches that are dictionaries, as operators take them.
-
-    >>> batches = [{"image": torch.ones(3, 2), "label": torch.ones(3)}]
-    >>> [x.shape for x, y in from_dict_batches(batches, "image", "label")]
-    [torch.Size([3, 2])]
-
-    Args:
-        batches: Dictionaries of tensors, such as those of a ``DataLoader`` over a Hugging Face data set.
-        inputs: Key of the inputs.
-        targets: Key of the targets.
-
-    Raises:
-        FlatlibError: If a batch does not have both keys.
+    Arguments and errors are those of ``CurvatureOperator``.
     """
-    for batch in batches:
-        for key in (inputs, targets):
-            if key not in batch:
-                raise FlatlibError(f'a batch has no "{key}"; it has {", ".join(map(str, batch))}')
-        yield batch[inputs], batch[targets]
 
+    def __init__(
+        self,
+        model: nn.Module | FrozenModel,
+        loss: Loss,
+        data: Data,
+        *,
+        batch_norm: str = "eval",
+        chunk_size: int | None = None,
+        parameters: str | Sequence[str] | None = None,
+        dtype: torch.dtype | None = None,
+    ):
+        loss = resolve_loss(loss)
+        self._inputs = inputs_in_a_batch(loss)
+        self.batch_norm = batch_norm
+        self._freeze(FrozenModel(model, loss, dtype=dtype))
+        set_modes(self.model, batch_norm)
+        self._select(parameters)
+        self._take(data if isinstance(data, Examples) else Examples(data, self._inputs))
+        if chunk_size is not None and (not isinstance(chunk_size, int) or chunk_size < 1):
+            raise FlatlibError(f"chunk_size={chunk_size} is not a positive number of examples")
+        if batch_norm == "train":
+            if self._examples.batches > 1 or (chunk_size or self.examples) < self.examples:
+                raise FlatlibError(
+                    f'batch_norm="train" needs one batch: pass the {self.examples} examples as one, unchunked'
+                )
+            chunk_size = self.examples
+        self._compared: set[str] = set()  # derivatives that were compared with differences
+        self._is_fixed = chunk_size is not None
+        self.chunk_size = min(chunk_size or affordable_examples(self._kept_bytes, self.device), self.examples)
+        if batch_norm == "recalibrated":
+            with self.measuring(), explained(f"{type(self.model).__name__} fails on the inputs"):
+                recalibrate(self.model, lambda: (self._cast(chunk.inputs) for chunk in self._cut()))
 
-def collect_batches(data: Data) -> tuple[Tensor, Tensor, int]:
-    """Return all inputs, all targets and the number of batches, from one pair or an iterable of pairs."""
-    if not isinstance(data, Iterable) and not hasattr(data, "__getitem__"):
-        raise FlatlibError(f"the data must be (inputs, targets) or batches of these, got {type(data).__name__}")
-    with torch.random.fork_rng(devices=[]):  # a DataLoader draws a seed from the global state
-        batches = [_require_pair(batch) for batch in ([data] if _is_pair(data) else data)]
-    batches = [(x, y) for x, y in batches if len(x) > 0]
-    if not batches:
-        raise FlatlibError("the data are empty: there is no loss to measure")
-    if len(batches) == 1:
-        return *batches[0], 1
-    try:
-        return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches]), len(batches)
-    except RuntimeError as error:
-        raise FlatlibError(f"the batches do not fit together: {error}") from error
+    def _freeze(self, frozen: FrozenModel) -> None:
+        self.frozen, self.model, self.loss = frozen, frozen.module, frozen.loss
+        self.torch_dtype, self.device = frozen.dtype, frozen.device
+        self.dtype = np.dtype(str(frozen.dtype).removeprefix("torch."))
 
+    def _select(self, parameters: str | Sequence[str] | None) -> None:
+        self.parameters = select_parameters(self.model, parameters)
+        self._sizes = [p.numel() for p in self.parameters.values()]
+        self.shape = (sum(self._sizes), sum(self._sizes))
 
-def _is_pair(data: Any) -> TypeGuard[tuple[Tensor, Tensor]]:
-    return isinstance(data, tuple | list) and len(data) == 2 and all(isinstance(part, Tensor) for part in data)
+    def _take(self, examples: Examples) -> None:
+        self._examples, self.examples = examples, len(examples)
+        self._shares: list[float] | None = None
+        self._loss_size = 0.0
 
+    @property
+    def data(self) -> Any:
+        """All inputs and targets, as they were passed; None if batches could not be joined to one pair of tensors."""
+        return self._examples.pair
 
-def _require_pair(batch: Any) -> tuple[Tensor, Tensor]:
-    if not _is_pair(batch):
-        kind = type(batch).__name__
-        if isinstance(batch, tuple | list):
-            kind += f" of {', '.join(type(part).__name__ for part in batch) or 'nothing'}"
-        raise FlatlibError(
-            f"a batch must be (inputs, targets), two tensors; got {kind} (flatlib.curvature.from_dict_batches "
-            "converts dictionaries)"
-        )
-    x, y = batch[0].detach(), batch[1].detach()
-    if x.ndim == 0 or y.ndim == 0 or len(x) != len(y):
-        raise FlatlibError(
-            f"inputs of shape {tuple(x.shape)} and targets of shape {tuple(y.shape)} are not N pairs"
-            + (" (a data set's single examples come in batches from a DataLoader)" if y.ndim == 0 else "")
-        )
-    return x, y
+    def measuring(self) -> Any:
+        """Compute as every measure does, with the model's own modules in their frozen state."""
+        return self.frozen.measuring()
 
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield at most ``chunk_size`` examples at a time, on the device, with their shares of the loss."""
+        shares = self.shares  # first: they may need all examples as one chunk
+        for chunk, share in zip(self._cut(), shares, strict=True):
+            if share:
+                yield self.cast(chunk)._replace(share=share)
 
-def require_inputs(model: nn.Module, inputs: Tensor) -> None:
-    """Raise a ``FlatlibError`` for integer inputs without an embedding: raw pixels are at the wrong scale."""
-    embeds = any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
-    if not inputs.is_floating_point() and not embeds:
-        raise FlatlibError(
-            f"inputs of {inputs.dtype} do not suit {type(model).__name__}: convert them to floating point"
-        )
+    def _cut(self) -> Iterator[Chunk]:
+        for part in self._examples.parts:
+            yield from part.split(self.chunk_size)
+
+    @property
+    def parts(self) -> list[Chunk]:
+        """All examples, joined as far as their shapes allow, as they were passed."""
+        return self._examples.parts
+
+    def few(self, count: int) -> Chunk:
+        """Return at most so many examples of the first part, on the device."""
+        return self.cast(self._examples.few(count).parts[0])
+
+    def cast(self, chunk: Chunk) -> Chunk:
+        """Return the chunk in the operator's dtype and on its device."""
+        return chunk._replace(inputs=self._cast(chunk.inputs), targets=self._cast(chunk.targets))
+
+    def may_take_one_chunk(self) -> bool:
+        """Take all examples as one chunk if no other size was asked for and memory is left, and say whether."""
+        if self._is_fixed or self.examples * product_bytes(self._kept_bytes) > free_memory(self.device):
+            return False
+        self.chunk_size = self.examples
+        return True
+
+    def _cast(self, nest: Any) -> Any:
+        return mapped(nest, lambda t: t.to(self.device, measured_dtype(t, self.torch_dtype)))
+
+    @property
+    @abstractmethod
+    def shares(self) -> list[float]:
+        """Weight of each chunk's loss in the loss of all examples; everything is checked when they are first needed."""
+
+    def output(self, inputs: Any) -> Any:
+        """Return the model's output for one chunk's inputs, or raise a ``FlatlibError`` if it fails."""
+        return self.frozen(inputs)
+
+    def twice_differentiable_output(self, inputs: Any) -> Any:
+        """Return ``output`` with the second derivatives of ``FastDoubleBackward``."""
+        with FastDoubleBackward():
+            return self.frozen(inputs)
+
+    @property
+    def takes_model(self) -> bool:
+        """Whether the loss is a function of (model, batch), so that there is no output to speak of."""
+        return self._inputs is None
+
+    def checked_loss(self, output: Any, targets: Any) -> Tensor:
+        """Return the loss of one chunk, or raise a ``FlatlibError`` if it is not a finite scalar."""
+        with explained(f"the loss fails on outputs of {shapes(output)} and targets of {shapes(targets)}"):
+            return self._checked(output, targets)
+
+    def chunk_loss(self, chunk: Chunk) -> Tensor:
+        """Return the loss of one chunk with its graph, or raise a ``FlatlibError`` if it is not a finite scalar."""
+        if not self.takes_model:
+            return self.checked_loss(self.twice_differentiable_output(chunk.inputs), chunk.targets)
+        with explained(f"the loss fails on {type(self.model).__name__} and a batch of {shapes(chunk.inputs)}"):
+            return self._checked(self.model, chunk.inputs)
+
+    def chunk_slopes(self, chunk: Chunk) -> list[Tensor]:
+        """Return the gradient of one chunk's loss in each parameter tensor."""
+        loss, inputs = self.chunk_loss(chunk), list(self.parameters.values())
+        return list(torch.autograd.grad(loss, inputs, materialize_grads=True)) if loss.requires_grad else []
+
+    def _checked(self, first: Any, second: Any) -> Tensor:
+        """Call the loss on copies of the data, which it may change."""
+        second = mapped(second, torch.clone)
+        arguments = second if self._inputs == 1 and isinstance(second, tuple) else (second,)
+        with FastDoubleBackward(), self.frozen.substituted():
+            value = self.loss(first, *arguments)
+        if not isinstance(value, Tensor) or value.ndim != 0:
+            found = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise FlatlibError(f"the loss is {found}: it must be a mean over examples, a scalar tensor")
+        if not torch.isfinite(value):
+            raise NotFinite(f"the loss is {value.item()}: its curvature is not defined")
+        self._loss_size = max(self._loss_size, abs(value.item()))
+        return value
+
+    def loss_at_random_outputs(self, generator: torch.Generator) -> float:
+        """Return the size of the loss that its rounding goes with: near zero it is a difference of larger numbers."""
+        if self.takes_model:
+            return 0.0
+        chunk = next(self.chunks())
+        try:
+            with self.measuring():
+                output = noisy(without_gradients(lambda: self.output(chunk.inputs)), generator)
+                return abs(float(self.checked_loss(output, chunk.targets).detach()))
+        except NotFinite:
+            return 0.0
+
+    @property
+    def bytes_per_example(self) -> int:
+        """Bytes that one example's forward pass saves for the backward pass, parameters aside."""
+        return sum(self._kept_bytes)
+
+    @functools.cached_property
+    def _kept_bytes(self) -> list[int]:
+        chunk = self.few(2)  # train-mode batch norm refuses one example
+        with self.measuring():
+            run = (lambda: self.chunk_loss(chunk)) if self.takes_model else (lambda: self.output(chunk.inputs))
+            return kept_bytes(self.model, chunk.size, run)
+
+    @functools.cached_property
+    def loss_uses_parameters(self) -> bool:
+        """Whether the loss depends on the parameters beside the outputs, as with a penalty."""
+        few = self.few(FEW)
+        try:
+            with self.measuring():
+                output = None if self.takes_model else mapped(self.output(few.inputs), Tensor.detach)
+                return self.takes_model or self.checked_loss(output, few.targets).requires_grad
+        except NotFinite:  # none of these counts
+            return True
+
+    @abstractmethod
+    def point(self) -> tuple[float, Tensor]:
+        """Return loss and gradient, (n,), at the present weights, and keep their graph for ``difference_product``."""
+
+    def difference_product(self, v: Tensor) -> Tensor | None:
+        """Return the product with v if differences of the gradient must give the same, otherwise None."""
+        return None
+
+    def sampled(self, count: int, dtype: torch.dtype) -> Self:
+        """Return the operator of a copy in this dtype on at most so many of the examples, as one chunk, unchecked."""
+        part = copy.copy(self)
+        part._freeze(FrozenModel(self.frozen, self.loss, dtype=dtype))
+        part._select([glob.escape(name) for name in self.parameters])
+        part._take(self._examples.few(count))
+        part.chunk_size, part._shares, part._compared = part.examples, [1.0], {"gradient", "product"}
+        return part
 
 
 def select_parameters(model: nn.Module, patterns: str | Sequence[str] | None) -> dict[str, nn.Parameter]:

@@ -1,47 +1,58 @@
 """Checks that every example has a loss and outputs of its own, which do not depend on the other examples."""
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from flatlib.curvature.operators.empirical_risk import LOSS_TOLERANCE
-from flatlib.curvature.traces.output_hessian import is_mean_of_examples
-from flatlib.errors import NotDefined, explained
+from flatlib.curvature.operators.empirical_risk import EmpiricalRisk
+from flatlib.curvature.operators.examples import Chunk
+from flatlib.curvature.operators.forward import without_gradients
+from flatlib.curvature.operators.loss_checks import TOLERANCE, distance, norm, require_independent, slopes
+from flatlib.curvature.operators.nested import leaves, mapped
+from flatlib.errors import FlatlibError, NotDefined
+from flatlib.losses import is_mean_of_examples
+
+ALONE = "the gradient of one example is not defined"
 
 
-def require_own_losses(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor, slope: Tensor) -> None:
+def require_own_losses(risk: EmpiricalRisk, output: Any, targets: Any) -> None:
     """Raise ``NotDefined`` unless the loss is the plain mean of the losses of all examples, each taken alone.
 
     Args:
-        loss: Function of outputs and targets.
-        output: Outputs (N, ...).
-        target: Targets (N, ...).
-        slope: Gradient of the loss in the outputs, (N, ...).
+        risk: Has the loss, checked.
+        output: Outputs of a chunk, with one entry an example in every tensor.
+        targets: Its targets.
     """
-    if is_mean_of_examples(loss, target):
+    if isinstance(targets, Tensor) and is_mean_of_examples(risk.loss, targets):
         return
-    output = output.detach().requires_grad_()
-    with explained("the loss fails on one example"):
-        own = [loss(one, its) for one, its in zip(output.split(1), target.split(1), strict=True)]
-        alone = torch.autograd.grad(torch.stack(own).mean(), output, materialize_grads=True)[0]
-    if not (alone - slope).norm() <= LOSS_TOLERANCE * slope.norm():
+    together = slopes(risk.checked_loss, output, targets)
+    count = len(next(leaves(output)))
+
+    def alone(i: int) -> list[Tensor]:
+        one, its = (mapped(nest, lambda t: t[i : i + 1]) for nest in (output, targets))
+        return slopes(risk.checked_loss, one, its)
+
+    try:
+        own = [torch.cat(rows) / count for rows in zip(*map(alone, range(count)), strict=True)]
+    except FlatlibError as error:
+        raise NotDefined(f"the loss of one example is not defined: {error}") from error
+    if not distance(own, together) <= TOLERANCE * norm(together):
         raise NotDefined(
-            "the loss is not the mean of each example's own (it weights, ignores or mixes some?): the gradient of one "
-            "example is not defined"
+            f"the loss is not the mean of each example's own (it weights, ignores or mixes some?): {ALONE}"
         )
 
 
-def require_own_outputs(output: Tensor, forward: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    """Raise ``NotDefined`` if the second half of the examples has other outputs alone than with the first."""
-    half = x[(len(x) + 1) // 2 :]
-    if len(half) == 0:
-        return
-    together = output[-len(half) :].detach()
-    with torch.no_grad():
-        alone = forward(half)
-    if not (alone - together).norm() <= LOSS_TOLERANCE * together.norm():
+def require_own_outputs(risk: EmpiricalRisk, chunk: Chunk) -> Any:
+    """Return a chunk's outputs, or raise ``NotDefined`` if the second half of it has other outputs alone."""
+    output = without_gradients(lambda: risk.output(chunk.inputs))
+    if not chunk.divisible or not all(leaf.ndim and len(leaf) == chunk.size for leaf in leaves(output)):
+        raise NotDefined(f"the outputs have not one entry an example: {ALONE}")
+    half = chunk.at(slice((chunk.size + 1) // 2, chunk.size)) if chunk.size > 1 else chunk
+    try:
+        require_independent(output, without_gradients(lambda: risk.output(half.inputs)), half.size)
+    except FlatlibError as error:
         raise NotDefined(
-            "the outputs of one example depend on the others (batch norm in train mode?): the gradient of one example "
-            "is not defined"
-        )
+            f"the outputs of one example depend on the others (batch norm in train mode?): {ALONE}"
+        ) from error
+    return output

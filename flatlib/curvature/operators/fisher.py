@@ -1,16 +1,20 @@
 """The empirical Fisher matrix, and the Fisher matrix by labels drawn from the model, as linear operators."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flatlib.curvature.operators.empirical_risk import Data, Loss
+from flatlib.curvature.operators.empirical_risk import Loss
 from flatlib.curvature.operators.example_losses import require_own_losses, require_own_outputs
-from flatlib.curvature.operators.frozen_model import forward_logits, measurement_mode
+from flatlib.curvature.operators.examples import Chunk, Data, Examples
+from flatlib.curvature.operators.forward import without_gradients
 from flatlib.curvature.operators.gauss_newton import GaussNewtonOperator, Linearization
-from flatlib.errors import FlatlibError
+from flatlib.curvature.operators.loss_checks import slopes
+from flatlib.curvature.operators.nested import mapped, shapes
+from flatlib.errors import FlatlibError, NotFinite
 from flatlib.losses import cross_entropy, mse
 
 
@@ -38,26 +42,21 @@ class EmpiricalFisherOperator(GaussNewtonOperator):
 
     def slopes(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the derivative of each example's own loss in its outputs, (N, ...)."""
-        detached = output.detach().requires_grad_()
-        value = self.checked_loss(detached, target)
-        slope = torch.zeros_like(output)
-        if value.requires_grad:
-            slope = torch.autograd.grad(value, detached, materialize_grads=True)[0]
-        require_own_losses(self.loss, output, target, slope)
-        return len(output) * slope
+        require_own_losses(self, output, target)
+        return len(output) * slopes(self.checked_loss, output, target)[0]
 
-    def _build(self, x: Tensor, y: Tensor) -> Linearization | None:
-        graph = super()._build(x, y)
-        if graph is not None and self._verified < self.examples:
-            require_own_outputs(graph.output, self.output, x)
-            require_own_losses(self.loss, graph.output, y, graph.slope.detach())
-            self._verified += len(x)
+    def _build(self, chunk: Chunk) -> Linearization:
+        graph = super()._build(chunk)
+        if self._verified < self.examples:
+            require_own_losses(self, require_own_outputs(self, chunk), chunk.targets)
+            self._verified += chunk.size
         return graph
 
-    def _output_product(self, graph: Linearization, tangent: Tensor) -> Tensor:
-        slope = graph.slope.detach()
-        along = (slope * tangent).flatten(1).sum(1)
-        return len(slope) * slope * along.view(-1, *[1] * (slope.ndim - 1))
+    def _output_product(self, graph: Linearization, tangents: Sequence[Tensor]) -> Sequence[Tensor]:
+        pairs = [(slope.detach(), tangent) for slope, tangent in zip(graph.slopes, tangents, strict=True)]
+        along = torch.stack([(slope * tangent).flatten(1).sum(1) for slope, tangent in pairs]).sum(0)
+        count = len(along)
+        return [count * slope * along.view(-1, *[1] * (slope.ndim - 1)) for slope, _ in pairs]
 
 
 class MonteCarloFisherOperator(EmpiricalFisherOperator):
@@ -94,14 +93,24 @@ class MonteCarloFisherOperator(EmpiricalFisherOperator):
             raise FlatlibError('labels can be drawn for the losses "cross_entropy" and "mse" only')
         if not isinstance(samples, int) or samples < 1:
             raise FlatlibError(f"samples={samples} is not a positive number of labels for each example")
-        run = self.output if self.loss is mse else lambda x: forward_logits(self.model, x)
-        with measurement_mode(self.device), torch.no_grad():
-            output = torch.cat([run(x) for x, _ in self.chunks()])
+        examples = self._examples.single
+        if examples is None:
+            raise FlatlibError("labels can be drawn for examples of one shape, in tensors with one entry an example")
+        with self.measuring():
+            output = torch.cat([self._logits(self.cast(chunk)) for chunk in examples.split(self.chunk_size)])
         generator = torch.Generator().manual_seed(seed)
         labels = (draw_normal if self.loss is mse else draw_classes)(output.double().cpu(), samples, generator)
-        self._targets = labels.flatten(0, 1)
-        self._inputs = self._inputs.repeat_interleave(samples, 0)
-        self.examples = len(self._inputs)
+        inputs = mapped(examples.inputs, lambda tensor: tensor.repeat_interleave(samples, 0))
+        self._take(Examples.of([Chunk(inputs, labels.flatten(0, 1), len(output) * samples)]))
+
+    def _logits(self, chunk: Chunk) -> Tensor:
+        """Return a chunk's outputs, or raise a ``FlatlibError`` if no labels can be drawn from them."""
+        output = without_gradients(lambda: self.output(chunk.inputs))
+        if not isinstance(output, Tensor) or len(output) != chunk.size or (self.loss is not mse and output.ndim != 2):
+            raise FlatlibError(f"labels can be drawn from outputs (N, C), got {shapes(output)}")
+        if not torch.isfinite(output).all():
+            raise NotFinite("the outputs are not finite: no labels can be drawn")
+        return output
 
     def gradient(self) -> Tensor:
         """Raise a ``FlatlibError``: the loss has the gradient of the given targets, which are not used here."""

@@ -1,58 +1,182 @@
-"""A frozen copy of a model for measuring: full precision, no dropout, no random numbers."""
+"""A frozen state of a model for measuring: full precision, no dropout, no random numbers, the reader's own code."""
 
+import collections
 import copy
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedParameter
+from torch.overrides import TorchFunctionMode
 
-from flatlib.device import current, full_precision, global_generators
-from flatlib.errors import FlatlibError, NotFinite, explained
+from flatlib.curvature.operators.forward import forward
+from flatlib.curvature.operators.measurement_mode import measurement_mode
+from flatlib.curvature.operators.precision import measured_dtype
+from flatlib.errors import FlatlibError
 
 BATCH_NORM = ("eval", "train", "recalibrated")
+COMPILED = "_compiled_call_impl"  # where ``Module.compile`` keeps the compiled call
 
 
-@torch.inference_mode(False)
-def frozen_copy(model: nn.Module, *, dtype: torch.dtype | None = None) -> nn.Module:
-    """Copy a model so that neither can change the other: the copy is cast, run and differentiated, the model is not.
+class FrozenModel:
+    """State of a model, and of a loss that is a module, which later training does not change.
 
-    Wrappers that have no second derivative or rename parameters are removed (``unwrapped``).
+    ``module`` is a copy of the tree of modules, with parameters and buffers of its own. What is not a module, a tensor
+    or a container of these is shared with the model, so that nothing has to be copied that cannot be. Within
+    ``measuring`` the model's own modules have the state of their copies, and PyTorch's functions get the copies of
+    the model's own parameters: a ``forward`` assigned to the instance, hooks and losses that hold the model or its
+    parameters then compute with what is measured.
 
     Args:
-        model: Any network with parameters; its modes, buffers, gradients and dtype stay as they are.
+        model: Any network with parameters; ``torch.compile`` and parallel wrappers are removed.
+        loss: Callable that is frozen along, if it is a module.
         dtype: torch.float32 or torch.float64 to cast the copy; by default the model's own.
+
+    Attributes:
+        module: The copy.
+        loss: The loss, or its copy.
 
     Raises:
         FlatlibError: If the model cannot be copied, has no parameter or one without values, lies on several devices, or
             is neither float32 nor float64 after the cast.
     """
-    model = unwrapped(model)
-    if not any(True for _ in model.parameters()):
-        raise FlatlibError(f"{type(model).__name__} has no parameter: there is nothing to measure")
-    if any(p.is_meta or isinstance(p, UninitializedParameter) for p in model.parameters()):
-        raise FlatlibError(f"{type(model).__name__} has a parameter without values: initialize it first")
-    # Seeding the memo copies parameters by value only: a `.grad` that still carries a graph cannot be deep-copied.
-    memo = {id(p): nn.Parameter(p.detach().clone(), p.requires_grad) for p in model.parameters()}
-    try:
-        frozen = copy.deepcopy(model, memo)
-    except (RuntimeError, TypeError) as error:
-        raise FlatlibError(f"{type(model).__name__} cannot be copied for measuring: {error}") from error
-    for module in frozen.modules():
+
+    @torch.inference_mode(False)
+    def __init__(self, model: "nn.Module | FrozenModel", loss: Any = None, *, dtype: torch.dtype | None = None):
+        source = model.module if isinstance(model, FrozenModel) else unwrapped(model)
+        _require_parameters(source)
+        self._dtype = dtype
+        self._copies: dict[int, Any] = {}  # of modules and tensors, by the identity of the original
+        self._modules: list[nn.Module] = []  # the originals
+        self._states: list[dict[str, Any]] = []  # what each original has as ``__dict__`` while it is measured
+        self._parameters: list[tuple[nn.Parameter, nn.Parameter]] = []  # originals and their copies
+        self.module: nn.Module = self._module(source)
+        self.loss = self._module(loss) if isinstance(loss, nn.Module) else loss
+        if isinstance(model, FrozenModel):
+            self._stand_for(model)
+        self._copies.clear()  # it may hold activations that the model remembers
+        self.dtype, self.device = _common(self.module)
+        self._values: dict[int, Tensor] = {id(p): copied for p, copied in self._parameters}
+
+    def _module(self, module: nn.Module) -> nn.Module:
+        """Return the copy of a module, made when it is first met."""
+        module = unwrapped(module)
+        if id(module) in self._copies:
+            return self._copies[id(module)]
+        if isinstance(module, torch.jit.ScriptModule):  # its state is not Python's
+            scripted = self._copies[id(module)] = copy.deepcopy(module)
+            return scripted.to(self._dtype) if self._dtype else scripted
+        copied = self._copies[id(module)] = object.__new__(type(module))
+        state = {name: self._copy(value) for name, value in vars(module).items()} | {COMPILED: None}
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            module.sparse = False  # the same gradient, as a tensor that can be multiplied
-    if dtype is not None:
-        _require_measurable(dtype)
-        frozen = frozen.to(dtype)
-    for attribute in ("dtype", "device"):
-        found = {str(getattr(p, attribute)) for p in frozen.parameters()}
-        if len(found) > 1:
-            raise FlatlibError(f"the parameters have more than one {attribute}: {', '.join(sorted(found))}")
-    _require_measurable(next(frozen.parameters()).dtype)
-    return frozen
+            state["sparse"] = False  # the same gradient, as a tensor that can be multiplied
+        object.__setattr__(copied, "__dict__", state)
+        self._modules.append(module)
+        self._states.append(state)
+        return copied
+
+    def _copy(self, value: Any) -> Any:
+        """Return the copy of a module, tensor or container, and anything else as it is."""
+        if id(value) in self._copies:
+            return self._copies[id(value)]
+        if isinstance(value, nn.Module):
+            return self._module(value)
+        if isinstance(value, Tensor):
+            return self._tensor(value)
+        if type(value) in (list, tuple, set):
+            return type(value)(self._copy(item) for item in value)
+        if type(value) in (dict, collections.OrderedDict):
+            return type(value)((key, self._copy(item)) for key, item in value.items())
+        return value
+
+    def _tensor(self, tensor: Tensor) -> Tensor:
+        copied = tensor.detach().clone()
+        if self._dtype:
+            copied = copied.to(measured_dtype(copied, self._dtype))
+        if isinstance(tensor, nn.Parameter):
+            copied = nn.Parameter(copied, tensor.requires_grad)
+            self._parameters.append((tensor, copied))
+        self._copies[id(tensor)] = copied
+        return copied
+
+    def _stand_for(self, earlier: "FrozenModel") -> None:
+        """Replace what an earlier frozen state, which this one is a copy of, replaces."""
+        states = {id(vars(module)): state for module, state in zip(self._modules, self._states, strict=True)}
+        for module, state in zip(earlier._modules, earlier._states, strict=True):
+            if id(state) in states:
+                self._modules.append(module)
+                self._states.append(states[id(state)])
+        copies = {id(middle): copied for middle, copied in self._parameters}
+        self._parameters += [(p, copies[id(middle)]) for p, middle in earlier._parameters if id(middle) in copies]
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Give the model's own modules their frozen state, and compute as ``measurement_mode`` says."""
+        before = [vars(module) for module in self._modules]
+        with measurement_mode(self.device):
+            try:
+                _set_states(self._modules, self._states)
+                yield
+            finally:
+                _set_states(self._modules, before)
+
+    def substituted(self) -> TorchFunctionMode:
+        """Replace the model's own parameters by the frozen ones in the arguments of PyTorch's functions."""
+        return _Substitution(self._values)
+
+    @property
+    def originals(self) -> set[int]:
+        """Identities of the model's own parameters, which must not be in a graph."""
+        return {id(p) for p, _ in self._parameters}
+
+    @contextmanager
+    def displaced(self, values: dict[str, Tensor]) -> Iterator[None]:
+        """Put tensors in the place of the frozen parameters with these names; they may carry a graph."""
+        named = dict(self.module.named_parameters(remove_duplicate=False))
+        new = {id(named[name]): value for name, value in values.items()}
+        places = [state["_parameters"] for state in self._states]
+        slots = [(place, name, p) for place in places for name, p in place.items() if id(p) in new]
+        before = self._values
+        try:
+            self._values = {id(p): new.get(id(copied), copied) for p, copied in self._parameters} | new
+            for place, name, p in slots:
+                place[name] = new[id(p)]
+            yield
+        finally:
+            self._values = before
+            for place, name, p in slots:
+                place[name] = p
+
+    def __call__(self, inputs: Any) -> Any:
+        """Return the output, or raise a ``FlatlibError`` if the model fails or changes its buffers.
+
+        A tuple or list of inputs is passed by position, a mapping by name.
+        """
+        with self.substituted():
+            return forward(self.module, inputs)
+
+
+def _set_states(modules: list[nn.Module], states: Iterable[dict]) -> None:
+    """Set the ``__dict__`` of each module; one call, between whose parts Python handles no interrupt."""
+    collections.deque(map(object.__setattr__, modules, itertools.repeat("__dict__"), states), maxlen=0)
+
+
+class _Substitution(TorchFunctionMode):
+    def __init__(self, values: dict[int, Tensor]):
+        super().__init__()
+        self._values = values
+
+    def __torch_function__(self, function, types, arguments=(), named=None):
+        named = named or {}
+        return function(*map(self._swap, arguments), **{name: self._swap(value) for name, value in named.items()})
+
+    def _swap(self, value: Any) -> Any:
+        if isinstance(value, nn.Parameter):
+            return self._values.get(id(value), value)
+        return type(value)(map(self._swap, value)) if type(value) in (list, tuple) else value
 
 
 def unwrapped(model: Any) -> nn.Module:
@@ -66,53 +190,36 @@ def unwrapped(model: Any) -> nn.Module:
             return model
 
 
+def _require_parameters(model: nn.Module) -> None:
+    if not any(True for _ in model.parameters()):
+        raise FlatlibError(f"{type(model).__name__} has no parameter: there is nothing to measure")
+    if any(p.is_meta or isinstance(p, UninitializedParameter) for p in model.parameters()):
+        raise FlatlibError(f"{type(model).__name__} has a parameter without values: initialize it first")
+
+
+def _common(module: nn.Module) -> tuple[torch.dtype, torch.device]:
+    """Return the dtype and the device that all parameters have."""
+    for p in module.parameters():
+        _require_measurable(p.dtype)
+    for attribute in ("dtype", "device"):
+        found = {str(getattr(p, attribute)) for p in module.parameters()}
+        if len(found) > 1:
+            raise FlatlibError(f"the parameters have more than one {attribute}: {', '.join(sorted(found))}")
+    first = next(module.parameters())
+    return first.dtype, first.device
+
+
 def _require_measurable(dtype: torch.dtype) -> None:
+    if dtype.is_complex:
+        raise FlatlibError(
+            "the parameters are complex: store each as a real one (torch.view_as_real), and combine its parts in the "
+            "forward pass (torch.view_as_complex)"
+        )
     if dtype not in (torch.float32, torch.float64):
         raise FlatlibError(
             f"curvature is measured in float32 or float64, not {dtype!r}: pass dtype=torch.float32 (a shorter type is "
             "wrong by several percent)"
         )
-
-
-def forward(model: nn.Module, x: Tensor) -> Tensor:
-    """Return the model's output, or raise a ``FlatlibError`` if the model fails or changes its buffers."""
-    with explained(f"{type(model).__name__} fails on inputs of shape {tuple(x.shape)}"), _unchanged_buffers(model):
-        return model(x)
-
-
-def forward_logits(model: nn.Module, x: Tensor) -> Tensor:
-    """Return the model's output, or raise a ``FlatlibError`` if it is not (N, C) and finite."""
-    output = forward(model, x)
-    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != len(x):
-        raise FlatlibError(f"the outputs must be (N, C), got {shape} for {len(x)} inputs")
-    if not torch.isfinite(output).all():
-        raise NotFinite("the outputs are not finite: there is nothing to measure")
-    return output
-
-
-@contextmanager
-def _unchanged_buffers(model: nn.Module) -> Iterator[None]:
-    """Raise a ``FlatlibError`` if the model changes a buffer: its outputs then depend on how often it was run.
-
-    Batch norm's running statistics may change: outputs in train mode do not use them.
-    """
-    before = _buffers(model)
-    yield
-    after = _buffers(model)
-    for name, (tensor, version) in before.items():
-        if after.get(name, (None, 0))[0] is not tensor or after[name][1] != version:
-            raise FlatlibError(f'{type(model).__name__} changes its buffer "{name}" whenever it is run')
-
-
-def _buffers(model: nn.Module) -> dict[str, tuple[Tensor, int]]:
-    """Return every buffer with autograd's count of its changes, batch norms' apart."""
-    return {
-        f"{path}.{name}".lstrip("."): (buffer, 0 if buffer.is_inference() else buffer._version)
-        for path, module in model.named_modules()
-        if not isinstance(module, nn.modules.batchnorm._BatchNorm)
-        for name, buffer in module.named_buffers(recurse=False)
-    }
 
 
 def set_modes(model: nn.Module, batch_norm: str) -> None:
@@ -123,39 +230,3 @@ def set_modes(model: nn.Module, batch_norm: str) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.train(batch_norm == "train")
-
-
-@contextmanager
-def measurement_mode(device: torch.device) -> Iterator[None]:
-    """Enable gradients and twice differentiable attention; disable autocast and TF32; restore the random state.
-
-    Raises:
-        FlatlibError: If the body draws from the global random state, as functional dropout does: what is measured is
-            then not a function.
-    """
-    with ExitStack() as stack:
-        stack.enter_context(current(device))
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autocast(device.type, enabled=False))
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))  # the only kernel with a second derivative
-        stack.enter_context(full_precision())
-        stack.enter_context(_undrawn_randomness(device))
-        yield
-
-
-@contextmanager
-def _undrawn_randomness(device: torch.device) -> Iterator[None]:
-    """Restore the global random state, and raise a ``FlatlibError`` if it was used."""
-    generators = global_generators(device)
-    before = [generator.get_state() for generator in generators]
-    drawn = False
-    try:
-        yield
-    finally:
-        for generator, state in zip(generators, before, strict=True):
-            if not torch.equal(generator.get_state(), state):
-                drawn = True
-                generator.set_state(state)
-    if drawn:
-        raise FlatlibError("the model or loss draws random numbers in evaluation mode: its curvature is not defined")

@@ -1,13 +1,16 @@
 """The generalized Gauss-Newton matrix of a training loss as a linear operator."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from flatlib.curvature.operators.base import CurvatureOperator, flatten
-from flatlib.curvature.operators.symmetry import require_second_derivatives
-from flatlib.errors import NotFinite, explained
+from flatlib.curvature.operators.examples import Chunk
+from flatlib.curvature.operators.nested import leaves, with_leaves
+from flatlib.curvature.operators.symmetry import connected_gradient, require_own_graph
+from flatlib.errors import FlatlibError, NotFinite, explained
 
 KEEP: dict[str, Any] = {"retain_graph": True, "materialize_grads": True}
 
@@ -15,11 +18,12 @@ KEEP: dict[str, Any] = {"retain_graph": True, "materialize_grads": True}
 class Linearization(NamedTuple):
     r"""Graphs of one chunk: outputs f, $J^\top u$ at u, and the loss's gradient at a detached copy of f."""
 
-    output: Tensor
-    u: Tensor
-    pulled_back: tuple[Tensor, ...]
-    detached_output: Tensor
-    slope: Tensor
+    loss: Tensor
+    outputs: list[Tensor]
+    us: list[Tensor]
+    pulled_back: list[Tensor]
+    detached_outputs: list[Tensor]
+    slopes: list[Tensor]
 
 
 class GaussNewtonOperator(CurvatureOperator):
@@ -40,46 +44,58 @@ class GaussNewtonOperator(CurvatureOperator):
     True
     """
 
-    def _build(self, x: Tensor, y: Tensor) -> Linearization | None:
-        output = self._chunk_output(x)
-        detached = output.detach().requires_grad_()
-        value = self.checked_loss(detached, y)
-        if not (output.requires_grad and value.requires_grad):
-            return None
-        with explained("the loss's gradient fails"):
-            slope = torch.autograd.grad(value, detached, create_graph=True, materialize_grads=True)[0]
-        u = torch.zeros_like(output, requires_grad=True)
+    def _build(self, chunk: Chunk) -> Linearization:
+        if self.takes_model:
+            raise FlatlibError("a loss of (model, batch) has no outputs to linearize: pass one of (output, target)")
+        output = self.twice_differentiable_output(chunk.inputs)
+        detached = [detached_leaf(leaf) for leaf in leaves(output)]
+        value = self.checked_loss(with_leaves(output, detached), chunk.targets)
+        outputs = [leaf for leaf in leaves(output) if leaf.requires_grad]
+        places = [here for here, leaf in zip(detached, leaves(output), strict=True) if leaf.requires_grad]
+        slopes = self._slopes(value, places)
+        us = [torch.zeros_like(leaf, requires_grad=True) for leaf in outputs]
         inputs = list(self.parameters.values())
         with explained("the gradient fails"):
-            pulled_back = torch.autograd.grad(output, inputs, u, create_graph=True, materialize_grads=True)
-        require_second_derivatives((*pulled_back, slope))
-        graph = Linearization(output, u, pulled_back, detached, slope)
+            pulled_back = connected_gradient(outputs, inputs, us)
+        require_own_graph((*pulled_back, *slopes), self.frozen.originals)
+        graph = Linearization(value.detach(), outputs, us, pulled_back, places, slopes)
         if not torch.isfinite(self._chunk_gradient(graph)).all():
             raise NotFinite("the gradient is not finite: the curvature is not defined")
         return graph
 
-    def _product(self, graph: Linearization | None, v: Tensor) -> Tensor:
-        if graph is None:
-            return torch.zeros_like(v)
+    def _slopes(self, value: Tensor, outputs: list[Tensor]) -> list[Tensor]:
+        """Return the loss's gradient in the outputs, one number per example and output."""
+        inputs = list(self.parameters.values())
+        if not value.requires_grad:
+            return [torch.zeros_like(leaf) for leaf in outputs]
+        with explained("the loss's gradient fails"):
+            found = torch.autograd.grad(value, [*outputs, *inputs], create_graph=True, allow_unused=True)
+        if any(slope is not None for slope in found[len(outputs) :]):
+            raise FlatlibError("the loss uses the parameters beside the outputs: it has no Gauss-Newton matrix")
+        if any(leaf.ndim == 0 and slope is not None for leaf, slope in zip(outputs, found, strict=False)):
+            raise FlatlibError("the loss uses a number that the model has averaged: it has no Gauss-Newton matrix")
+        return [torch.zeros_like(p) if slope is None else slope for p, slope in zip(outputs, found, strict=False)]
+
+    def _product(self, graph: Linearization, v: Tensor) -> Tensor:
         outputs, weights = self._differentiable(graph.pulled_back, v)
-        if not outputs:
+        if not outputs:  # they do not depend on the parameters
             return torch.zeros_like(v)
         with explained("the second derivative fails"):
-            tangent = torch.autograd.grad(outputs, graph.u, weights, **KEEP)[0]
-            return self._pull_back(graph, self._output_product(graph, tangent))
+            tangents = torch.autograd.grad(outputs, graph.us, weights, **KEEP)
+            return self._pull_back(graph, self._output_product(graph, tangents))
 
-    def _output_product(self, graph: Linearization, tangent: Tensor) -> Tensor:
-        r"""Return the product of the chunk's loss's Hessian in the outputs, and a tangent of their shape."""
-        if not graph.slope.requires_grad:  # a loss linear in the outputs
-            return torch.zeros_like(tangent)
-        return torch.autograd.grad(graph.slope, graph.detached_output, tangent, **KEEP)[0]
+    def _output_product(self, graph: Linearization, tangents: Sequence[Tensor]) -> Sequence[Tensor]:
+        r"""Return the product of the chunk's loss's Hessian in the outputs, and tangents of their shapes."""
+        slopes = [slope for slope in graph.slopes if slope.requires_grad]
+        if not slopes:  # a loss linear in the outputs
+            return [torch.zeros_like(tangent) for tangent in tangents]
+        along = [t for t, slope in zip(tangents, graph.slopes, strict=True) if slope.requires_grad]
+        return torch.autograd.grad(slopes, graph.detached_outputs, along, **KEEP)
 
-    def _chunk_gradient(self, graph: Linearization | None) -> Tensor:
-        if graph is None:
-            return torch.zeros(self.shape[0], dtype=self.torch_dtype, device=self.device)
-        return self._pull_back(graph, graph.slope.detach())
+    def _chunk_gradient(self, graph: Linearization) -> Tensor:
+        return self._pull_back(graph, [slope.detach() for slope in graph.slopes])
 
-    def _pull_back(self, graph: Linearization, u: Tensor) -> Tensor:
+    def _pull_back(self, graph: Linearization, us: Sequence[Tensor]) -> Tensor:
         r"""Return $J^\top u$, (n,)."""
         inputs = list(self.parameters.values())
-        return flatten(torch.autograd.grad(graph.output, inputs, u, retain_graph=True, materialize_grads=True))
+        return flatten(torch.autograd.grad(graph.outputs, inputs, us, retain_graph=True, materialize_grads=True))

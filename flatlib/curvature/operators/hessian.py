@@ -1,11 +1,21 @@
 """The Hessian of a training loss as a linear operator, by double backward."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from flatlib.curvature.operators.base import CurvatureOperator, flatten
-from flatlib.curvature.operators.symmetry import require_second_derivatives
+from flatlib.curvature.operators.examples import Chunk
+from flatlib.curvature.operators.symmetry import connected_gradient, require_own_graph
 from flatlib.errors import NotFinite, explained
+
+
+class LossGradient(NamedTuple):
+    """Loss of a chunk and its gradient, one tensor per parameter, with the graph of the second derivative."""
+
+    loss: Tensor
+    gradient: list[Tensor]
 
 
 class HessianOperator(CurvatureOperator):
@@ -22,26 +32,28 @@ class HessianOperator(CurvatureOperator):
     True
     """
 
-    def _build(self, x: Tensor, y: Tensor) -> list[Tensor]:
-        output = self._chunk_output(x)
-        value = self.checked_loss(output, y)
-        if not value.requires_grad:
-            return [torch.zeros_like(p) for p in self.parameters.values()]
+    def _build(self, chunk: Chunk) -> LossGradient:
+        value = self.chunk_loss(chunk)
         inputs = list(self.parameters.values())
         with explained("the gradient fails"):
-            gradient = torch.autograd.grad(value, inputs, create_graph=True, materialize_grads=True)
-        require_second_derivatives(gradient)
+            gradient = connected_gradient([value], inputs)
+        require_own_graph(gradient, self.frozen.originals)
         if not torch.isfinite(flatten(gradient)).all():
             raise NotFinite("the gradient is not finite: the curvature is not defined")
-        return list(gradient)
+        return LossGradient(value.detach(), gradient)
 
-    def _product(self, graph: list[Tensor], v: Tensor) -> Tensor:
-        outputs, weights = self._differentiable(graph, v)
+    def _product(self, graph: LossGradient, v: Tensor) -> Tensor:
+        outputs, weights = self._differentiable(graph.gradient, v)
         if not outputs:  # no entry of the gradient depends on the parameters
             return torch.zeros_like(v)
         inputs = list(self.parameters.values())
         with explained("the second derivative fails"):
             return flatten(torch.autograd.grad(outputs, inputs, weights, retain_graph=True, materialize_grads=True))
 
-    def _chunk_gradient(self, graph: list[Tensor]) -> Tensor:
-        return flatten(graph)
+    def _chunk_gradient(self, graph: LossGradient) -> Tensor:
+        return flatten(graph.gradient)
+
+    def difference_product(self, v: Tensor) -> Tensor:
+        """Return the product with v at the last ``point``."""
+        with self.measuring():
+            return self._product(self._graph, v)

@@ -6,16 +6,12 @@ the network with the weight $W Q^\top$ on the inputs $L$. Eigenvalues other than
 3072 numbers a product of an MLP takes less than half the time.
 """
 
-import copy
-import glob
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from flatlib.curvature.operators.base import CurvatureOperator
-from flatlib.curvature.operators.fisher import EmpiricalFisherOperator, MonteCarloFisherOperator
-from flatlib.curvature.operators.frozen_model import measurement_mode
 from flatlib.curvature.operators.symmetry import SymmetricOperator
 from flatlib.errors import FlatlibError
 
@@ -62,37 +58,28 @@ def reduced_operator(operator: SymmetricOperator) -> ReducedOperator | None:
     """
     if not isinstance(operator, CurvatureOperator) or operator.device.type != "cpu":
         return None
-    inputs = operator.data[0].reshape(operator.examples, -1)
-    if not inputs.is_floating_point():
+    if operator.data is None or not operator.data[0].is_floating_point():
         return None
+    inputs = operator.data[0].reshape(operator.examples, -1)
     linear = ((name, m) for name, m in operator.model.named_modules() if type(m) is nn.Linear)
     fitting = ((name, m) for name, m in linear if m.in_features == inputs.shape[1] and "weight" in m._parameters)
     name, layer = next(fitting, ("", None))
     if layer is None or not _saves_time(len(inputs), layer.in_features, layer.out_features):
         return None
-    with measurement_mode(operator.device), torch.no_grad():
-        factors = torch.geqrf(inputs.to(operator.torch_dtype).T)
-        model = copy.deepcopy(operator.model)
+    if operator.loss_uses_parameters:
+        return None
+    with operator.measuring(), torch.no_grad():
+        factors = torch.geqrf(inputs.to(operator.device, operator.torch_dtype).T)
         weight = _times(layer.weight.detach(), factors)[:, : len(inputs)].contiguous()
-        model.get_submodule(name).weight = nn.Parameter(weight, requires_grad=layer.weight.requires_grad)
         rows = factors[0][: len(inputs)].triu().T.contiguous()
-    names = list(operator.parameters)
-    # A Monte Carlo operator's targets are its labels: drawn again, they would be others.
-    kind = EmpiricalFisherOperator if isinstance(operator, MonteCarloFisherOperator) else type(operator)
+    reduced = operator.replaced(layer, weight, rows)
     try:
-        reduced = kind(
-            model,
-            operator.loss,
-            (rows, operator.data[1]),
-            batch_norm=operator.batch_norm,
-            chunk_size=operator.chunk_size,
-            parameters=[glob.escape(parameter) for parameter in names],
-        )
         if not _agree(operator, reduced):
             return None
     except FlatlibError:
         return None
     weight_name = f"{name}.weight".lstrip(".")
+    names = list(operator.parameters)
     block = names.index(weight_name) if weight_name in names else None
     sizes = [p.numel() for p in operator.parameters.values()]
     return ReducedOperator(reduced, sizes, block, (layer.out_features, layer.in_features), factors)
@@ -107,13 +94,14 @@ def _saves_time(examples: int, inputs: int, outputs: int) -> bool:
 def _agree(operator: CurvatureOperator, reduced: CurvatureOperator) -> bool:
     """Return whether all outputs agree: not so where inputs also go elsewhere or change on their way to the layer."""
     allowed = ROUNDING * torch.finfo(operator.torch_dtype).eps
-    with measurement_mode(operator.device), torch.no_grad():
-        for (wide, _), (rows, _) in zip(operator.chunks(), reduced.chunks(), strict=True):
-            one, other = operator.output(wide), reduced.output(rows)
-            alike = isinstance(one, Tensor) and one.shape == other.shape
-            if not alike or not (one - other).norm() <= allowed * one.norm():
-                return False
-    return True
+    with operator.measuring(), torch.no_grad():
+        wide = [operator.output(chunk.inputs) for chunk in operator.chunks()]
+    with reduced.measuring(), torch.no_grad():
+        narrow = (reduced.output(chunk.inputs) for chunk in reduced.chunks())
+        return all(
+            isinstance(one, Tensor) and one.shape == other.shape and bool((one - other).norm() <= allowed * one.norm())
+            for one, other in zip(wide, narrow, strict=True)
+        )
 
 
 def _times(weight: Tensor, factors: tuple[Tensor, Tensor], transpose: bool = False) -> Tensor:

@@ -119,6 +119,8 @@ def subsampled_initial_vector(
     if examples < MIN_SUBSAMPLE or examples * operator.bytes_per_example < MIN_COST_RATIO * vector_bytes:
         return None
     part = operator.subsampled(examples, generator)
+    if part is None:
+        return None
     limit = min(n, SUBSAMPLE_MAX_PRODUCTS + 2 * request.k)
     rough = request._replace(tol=SUBSAMPLE_TOLERANCE, max_products=limit)
     return lanczos_eigenvalues(part, "random", generator, rough).vectors.sum(1)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from flatlib.curvature.operators.empirical_risk import Data, Loss
+from flatlib.curvature.operators.empirical_risk import Loss
+from flatlib.curvature.operators.examples import Data
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
 from flatlib.curvature.traces.exact import exact_traces
@@ -77,9 +78,7 @@ def per_layer(
     traces = exact_traces(whole) if probes is None else None
     rows = {}
     for title, members in names.items():
-        operator = HessianOperator(
-            whole.model, whole.loss, whole.data, batch_norm=batch_norm, chunk_size=whole.chunk_size, parameters=members
-        )
+        operator = whole.restricted(members)
         top = top_eigenvalues(operator, tol=tol, seed=seed)
         exact = Estimate(sum(traces[name] for name in members), 0.0, 0, True) if traces else None
         found = exact or trace(operator, probes=probes, seed=seed)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from flatlib.curvature.operators.frozen_model import unwrapped
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
 from flatlib.curvature.spectrum.lanczos_search import Eigenvalues
@@ -114,7 +115,7 @@ def adam_preconditioner(optimizer: Optimizer, model: nn.Module, operator: Hessia
     if not isinstance(optimizer, Adam | AdamW):
         raise FlatlibError(f"{type(optimizer).__name__} is not Adam or AdamW: its preconditioner is not known")
     groups = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
-    named = dict(model.named_parameters())
+    named = {name.replace("_orig_mod.", ""): p for name, p in unwrapped(model).named_parameters()}
     pieces = []
     for name in operator.parameters:
         parameter = named.get(name)

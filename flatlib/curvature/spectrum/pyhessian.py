@@ -11,8 +11,7 @@ from pyhessian.utils import group_add, group_product, orthnormal
 from torch import Tensor, nn
 
 from flatlib.curvature.operators.base import flatten
-from flatlib.curvature.operators.double_backward import FastDoubleBackward
-from flatlib.curvature.operators.frozen_model import measurement_mode, set_modes
+from flatlib.curvature.operators.frozen_model import set_modes
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.operators.symmetry import require_symmetry
 from flatlib.curvature.spectrum.lanczos import ROUNDING
@@ -53,8 +52,12 @@ class PyHessianProducts:
         self._before: tuple[Vector, Vector] | None = None  # the last vector and its product
         self._operator = operator
         self._parameters = list(operator.parameters.values())
+        operator.check_derivatives(products=True)
         chunks = list(operator.chunks())
-        self._hessian = pyhessian.hessian(operator.model, self._criterion, dataloader=chunks, cuda=False)
+        if operator.data is None or any(chunk.share != chunk.size / operator.examples for chunk in chunks):
+            raise FlatlibError('engine="pyhessian" needs pairs of tensors that count alike: use engine="lanczos"')
+        pairs = [(chunk.inputs, chunk.targets) for chunk in chunks]
+        self._hessian = pyhessian.hessian(_Called(operator), self._criterion, dataloader=pairs, cuda=False)
         self._hessian.device = operator.device
         set_modes(operator.model, operator.batch_norm)
 
@@ -66,7 +69,7 @@ class PyHessianProducts:
     def __call__(self, v: Vector) -> Vector:
         """Return $Hv$ for a unit vector v, divided by the norm of the first product."""
         self.used += 1
-        with measurement_mode(self._operator.device), _cleared(self._operator.model), FastDoubleBackward():
+        with self._operator.measuring(), _cleared(self._operator.model):
             _, product = self._hessian.dataloader_hv_product(v)
         largest_entry = max(float(piece.abs().max()) for piece in product)
         if not largest_entry < float("inf"):
@@ -92,6 +95,18 @@ class PyHessianProducts:
     def _criterion(self, output: Tensor, target: Tensor) -> Tensor:
         zero = sum((p * p).sum() for p in self._parameters) * 0.0
         return (self.scale or 1.0) * self._operator.checked_loss(output, target) + zero
+
+
+class _Called(nn.Module):
+    """The operator's model, called as the operator does."""
+
+    def __init__(self, operator: HessianOperator):
+        super().__init__()
+        self.model = operator.model
+        self.output = operator.twice_differentiable_output
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(x)
 
 
 def pyhessian_eigenvalues(

@@ -8,14 +8,15 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from flatlib.curvature.operators.base import CurvatureOperator
+from flatlib.curvature.operators.examples import Chunk
 from flatlib.curvature.operators.fisher import EmpiricalFisherOperator
-from flatlib.curvature.operators.frozen_model import measurement_mode
 from flatlib.curvature.operators.gauss_newton import GaussNewtonOperator
 from flatlib.curvature.traces.example_gradient_norms import gradient_squared_norms, is_known, patch_size
 from flatlib.curvature.traces.example_gradient_squares import gradient_size, gradient_squares
-from flatlib.curvature.traces.output_hessian import Factors, is_mean_of_examples, output_hessian_factors
+from flatlib.curvature.traces.output_hessian import Factors, output_hessian_factors
 from flatlib.curvature.traces.piecewise_linearity import analyze_graph
 from flatlib.errors import FlatlibError, NotFinite
+from flatlib.losses import is_mean_of_examples
 
 PART_MEMORY = 2**27  # bytes of unfolded images held at a time; tuned on a CPU, parts of 4 and 16 MiB were slower
 
@@ -73,19 +74,21 @@ def exact_sums(operator: CurvatureOperator, statistic: Statistic) -> dict[str, T
     autograd on one example, alone and among others: a layer with another ``forward``, or a model that mixes examples,
     has no exact trace either.
     """
+    if operator.data is None or not isinstance(operator.data[0], Tensor):
+        return None
     owners = _owners(operator)
-    with measurement_mode(operator.device):
+    with operator.measuring():
         per_example = _spot_check(operator, owners, statistic) if owners else None
         if owners is None or per_example is None:
             return None
         totals = {name: torch.zeros((), dtype=torch.float64, device=operator.device) for name in operator.parameters}
         part_size = max(1, int(PART_MEMORY / (operator.torch_dtype.itemsize * per_example)))
-        for x, y in _parts(operator, part_size):
-            means = _means(operator, owners, statistic, x, y, part_size)
+        for chunk in _parts(operator, part_size):
+            means = _means(operator, owners, statistic, chunk.inputs, chunk.targets, part_size)
             if means is None:
                 return None
             for name, mean in means.items():
-                totals[name] = totals[name] + len(x) / operator.examples * mean
+                totals[name] = totals[name] + chunk.share * mean
     if not all(torch.isfinite(value).all() for value in totals.values()):
         raise NotFinite("a layer's gradient is not finite: the trace is not defined")
     return totals
@@ -118,11 +121,12 @@ def _record(operator: CurvatureOperator, owners: dict[str, nn.Module], x: Tensor
             handle.remove()
 
 
-def _parts(operator: CurvatureOperator, part_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _parts(operator: CurvatureOperator, part_size: int) -> Iterator[Chunk]:
     """Yield the operator's chunks, in smaller parts where the loss is known to be a mean over these too."""
-    for x, y in operator.chunks():
-        size = part_size if is_mean_of_examples(operator.loss, y) else len(x)
-        yield from zip(x.split(size), y.split(size), strict=True)
+    for chunk in operator.chunks():
+        size = part_size if is_mean_of_examples(operator.loss, chunk.targets) else chunk.size
+        for part in chunk.split(size):
+            yield part._replace(share=chunk.share * part.size / chunk.size)
 
 
 def _means(
@@ -138,8 +142,8 @@ def _means(
     recording = _record(operator, owners, parts[0]) if len(parts) == 1 else None
     with torch.no_grad():
         output = recording.output.detach() if recording else torch.cat([operator.output(part) for part in parts])
-    operator.checked_loss(output, y)
-    terms = _factors(operator, output, y)
+    uses_parameters = operator.checked_loss(output, y).requires_grad  # beside the outputs, as a penalty does
+    terms = None if uses_parameters else _factors(operator, output, y.clone())
     if terms is None:
         return None
     factors = [(weight, vector.view_as(output).to(output.dtype)) for weight, vector in terms]
@@ -199,7 +203,7 @@ def _spot_check(operator: CurvatureOperator, owners: dict[str, nn.Module], stati
 
     Here it lies between two others: a model that mixes examples gives it another output or gradient than alone.
     """
-    x, _ = next(operator.chunks())
+    x = next(operator.chunks()).inputs
     one, other = x[:1], x[len(x) // 2 :][:1]
     try:
         recording = _record(operator, owners, torch.cat([other, one, other]))

@@ -6,15 +6,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from flatlib.losses import cross_entropy, mse
+from flatlib.losses import cross_entropy, is_mean_of_examples, mse
 
 Factors = Iterator[tuple[Tensor, Tensor]]
 MATRIX_MEMORY = 2**30  # bytes of the vectors (D, N, D): 13,000 examples of 100 classes, fewer of more classes
-
-
-def is_mean_of_examples(loss: Callable[[Tensor, Tensor], Tensor], target: Tensor) -> bool:
-    """Return whether the loss is known to weight all examples equally; a class of -100 has no weight."""
-    return loss is mse or (loss is cross_entropy and (target.is_floating_point() or bool((target >= 0).all())))
 
 
 def output_hessian_factors(loss: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor) -> Factors | None:
