@@ -3,10 +3,12 @@
 import pytest
 from torch.nn.utils import parameters_to_vector
 
-from flatlib.bench.failure_modes import PROBLEMS, SOLVERS, evaluate_all, make_problem, reference_eigenvalue, verdicts
+from flatlib.bench.failure_modes import SOLVERS, evaluate_all, reference_eigenvalue, verdicts
+from flatlib.bench.traps import PROBLEMS, make_problem
 
 OURS = ("flatlib", "flatlib, PyHessian engine")
-CAUGHT = set(PROBLEMS) - {"batches of unequal size"}  # by PyHessian 0.1, which is a dependency
+RIGHT = {"batches of unequal size", "a loss that holds the model", "a wrapped forward", "remembered features"}
+CAUGHT = set(PROBLEMS) - RIGHT  # by PyHessian 0.1, which is a dependency
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def test_both_engines(rows, trap):
     row = rows[trap]
     for ours in OURS:
         if row["truth"] is None:
-            assert row[ours] == "FlatlibError: the data are empty: there is no loss to measure"
+            assert row[ours].startswith("FlatlibError: ")
         else:
             assert row[ours] == pytest.approx(row["truth"], rel=1e-3)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flatlib.curvature.operators.base import CurvatureOperator, flatten
 from flatlib.curvature.operators.examples import Chunk
-from flatlib.curvature.operators.nested import leaves, with_leaves
+from flatlib.curvature.operators.nested import detached_leaf, leaves, with_leaves
 from flatlib.curvature.operators.symmetry import connected_gradient, require_own_graph
 from flatlib.errors import FlatlibError, NotFinite, explained
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flatlib.curvature.operators.nested import leaves, mapped, with_leaves
+from flatlib.curvature.operators.nested import detached_leaf, leaves, mapped, with_leaves
 from flatlib.errors import FlatlibError
 
 Evaluate = Callable[[Any, Any], Tensor]  # the loss of an output and targets
