@@ -138,7 +138,7 @@ WEIGHTED = nn.CrossEntropyLoss(torch.tensor([1.0, 9.0, 1.0]))
     ("kind", "arguments", "message"),
     [
         (EmpiricalFisherOperator, {"loss": WEIGHTED}, "not the mean of each example's own"),
-        (EmpiricalFisherOperator, {"data": (X, torch.tensor([0, 1, 2, 0, -100, 1]))}, "each example's own"),
+        (EmpiricalFisherOperator, {"data": (X, torch.tensor([0, 1, 2, 0, -100, 1]))}, "the loss of one example"),
         (EmpiricalFisherOperator, {"loss": lambda o, t: F.cross_entropy(o.log_softmax(0), t)}, "each example's own"),
         (EmpiricalFisherOperator, {"model": MIXED}, "outputs of one example depend on the others"),
         (EmpiricalFisherOperator, {"model": BN, "batch_norm": "train"}, "outputs of one example depend on the others"),

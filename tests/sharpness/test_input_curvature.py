@@ -115,7 +115,11 @@ ONCE = Net(lambda net, x: net.b(Cube.apply(net.a(x))), a=nn.Linear(8, 5), b=nn.L
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        ({"model": WORDS, "data": (torch.ones(6, 2, dtype=torch.long), Y)}, NotDefined, "inputs are integers"),
+        (
+            {"model": WORDS, "data": (torch.ones(6, 2, dtype=torch.long), Y)},
+            NotDefined,
+            "no tensor of floating-point numbers",
+        ),
         ({"model": MIXED}, NotDefined, "outputs of one example depend on the others"),
         ({"model": BN, "batch_norm": "train"}, NotDefined, "outputs of one example depend on the others"),
         ({"loss": nn.CrossEntropyLoss(torch.tensor([1.0, 9.0, 1.0]))}, NotDefined, "each example's own"),
