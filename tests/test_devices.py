@@ -21,7 +21,7 @@ from flatlib.training.train import checkpoint_of_run, train
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 AGREEMENT = 1e-3
-COMPANIONS = ("residual", "products", "converged", "standard_error", "exact")
+COMPANIONS = ("residual", "products", "converged", "error", "exact", "alignment")
 SIZES = {"train_size": 40, "test_size": 20, "measure_size": 20, "batch_size": 20, "max_epochs": 2}
 TINY = RunConfig(model="small_cnn", width=0.1, **SIZES)
 MEASURED = tuple(name for name in MEASURES if name not in ("density", "keskar_sharpness"))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from flatlib.cli.user_model import Row, UserFiles
     from flatlib.measures import Checkpoint
 
-SETTINGS = ("batch_norm", "tolerance", "seed")  # of a checkpoint
+SETTINGS = ("batch_norm", "batch_size", "tolerance", "seed")  # of a checkpoint
 OUTCOME = (
     "A measure that is refused stops no other: those that were taken are printed and written, one line says why the "
     "others were not, and the exit code is 2. Interrupting it (Ctrl-C) keeps those taken so far; the exit code is 130."
@@ -63,6 +63,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     measures.target = target
     own.add_argument("--loss", help="cross_entropy (default), mse, or FILE.py:FUNCTION: yours of (output, target)")
     own.add_argument("--batch-norm", choices=["eval", "train", "recalibrated"], default="eval", help="default eval")
+    own.add_argument("--batch-size", type=int, default=32, help="of the training, for batch_sharpness (default 32)")
     own.add_argument("--examples", type=int, help="only the first so many examples; reads no further (default all)")
     own.add_argument("--dtype", choices=["float32", "float64"], help="measure a copy cast to it (default as it is)")
     own.add_argument("--tolerance", type=float, default=1e-3, help="of eigenvalues' residuals (default 1e-3)")

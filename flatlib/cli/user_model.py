@@ -26,7 +26,7 @@ from flatlib.runs.provenance import provenance
 MEASURABLE = tuple(name for name in REGISTRY if name not in ("performance", "between_iterates"))
 COLUMNS = ("value", "error", "products", "converged", "exact", "seconds")
 COMPANIONS = {  # column of each companion of a measure: a residual and a standard error are both its error
-    **dict.fromkeys(("residual", "standard_error"), "error"),
+    **dict.fromkeys(("residual", "standard_error", "error"), "error"),
     **{name: name for name in ("products", "converged", "exact")},
 }
 Row = dict[str, Any]

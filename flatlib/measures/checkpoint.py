@@ -28,6 +28,7 @@ class Checkpoint:
         engine: Method of `top_eigenvalues`.
         tolerance: Largest residual of an eigenvalue relative to it.
         seed: Seed of probes and starting vectors.
+        batch_size: Batch size of the training, for `batch_sharpness`; None if there is none.
         top_vector: The last top eigenvector, from which the next search along a trajectory starts; a new checkpoint has
             none, so that a final value does not depend on an earlier one.
     """
@@ -43,6 +44,7 @@ class Checkpoint:
     engine: str = "lanczos"
     tolerance: float = 1e-3
     seed: int = 0
+    batch_size: int | None = None
     top_vector: Tensor | None = None
 
     @property

@@ -9,14 +9,18 @@ from typing import Any
 
 import torch
 
-from flatlib.curvature import Eigenvalues, density, frobenius, top_eigenvalues, trace
+from flatlib.curvature import Eigenvalues, EmpiricalFisherOperator, density, frobenius, top_eigenvalues, trace
 from flatlib.curvature.operators.examples import Examples
 from flatlib.errors import NotDefined, explained
 from flatlib.measures.checkpoint import Checkpoint
 from flatlib.measures.performance import Numbers, performance, train_loss
 from flatlib.sharpness import (
     adaptive_sharpness,
+    average_adaptive_sharpness,
+    batch_sharpness,
     between_iterates,
+    critical_sharpness,
+    input_lambda_max,
     jacobian_norm,
     keskar_sharpness,
     margin,
@@ -95,6 +99,11 @@ def hessian_density(checkpoint: Checkpoint) -> Numbers:
     return numbers
 
 
+def empirical_fisher(checkpoint: Checkpoint) -> EmpiricalFisherOperator:
+    """Return the empirical Fisher matrix over the measured examples."""
+    return EmpiricalFisherOperator(*checkpoint.subject, batch_norm=checkpoint.batch_norm)
+
+
 def lambda_max_between_iterates(checkpoint: Checkpoint) -> Numbers:
     """Return the largest eigenvalue at 8 points up to the next iterate, batch norm in train mode (Kaur et al. 2022)."""
     if checkpoint.after is None:
@@ -102,6 +111,32 @@ def lambda_max_between_iterates(checkpoint: Checkpoint) -> Numbers:
     model, loss, examples = checkpoint.subject
     largest = between_iterates(model, checkpoint.after(), loss, examples, **_search(checkpoint))
     return columns("between_iterates", largest, "residual", "products", "converged")
+
+
+def adaptive_columns(name: str, checkpoint: Checkpoint, **options: Any) -> Numbers:
+    """Return the adaptive sharpness with these options, and its alignment."""
+    return columns(name, adaptive_sharpness(*checkpoint.subject, **(options | _seeded(checkpoint))), "alignment")
+
+
+def average_rise(checkpoint: Checkpoint) -> Numbers:
+    """Return the average-case adaptive sharpness over normal perturbations, with its error."""
+    mean = average_adaptive_sharpness(*checkpoint.subject, **_seeded(checkpoint))
+    return columns("average_adaptive_sharpness", mean, "standard_error")
+
+
+def batch_sharpness_of_training(checkpoint: Checkpoint) -> Numbers:
+    """Return the batch sharpness at the batch size of the training, drawn from the measured images."""
+    size, measured = checkpoint.batch_size, checkpoint.hessian().examples
+    if size is None or size > measured:
+        raise NotDefined(f"batch_sharpness needs a batch size of at most the {measured} measured images, not {size}")
+    found = batch_sharpness(*checkpoint.subject, batch_size=size, **_seeded(checkpoint))
+    return columns("batch_sharpness", found, "standard_error", "exact")
+
+
+def critical_sharpness_of_gradient(checkpoint: Checkpoint) -> Numbers:
+    """Return the critical sharpness along the gradient over the measured images, with its error."""
+    found = critical_sharpness(*checkpoint.subject, tolerance=checkpoint.tolerance, batch_norm=checkpoint.batch_norm)
+    return columns("critical_sharpness", found, "error")
 
 
 def weight_norm(checkpoint: Checkpoint) -> Numbers:
@@ -114,6 +149,18 @@ def margin_quantiles(checkpoint: Checkpoint) -> Numbers:
     """Return the median and the 10 % quantile of the measured images' distances to the decision boundary."""
     quantiles = margin(checkpoint.model, checkpoint.examples).quantiles
     return {"margin": quantiles[0.5], "margin_low": quantiles[0.1]}
+
+
+def input_curvature(checkpoint: Checkpoint) -> Numbers:
+    """Return the largest eigenvalue of the loss's Hessian in an image, its maximum over images, and their mean."""
+    found = input_lambda_max(*checkpoint.subject, tol=checkpoint.tolerance, **_seeded(checkpoint))
+    return {
+        "input_lambda_max": float(found.values.max()),
+        "input_lambda_max_residual": float(found.residuals[found.values.argmax()]),
+        "input_lambda_max_products": found.products,
+        "input_lambda_max_converged": found.converged,
+        "input_lambda_max_mean": float(found.values.mean()),
+    }
 
 
 def jacobian_norms(name: str, checkpoint: Checkpoint, *, softmax: bool) -> Numbers:
@@ -142,7 +189,15 @@ REGISTRY: dict[str, Callable[[Checkpoint], Numbers]] = {
     "gauss_newton_lambda_max": lambda c: eigenvalue_columns(
         "gauss_newton_lambda_max", top_eigenvalues(c.gauss_newton(), tol=c.tolerance, seed=c.seed)
     ),
+    "empirical_fisher_lambda_max": lambda c: eigenvalue_columns(
+        "empirical_fisher_lambda_max", top_eigenvalues(empirical_fisher(c), tol=c.tolerance, seed=c.seed)
+    ),
+    "empirical_fisher_trace": lambda c: columns(
+        "empirical_fisher_trace", trace(empirical_fisher(c), seed=c.seed), "standard_error", "exact"
+    ),
     "between_iterates": lambda_max_between_iterates,
+    "batch_sharpness": batch_sharpness_of_training,
+    "critical_sharpness": critical_sharpness_of_gradient,
     "trace": lambda c: columns("trace", trace(c.hessian(), seed=c.seed), "standard_error", "exact"),
     "frobenius": hessian_frobenius,
     "density": hessian_density,
@@ -150,13 +205,20 @@ REGISTRY: dict[str, Callable[[Checkpoint], Numbers]] = {
         "minimum_sharpness", minimum_sharpness(*c.subject, **_seeded(c)), "standard_error"
     ),
     "sam_sharpness": lambda c: columns("sam_sharpness", sam_sharpness(*c.subject, batch_norm=c.batch_norm)),
-    "adaptive_sharpness": lambda c: columns(
-        "adaptive_sharpness", adaptive_sharpness(*c.subject, **_seeded(c)), "alignment"
+    "adaptive_sharpness": lambda c: adaptive_columns("adaptive_sharpness", c),
+    "adaptive_sharpness_linf": lambda c: adaptive_columns("adaptive_sharpness_linf", c, norm="linf"),
+    "normalized_adaptive_sharpness": lambda c: adaptive_columns(
+        "normalized_adaptive_sharpness", c, normalize_logits=True
     ),
+    "normalized_adaptive_sharpness_linf": lambda c: adaptive_columns(
+        "normalized_adaptive_sharpness_linf", c, norm="linf", normalize_logits=True
+    ),
+    "average_adaptive_sharpness": average_rise,
     "keskar_sharpness": lambda c: columns("keskar_sharpness", keskar_sharpness(*c.subject, **_seeded(c)), "converged"),
     "gradient_norm": lambda c: {"gradient_norm": float(c.hessian().gradient().norm())},
     "weight_norm": weight_norm,
     "margin": margin_quantiles,
+    "input_lambda_max": input_curvature,
     "jacobian_norm": lambda c: jacobian_norms("jacobian_norm", c, softmax=False),
     "softmax_jacobian_norm": lambda c: jacobian_norms("softmax_jacobian_norm", c, softmax=True),
 }

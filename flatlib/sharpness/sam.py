@@ -1,7 +1,9 @@
-"""The rise of the loss within a ball, found by ascent: SAM (Foret et al. 2021), adaptive SAM (Kwon et al. 2021)."""
+"""The rise of the loss within a ball, found by ascent, and at the one step of SAM (Foret et al. 2021)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Unpack
+from functools import partial
+from typing import NamedTuple, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from flatlib.curvature.operators.empirical_risk import Loss
 from flatlib.curvature.operators.examples import Data
 from flatlib.curvature.operators.hessian import HessianOperator
-from flatlib.errors import FlatlibError, NotDefined
+from flatlib.errors import NotDefined
 from flatlib.sharpness.perturbed_loss import Options, PerturbedLoss, require_positive
 
 STATIONARY = 1 - 1e-6  # cosine between a perturbation and the next one at which the ascent stops; tuned
@@ -23,8 +25,9 @@ class LossIncrease:
         value: $L(w + \epsilon) - L(w)$, in the units of the loss.
         loss: $L(w)$.
         perturbation: $\epsilon$, (n,), flat in the order of the operator's parameters.
-        alignment: Cosine of the angle between $\epsilon$ and the gradient at $w + \epsilon$, both in the coordinates in
-            which the ball is round. At a maximum on the ball's surface it is 1; nothing bounds the maximum from above.
+        alignment: Product of $\epsilon$ and the gradient at $w + \epsilon$ over the largest one in the ball: for a
+            Euclidean ball the cosine of their angle, in the coordinates in which it is round. At a maximum on the
+            surface it is 1; nothing bounds the maximum from above.
         evaluations: Number of gradients computed.
     """
 
@@ -65,85 +68,42 @@ def sam_sharpness(
     base, gradient = around.loss_and_gradient()
     if not gradient.any():
         raise NotDefined("the gradient is zero: SAM's perturbation has no direction here")
-    return _ascent(around, torch.ones_like(gradient), rho, 1, base, gradient)
+    return ascend(around, torch.ones_like(gradient), BALLS["l2"], rho, 1, base, gradient)
 
 
-def adaptive_sharpness(
-    model: nn.Module,
-    loss: Loss,
-    data: Data,
-    *,
-    rho: float = 0.5,
-    eta: float = 0.0,
-    steps: int = 20,
-    seed: int = 0,
-    **options: Unpack[Options],
+def _unit(v: Tensor, p: int) -> Tensor:
+    """Return v at a p-norm of 1, or zero; scaled first, as squares of small float32 numbers vanish."""
+    largest = v.abs().max()
+    return v if largest == 0 else torch.nn.functional.normalize(v / largest, p=p, dim=0)
+
+
+class Ball(NamedTuple):
+    """Ball of radius 1 in a norm: its point furthest along a vector, and the vector at length 1 in the dual norm."""
+
+    steepest: Callable[[Tensor], Tensor]
+    dual_unit: Callable[[Tensor], Tensor]
+
+
+BALLS = {
+    "l2": Ball(partial(_unit, p=2), partial(_unit, p=2)),
+    "linf": Ball(torch.sign, partial(_unit, p=1)),
+}
+
+
+def ascend(
+    around: PerturbedLoss, scale: Tensor, ball: Ball, rho: float, steps: int, base: float, slope: Tensor
 ) -> LossIncrease:
-    r"""Compute the largest rise found in a ball that is round in multiples of each weight.
-
-    It is a lower bound of $\max_{\|T_w^{-1} \epsilon\|_2 \le \rho} L(w + \epsilon) - L(w)$ with
-    $T_w = \mathrm{diag}(|w_i| + \eta)$.
-
-    Rescaling layers without changing the function changes nothing (exactly so for $\eta = 0$; a weight of zero then
-    stays zero). With $\epsilon = T_w v$ the maximum is approached by $v \leftarrow \rho\, T_w g / \|T_w g\|_2$, $g$ the
-    gradient at $w + T_w v$, from $v = 0$: its first step is ASAM's perturbation, and where the loss is convex along the
-    way every later step rises. The value is the largest rise of all points evaluated, the origin among them.
-
-    Kwon et al. 2021, "ASAM", definition 2 with the element-wise operator and p = 2. Unlike their code, which leaves
-    biases unscaled, all parameters are scaled: otherwise rescaling a layer with a bias changes the value.
-
-    >>> model = nn.Linear(2, 1, bias=False)
-    >>> _ = nn.init.constant_(model.weight, 2)  # L = ((w_1 - 1)^2 + (w_2 - 1)^2) / 2
-    >>> round(adaptive_sharpness(model, "mse", (torch.eye(2), torch.ones(2, 1)), rho=0.5**0.5).value, 5)  # at (3, 3)
-    3.0
-
-    Args:
-        model: Network, left as it was.
-        loss: A name or a callable, as for `HessianOperator`.
-        data: (inputs, targets) or an iterable of batches.
-        rho: Radius, without unit; 0.5 is the value of Kwon et al. for CIFAR-10.
-        eta: Constant added to every |w|, in the units of the weights; Kwon et al. train with 0.01.
-        steps: Most steps of the ascent, 20 tuned; 1 is ASAM's own perturbation.
-        seed: Seed of the first direction where the gradient is exactly zero.
-        **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
-
-    Raises:
-        NotDefined: If all weights are zero.
-        FlatlibError: If rho, eta or steps are out of range, or `HessianOperator` refuses.
-    """
-    require_positive(rho=rho, steps=steps)
-    if not 0 <= eta < float("inf"):
-        raise FlatlibError(f"eta={eta} must not be negative")
-    around = PerturbedLoss(HessianOperator(model, loss, data, **options))
-    scale = around.weights.abs() + eta
-    if not scale.any():
-        raise NotDefined("all weights are zero: no perturbation is small beside them")
-    base, gradient = around.loss_and_gradient()
-    if not (scale * gradient).any():
-        gradient = torch.randn(len(scale), generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(scale)
-    return _ascent(around, scale, rho, steps, base, gradient)
-
-
-def _ascent(
-    around: PerturbedLoss, scale: Tensor, rho: float, steps: int, base: float, gradient: Tensor
-) -> LossIncrease:
-    """Return the best of all points of the ascent; the origin counts, except for a single step."""
+    """Return the best of all points of the ascent, which starts where the ball is furthest along a slope, (n,), in the
+    ball's coordinates; the origin counts, except for a single step."""
     best = LossIncrease(0.0, base, torch.zeros_like(scale), 0.0, 1)
-    direction = _unit(scale * gradient)
+    direction = ball.steepest(slope)
     for step in range(steps):
         perturbation = rho * scale * direction
         value, gradient = around.loss_and_gradient(perturbation)
-        following = _unit(scale * gradient)
-        alignment = float(direction @ following)
+        alignment = float(direction @ ball.dual_unit(scale * gradient))
         if value - base > best.value or steps == 1:
             best = LossIncrease(value - base, base, perturbation, alignment, step + 2)
-        if alignment > STATIONARY or not following.any():
+        direction = ball.steepest(scale * gradient)
+        if alignment > STATIONARY or not direction.any():
             break
-        direction = following
     return replace(best, evaluations=step + 2)
-
-
-def _unit(v: Tensor) -> Tensor:
-    """Return v at length 1, or zero; scaled first, as squares of small float32 numbers vanish."""
-    largest = v.abs().max()
-    return v if largest == 0 else torch.nn.functional.normalize(v / largest, dim=0)

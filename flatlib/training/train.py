@@ -223,7 +223,7 @@ def checkpoint_of_run(
     Args:
         model: The network.
         data: The images it trains on and is tested on, from `flatlib.training.data.load`.
-        config: Its settings: `measure_size`, `batch_norm`, `engine`, `tolerance` and `seed` apply here.
+        config: Its settings: `measure_size`, `batch_norm`, `engine`, `tolerance`, `seed` and `batch_size` apply here.
         after: Returns the network after one more step, for the measure `between_iterates`; None without one.
     """
     return Checkpoint(
@@ -234,5 +234,5 @@ def checkpoint_of_run(
         test=(data.x_test, data.y_test),
         validation=data.validation,
         after=after,
-        **{name: getattr(config, name) for name in ("batch_norm", "engine", "tolerance", "seed")},
+        **{name: getattr(config, name) for name in ("batch_norm", "engine", "tolerance", "seed", "batch_size")},
     )

@@ -113,6 +113,24 @@ def test_measures_by_name(mine, capsys, names, expected):
     assert rows & {*MEASURABLE} == expected
 
 
+def test_batch_size_of_the_training(mine, tmp_path, capsys):
+    found = {}
+    for size in ("5", "20", "21"):
+        output = tmp_path / "mine.json"
+        names = ["--measures", "batch_sharpness", "critical_sharpness", "--batch-size", size, "--output", str(output)]
+        assert main(["measure", f"{mine}:load", *names, "--device", "cpu"]) == 0
+        written = json.loads(output.read_text())
+        assert written["batch_size"] == int(size)
+        assert (
+            0 < written["measures"]["critical_sharpness"]["error"] < written["measures"]["critical_sharpness"]["value"]
+        )
+        found[size] = written["measures"]["batch_sharpness"]
+    assert found["5"]["error"] > 0
+    assert (found["20"]["error"], found["20"]["exact"]) == (0.0, True)
+    assert found["21"]["value"] is None  # more than there are examples
+    capsys.readouterr()
+
+
 def test_small_numbers_are_written_in_full(mine, tmp_path, monkeypatch):
     """And what is no number as null."""
     output = tmp_path / "mine.json"
@@ -381,6 +399,7 @@ def test_other_batches_stay_as_they_are():
         (["{}:load", "--loss", "nowhere.py:hinge"], "nowhere.py: no such file"),
         (["{}:load", "--examples", "0"], "--examples: at least 1, got 0"),
         (["{}:load", "--tolerance", "0"], "--tolerance: a positive number, got 0.0"),
+        (["{}:load", "--measures", "batch_sharpness", "--batch-size", "0"], "batch_size=0 is not between 1 and the 20"),
         (["{}:load", "--output", "{}/out.json"], "cannot be written"),
     ],
 )

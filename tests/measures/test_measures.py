@@ -1,6 +1,7 @@
 """The registry: every measure on one checkpoint, of a run or of a reader's own network."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from flatlib.measures import REGISTRY, Checkpoint, measure
 from flatlib.sharpness import between_iterates
 from flatlib.training.train import checkpoint, next_iterate, train
 
-COMPANIONS = ("residual", "products", "converged", "standard_error", "exact", "alignment")
+COMPANIONS = ("residual", "products", "converged", "error", "exact", "alignment")
 WITHOUT_A_COLUMN = {"performance", "density"}  # named by their parts instead
 
 
@@ -106,6 +107,9 @@ def test_undefined_measures_are_none():
     numbers = measure(["minimum_sharpness", "between_iterates", "weight_norm"], mine)
     assert numbers["minimum_sharpness"] is numbers["between_iterates"] is None
     assert numbers["weight_norm"] > 0
+    assert measure(["batch_sharpness"], mine)["batch_sharpness"] is None
+    assert measure(["batch_sharpness"], replace(mine, batch_size=10))["batch_sharpness"] is None
+    assert measure(["batch_sharpness"], replace(mine, batch_size=4))["batch_sharpness_standard_error"] > 0
     with pytest.raises(FlatlibError, match="train images"):
         measure(["performance"], mine)
 
@@ -121,3 +125,4 @@ def test_checkpoint_follows_its_configuration(run):
     mine = checkpoint(run)
     assert len(mine.examples[0]) == 60
     assert (mine.batch_norm, mine.engine, mine.tolerance) == ("eval", "lanczos", 1e-3)
+    assert mine.batch_size == run.config.batch_size

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from flatlib.curvature import HessianOperator, adam_preconditioner, preconditioned_eigenvalue, top_eigenvalues
+from flatlib.curvature import (
+    HessianOperator,
+    PreconditionedOperator,
+    adam_preconditioner,
+    preconditioned_eigenvalue,
+    top_eigenvalues,
+)
 from flatlib.curvature.spectrum.preconditioned import stability_threshold
 from flatlib.errors import FlatlibError
 from flatlib.measures.tracker import Tracker
@@ -65,6 +71,60 @@ def test_adam_has_its_own_coordinates(problem):
     fresh = preconditioned_eigenvalue(operator, adam_preconditioner(optimizer, model, operator), seed=3)
     assert table["preconditioned_lambda_max"].iloc[-1] == pytest.approx(float(fresh.values[0]), rel=2e-3)
     assert table["stability_threshold"].iloc[0] == pytest.approx(38 / 0.01)
+
+
+def test_all_eigenvalues_above_a_number(problem):
+    tracker = Tracker(*problem, measures=["train_loss"], above=0.1)
+    descend(problem, OPTIMIZERS["sgd"](problem[0].parameters()), 3, tracker.look)
+    spectrum = torch.linalg.eigvalsh(HessianOperator(*problem).to_dense()).flip(0)
+    last = tracker.table().iloc[-1]
+    assert last["eigenvalues_above"] == int((spectrum > 0.1).sum()) > 2
+    assert last["eigenvalues_above_complete"]
+    for i in range(int(last["eigenvalues_above"])):
+        error = last[f"eigenvalue_above_{i:02}_residual"] + 1e-6
+        assert last[f"eigenvalue_above_{i:02}"] == pytest.approx(float(spectrum[i]), abs=error)
+    assert f"eigenvalue_above_{int(last['eigenvalues_above']):02}" not in last.dropna()
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("sgd", 5.0), ("adam", 0.3)])
+def test_all_eigenvalues_above_the_edge_of_stability(problem, kind, rate):
+    """Of the preconditioned Hessian for Adam, once it has taken a step."""
+    model = problem[0]
+    optimizer = OPTIMIZERS[kind](model.parameters())
+    tracker = Tracker(*problem, optimizer=optimizer, above="stability")
+    descend(problem, optimizer, 3, tracker.look)
+    optimizer.param_groups[0]["lr"] = rate
+    point = tracker.look(4)
+    operator = HessianOperator(*problem)
+    if kind == "adam":
+        operator = PreconditionedOperator(operator, adam_preconditioner(optimizer, model, operator))
+        assert tracker.table()["eigenvalues_above"].isna().tolist() == [True, False, False, False, False]
+    spectrum = torch.linalg.eigvalsh(operator.to_dense())
+    assert point["eigenvalues_above_complete"]
+    assert point["eigenvalues_above"] == int((spectrum > stability_threshold(optimizer)).sum()) > 0
+    assert point["eigenvalue_above_00"] == pytest.approx(float(spectrum[-1]), rel=1e-3)
+
+
+def test_no_threshold_is_none(problem):
+    optimizer = OPTIMIZERS["adagrad"](problem[0].parameters())
+    assert Tracker(*problem, optimizer=optimizer, above="stability").look(0)["eigenvalues_above"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"above": "edge"}, "allowed: stability"),
+        ({"above": "stability"}, "needs the optimizer"),
+        ({"above": 0.0}, "=0.0"),
+    ],
+)
+def test_thresholds_that_are_refused(problem, options, message):
+    with pytest.raises(FlatlibError, match=message):
+        Tracker(*problem, **options).look(0)
+
+
+def test_batch_sharpness_has_the_batch_size_of_the_training(problem):
+    assert Tracker(*problem, measures=["batch_sharpness"], batch_size=5).look(0)["batch_sharpness_standard_error"] > 0
 
 
 def test_warm_starts_save_products(problem):

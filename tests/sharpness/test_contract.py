@@ -11,7 +11,11 @@ from torch import nn
 from flatlib.errors import FlatlibError
 from flatlib.sharpness import (
     adaptive_sharpness,
+    average_adaptive_sharpness,
+    batch_sharpness,
     between_iterates,
+    critical_sharpness,
+    input_lambda_max,
     keskar_sharpness,
     loss_along,
     loss_along_eigenvectors,
@@ -24,7 +28,12 @@ from flatlib.sharpness import (
 MEASURES = {
     "along": lambda model, loss, data: loss_along(model, loss, data, {"v": V[:, 0]}, radius=0.1, points=3),
     "adaptive": adaptive_sharpness,
+    "average": average_adaptive_sharpness,
+    "box": lambda model, loss, data: adaptive_sharpness(model, loss, data, norm="linf", normalize_logits=True),
+    "batch": lambda model, loss, data: batch_sharpness(model, loss, data, batch_size=5, batches=3),
+    "critical": critical_sharpness,
     "between": lambda model, loss, data: between_iterates(model, copy.deepcopy(model), loss, data, points=2),
+    "inputs": input_lambda_max,
     "keskar": keskar_sharpness,
     "lines": lambda model, loss, data: loss_along_eigenvectors(model, loss, data, points=3),
     "margin": lambda model, loss, data: margin(model, data),

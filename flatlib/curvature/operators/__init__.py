@@ -1,1 +1,1 @@
-"""Hessian and Gauss-Newton operators of an empirical risk."""
+"""Hessian, Gauss-Newton and Fisher operators of an empirical risk."""

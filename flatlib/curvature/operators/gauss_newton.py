@@ -12,6 +12,8 @@ from flatlib.curvature.operators.nested import detached_leaf, leaves, with_leave
 from flatlib.curvature.operators.symmetry import connected_gradient, require_own_graph
 from flatlib.errors import FlatlibError, NotFinite, explained
 
+KEEP: dict[str, Any] = {"retain_graph": True, "materialize_grads": True}
+
 
 class Linearization(NamedTuple):
     r"""Graphs of one chunk: outputs f, $J^\top u$ at u, and the loss's gradient at a detached copy of f."""
@@ -76,14 +78,19 @@ class GaussNewtonOperator(CurvatureOperator):
 
     def _product(self, graph: Linearization, v: Tensor) -> Tensor:
         outputs, weights = self._differentiable(graph.pulled_back, v)
-        slopes = [slope for slope in graph.slopes if slope.requires_grad]
-        if not outputs or not slopes:  # outputs that do not depend on the parameters, a loss linear in the outputs
+        if not outputs:  # they do not depend on the parameters
             return torch.zeros_like(v)
-        keep: dict[str, Any] = {"retain_graph": True, "materialize_grads": True}
         with explained("the second derivative fails"):
-            tangents = torch.autograd.grad(outputs, graph.us, weights, **keep)
-            along = [t for t, slope in zip(tangents, graph.slopes, strict=True) if slope.requires_grad]
-            return self._pull_back(graph, torch.autograd.grad(slopes, graph.detached_outputs, along, **keep))
+            tangents = torch.autograd.grad(outputs, graph.us, weights, **KEEP)
+            return self._pull_back(graph, self._output_product(graph, tangents))
+
+    def _output_product(self, graph: Linearization, tangents: Sequence[Tensor]) -> Sequence[Tensor]:
+        r"""Return the product of the chunk's loss's Hessian in the outputs, and tangents of their shapes."""
+        slopes = [slope for slope in graph.slopes if slope.requires_grad]
+        if not slopes:  # a loss linear in the outputs
+            return [torch.zeros_like(tangent) for tangent in tangents]
+        along = [t for t, slope in zip(tangents, graph.slopes, strict=True) if slope.requires_grad]
+        return torch.autograd.grad(slopes, graph.detached_outputs, along, **KEEP)
 
     def _chunk_gradient(self, graph: Linearization) -> Tensor:
         return self._pull_back(graph, [slope.detach() for slope in graph.slopes])

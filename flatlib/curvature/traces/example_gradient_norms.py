@@ -38,10 +38,7 @@ def gradient_squared_norms(
             return {"weight": inputs * square, "bias": square}
 
         return both
-    is_linear = isinstance(owner, nn.Linear)
-    maps: dict[str, NormMap] = {
-        "bias": lambda delta: _squared(delta.flatten(1, -2).sum(1) if is_linear else _sum_positions(delta))
-    }
+    maps: dict[str, NormMap] = {"bias": lambda delta: _squared(bias_gradients(owner, delta))}
     if "weight" in attributes:
         maps["weight"] = _weight_norm(owner, a, passes)
     return lambda delta: {attribute: maps[attribute](delta) for attribute in attributes}
@@ -52,20 +49,34 @@ def _weight_norm(owner: nn.Module, a: Tensor, passes: int) -> NormMap:
         features = a.reshape(len(a), -1, a.shape[-1]).mT
         squared_norm = _outer_product_norm(features, passes, owner.out_features)
         return lambda delta: squared_norm(delta.reshape(len(a), -1, owner.out_features).mT)
-    if isinstance(owner, nn.Conv2d):  # a linear map of its unfolded patches, group by group
-        groups, padding = owner.groups, owner.padding
-        assert not isinstance(padding, str)  # by ``is_known``
-        patches = F.unfold(a, owner.kernel_size, owner.dilation, padding, owner.stride)
-        by_group = len(a) * groups, -1, patches.shape[-1]
-        squared_norm = _outer_product_norm(patches.reshape(by_group), passes, owner.out_channels // groups)
-        return lambda delta: squared_norm(delta.reshape(by_group)).view(len(a), groups).sum(1)
-    norm: Any = owner  # batch norm, the last of ``LAYERS``
+    if isinstance(owner, nn.Conv2d):
+        patches = patches_by_group(owner, a)
+        by_group = len(patches), -1, patches.shape[-1]
+        squared_norm = _outer_product_norm(patches, passes, owner.out_channels // owner.groups)
+        return lambda delta: squared_norm(delta.reshape(by_group)).view(len(a), owner.groups).sum(1)
+    normal = normalized(owner, a)
+    return lambda delta: _squared(sum_positions(delta * normal))
+
+
+def bias_gradients(owner: nn.Module, delta: Tensor) -> Tensor:
+    """Return each example's gradient in the bias, (N, channels)."""
+    return delta.flatten(1, -2).sum(1) if isinstance(owner, nn.Linear) and delta.ndim > 2 else sum_positions(delta)
+
+
+def patches_by_group(owner: nn.Conv2d, a: Tensor) -> Tensor:
+    """Unfold a convolution's input to (N groups, inputs, positions), on which it is a linear map, group by group."""
+    assert not isinstance(owner.padding, str)  # by ``is_known``
+    patches = F.unfold(a, owner.kernel_size, owner.dilation, owner.padding, owner.stride)
+    return patches.reshape(len(a) * owner.groups, -1, patches.shape[-1])
+
+
+def normalized(norm: Any, a: Tensor) -> Tensor:
+    """Return a batch norm's input after normalization with its running statistics."""
     shape = (1, -1) + (1,) * (a.ndim - 2)
-    normal = (a - norm.running_mean.view(shape)) * torch.rsqrt(norm.running_var + norm.eps).view(shape)
-    return lambda delta: _squared(_sum_positions(delta * normal))
+    return (a - norm.running_mean.view(shape)) * torch.rsqrt(norm.running_var + norm.eps).view(shape)
 
 
-def _sum_positions(delta: Tensor) -> Tensor:
+def sum_positions(delta: Tensor) -> Tensor:
     """Sum (N, channels, ...) to (N, channels)."""
     return delta.flatten(2).sum(2) if delta.ndim > 2 else delta
 
