@@ -16,8 +16,8 @@ from flatlib.errors import FlatlibError
 EXAMPLES = 8  # at most, and one in SHARE of all
 SHARE = 50
 MOST = 200  # where fewer are not enough
-# Of the size of each weight: another is tried where a kink may lie within; the last is for models that compute a part in
-# float32 whatever their weights are, as the norms and losses of language models do.
+# Of the size of each weight: another is tried where a kink may lie within; the last is for models that always compute a
+# part in float32, as the norms and losses of language models do.
 STEPS = (1e-8, 1e-9, 1e-7, 3e-4)
 AWAY = 1e-3  # distance from the weights, of their size
 SMALLEST = 1e-3  # size of a weight below which steps do not shrink with it

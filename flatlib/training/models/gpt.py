@@ -92,6 +92,16 @@ class LowRank(nn.Module):
         return weight + self.B @ self.A
 
 
+def token_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean cross-entropy over tokens, in nats; labels of -100 do not count.
+
+    Args:
+        logits: (N, T, V).
+        labels: (N, T).
+    """
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+
+
 def add_adapters(model: GPT, rank: int) -> None:
     """Add an adapter to each block's attention; every other parameter stops to require grad."""
     model.requires_grad_(False)
