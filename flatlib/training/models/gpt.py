@@ -103,7 +103,8 @@ def token_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def add_adapters(model: GPT, rank: int) -> None:
-    """Add an adapter to each block's attention; every other parameter stops to require grad."""
+    """Add an adapter to each block's attention, in place; no other parameter requires grad any more."""
     model.requires_grad_(False)
-    for block in model.blocks:
-        parametrize.register_parametrization(block.attention, "weight", LowRank(block.attention.weight, rank))
+    for block in model.modules():
+        if isinstance(block, Block):
+            parametrize.register_parametrization(block.attention, "weight", LowRank(block.attention.weight, rank))
