@@ -10,11 +10,12 @@ import pandas as pd
 import torch
 
 from flatlib.bench.libraries import LIBRARIES, unusable
-from flatlib.bench.problems import Problem
+from flatlib.bench.problems import NAMES, Problem
 from flatlib.bench.timing import alternating, geometric_mean, median_ratio, peak_memory_of
 from flatlib.curvature import top_eigenvalues
 from flatlib.curvature.spectrum.lanczos import Lanczos
 
+CASES = NAMES
 ACCURACY = 1e-3  # largest relative error against float64, from every start
 REFERENCE_TOLERANCE = 1e-5  # of the float64 eigenvalue, a hundredth of the accuracy
 MOST_STEPS = 200  # of the oracle's Lanczos iteration

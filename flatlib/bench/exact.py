@@ -9,11 +9,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from flatlib.bench.problems import Problem
+from flatlib.bench.problems import IMAGE_NAMES, Problem
 from flatlib.bench.timing import alternating, median_ratio
 from flatlib.curvature import trace
 from flatlib.sharpness.jacobian import jacobian_norm
 
+CASES = IMAGE_NAMES
 SAMPLES = 1000  # images whose Jacobians are taken
 CHUNK = 100  # images at a time in torch.func, its fastest on a CPU
 

@@ -1,4 +1,4 @@
-"""Networks that are measured: four architectures, at initialization and trained."""
+"""Networks that are measured: image classifiers and a language model, at initialization and trained."""
 
 import fnmatch
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from flatlib.bench.language_model import language_model
 from flatlib.config import RunConfig
 from flatlib.curvature import HessianOperator
 from flatlib.device import resolve
@@ -24,13 +25,14 @@ NETWORKS = {  # model and width by name
     "vgg11": ("vgg11", 0.125),
     "vgg11_bn": ("vgg11_bn", 0.125),
 }
-NAMES = (  # network, state, training images, and the mode of batch norm where it is not "eval"
+IMAGE_NAMES = (  # network, state, training images, and the mode of batch norm where it is not "eval"
     "mlp/10 trained 1000",
     *("mlp init 1000", "mlp init 5000", "mlp trained 1000", "mlp trained 5000"),
     *("small_cnn init 1000", "small_cnn trained 1000", "small_cnn trained 5000"),
     *("vgg11 init 1000", "vgg11 trained 1000", "vgg11 trained 5000"),
     *("vgg11_bn init 1000", "vgg11_bn trained 1000", "vgg11_bn trained 1000 train-mode"),
 )
+NAMES = (*IMAGE_NAMES, "gpt init 1000", "gpt trained 1000")  # the last two: sums
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ class Problem:
         return next(self.model.parameters()).device
 
 
-def select_names(patterns: str) -> list[str]:
+def select_names(patterns: str, names: tuple[str, ...] = NAMES) -> list[str]:
     """Return the names that match one of the comma-separated shell patterns."""
-    found = [name for name in NAMES if any(fnmatch.fnmatchcase(name, p.strip()) for p in patterns.split(","))]
+    found = [name for name in names if any(fnmatch.fnmatchcase(name, p.strip()) for p in patterns.split(","))]
     if not found:
-        raise FlatlibError(f"--cases {patterns!r} matches none of: {', '.join(NAMES)}")
+        raise FlatlibError(f"--cases {patterns!r} matches none of: {', '.join(names)}")
     return found
 
 
@@ -66,6 +68,10 @@ def problems(names: list[str], dataset: str, device: str) -> Iterator[Problem]:
     place, trained = resolve(device), dict[str, TrainedRun]()
     for name in names:
         network_name, state, images, *mode = name.split()
+        if network_name == "gpt":
+            language, sums = language_model(state == "trained", int(images), place)
+            yield Problem(name, language, [sums])
+            continue
         model, width = NETWORKS[network_name]
         config = replace(TRAINING, dataset=dataset, model=model, width=width, train_size=int(images))
         if state == "init":

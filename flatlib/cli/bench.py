@@ -73,7 +73,7 @@ def timed(options: argparse.Namespace, device: "torch.device") -> dict[str, Any]
     module = import_module(f"flatlib.bench.{options.what}")
     settings = {name: getattr(options, name) for name in ("dataset", "repeats", "threads")}
     settings |= {"benchmark": options.what, "device": str(device)}
-    wanted, entries = select_names(options.cases), taken(options.output, settings)
+    wanted, entries = select_names(options.cases, module.CASES), taken(options.output, settings)
     missing = [name for name in wanted if name not in entries]
     if len(missing) < len(wanted):
         print(f"{options.output}: {len(wanted) - len(missing)} of {len(wanted)} cases are there", file=sys.stderr)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from flatlib.bench import exact
 from flatlib.bench.curvature import ACCURACY, benchmark, oracle, ratios, reference, report
 from flatlib.bench.libraries import LIBRARIES, unusable
 from flatlib.bench.problems import NAMES, Problem, problems, select_names
@@ -70,9 +71,28 @@ def test_unusable_libraries(problem, monkeypatch):
 
 
 def test_cases_match_patterns():
-    assert select_names("mlp *, vgg11_bn*train-mode") == [*NAMES[1:5], NAMES[-1]]
+    assert select_names("mlp *, vgg11_bn*train-mode") == [*NAMES[1:5], "vgg11_bn trained 1000 train-mode"]
     with pytest.raises(FlatlibError, match="matches none of"):
         select_names("resnet*")
+
+
+def test_language_models_are_measured_alike(monkeypatch):
+    monkeypatch.setattr("flatlib.bench.language_model.UPDATES", 10)
+    start, trained = problems(["gpt init 1000", "gpt trained 1000"], "digits", "cpu")
+    assert sum(p.numel() for p in start.model.parameters()) == pytest.approx(0.35e6, rel=0.05)
+    ((x, y),) = start.batches
+    assert start.loss(trained.model(x), y) < 0.9 * start.loss(start.model(x), y)
+    small = Problem("gpt", trained.model, [(x[:40], y[:40])])
+    found = {
+        name: LIBRARIES[name].solve(small, LIBRARIES[name].efforts[-1], 0).value
+        for name in LIBRARIES
+        if unusable(name, small) is None
+    }
+    assert {"flatlib", "PyHessian"} <= set(found)
+    assert "dense Hessian" not in found
+    assert list(found.values()) == pytest.approx([reference(small)] * len(found), rel=1e-2)
+    with pytest.raises(FlatlibError, match="matches none of"):
+        select_names("gpt*", exact.CASES)
 
 
 def test_command_prints_and_writes(tmp_path, capsys, monkeypatch):
@@ -114,7 +134,7 @@ def test_benchmark_resumes(tmp_path, capsys, monkeypatch):
         return main(["bench", what, *SMALLEST, *options])  # of an option given twice the last counts
 
     monkeypatch.setattr("flatlib.bench.exact.benchmark", benchmark)
-    monkeypatch.setattr("flatlib.bench.problems.NAMES", ("mlp init 1000", "mlp/10 init 1000"))
+    monkeypatch.setattr("flatlib.bench.exact.CASES", ("mlp init 1000", "mlp/10 init 1000"))
     assert ask(output) == 130
     (kept,) = json.loads(output.read_text())["entries"]
     assert kept["provenance"]["device"] == "cpu"
@@ -126,6 +146,7 @@ def test_benchmark_resumes(tmp_path, capsys, monkeypatch):
     for path, repeats, message in ((output, "2", "was taken with another repeats"), (other, "1", "is no benchmark")):
         assert ask(path, repeats) == 2
         assert message in capsys.readouterr().err
+    monkeypatch.setattr("flatlib.bench.curvature.CASES", ("mlp init 1000",))
     assert ask(output, what="curvature") == 2
     assert "was taken with another benchmark" in capsys.readouterr().err
     assert (output.read_text(), other.read_text()) == (whole, "[]")

@@ -23,7 +23,9 @@ from flatlib.errors import FlatlibError
 EXAMPLES = 4  # at most, and one in SHARE of all
 SHARE = 50
 MOST = 200  # where fewer are not enough
-STEPS = (1e-8, 1e-9, 1e-7)  # of the size of each weight: another is tried where a kink may lie within
+# Of the size of each weight: another is tried where a kink may lie within; the last is for models that always compute a
+# part in float32, as the norms and losses of language models do.
+STEPS = (1e-8, 1e-9, 1e-7, 3e-4)
 AWAY = 1e-3  # distance from the weights, of their size
 SMALLEST = 1e-3  # size of a weight below which steps do not shrink with it
 TOLERANCE = 1e-3  # relative difference that neither rounding nor curvature explains; measured 1e-6 on smooth networks
