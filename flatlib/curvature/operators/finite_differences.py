@@ -24,7 +24,7 @@ MOST = 200  # where fewer are not enough
 STEPS = (1e-8, 1e-9, 1e-7)  # of the size of each weight: another is tried where a kink may lie within
 AWAY = 1e-3  # distance from the weights, of their size
 SMALLEST = 1e-3  # size of a weight below which steps do not shrink with it
-TOLERANCE = 1e-3  # relative difference that neither rounding nor curvature explains; measured 1e-6 on smooth networks
+TOLERANCE = 1e-4  # relative difference that neither rounding nor curvature explains; measured 1e-6 on smooth networks
 ROUNDING = 1e2  # units in the last place by which a loss may be off
 
 
@@ -49,17 +49,18 @@ def require_derivatives(risk: EmpiricalRisk, products: bool) -> None:
             "the loss changes whenever it is computed (random numbers of its own, a counter, a running average?): its "
             "curvature is not defined"
         )
-    message = ""
+    messages = []
     for step in STEPS:
         _move(copy, _random(copy, sizes, generator), AWAY)
         direction = _random(copy, sizes, generator)
         try:
-            message = _disagreement(copy, direction, step, size, products)
+            messages.append(_disagreement(copy, direction, step, size, products))
         except FlatlibError:  # the loss is not finite or not defined there
             return
-        if not message:
+        if not any(messages):
             return
-    raise FlatlibError(message)
+        if sum(map(bool, messages)) > len(STEPS) / 2:
+            raise FlatlibError(messages[-1] or messages[0])
 
 
 def _copy(risk: EmpiricalRisk) -> tuple[EmpiricalRisk, float] | None:
