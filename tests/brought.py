@@ -1,6 +1,7 @@
 """Models, losses and batches at random, as readers bring them, with the matrices of the reader's own call."""
 
 import dataclasses
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -194,7 +195,7 @@ class Brought:
     def truth(self) -> Tensor:
         parameters = list(self.model.parameters())
         if self.case["kind"] is HessianOperator:
-            return rows(flat_gradient(self.value(), parameters), parameters)
+            return differences(lambda: flat_gradient(self.value(), parameters).detach(), parameters)
         output = logits_of(self.model(*[t.clone() for t in self.inputs]))
         free = output.detach().requires_grad_()
         self.model.returned, returned = "tensor", self.model.returned
@@ -202,6 +203,22 @@ class Brought:
         self.model.returned = returned
         jacobian = rows(output.flatten(), parameters)
         return jacobian.T @ curvature @ jacobian
+
+
+@torch.no_grad()
+def differences(gradient: Callable[[], Tensor], parameters: list[Tensor], step: float = 1e-5) -> Tensor:
+    """The derivative of the gradient from central differences; PyTorch's own is wrong for some functions."""
+    rows = []
+    for p in parameters:
+        for place in p.view(-1).split(1):
+            ends = []
+            for move in (step, -2 * step):
+                place.add_(move)
+                with torch.enable_grad():
+                    ends.append(gradient())
+            place.add_(step)
+            rows.append((ends[0] - ends[1]) / (2 * step))
+    return torch.stack(rows)
 
 
 def flat_gradient(value: Tensor, inputs: list[Tensor]) -> Tensor:
