@@ -53,6 +53,8 @@ def test_zero_hessian(quadratic, n):
     H = HessianOperator(*quadratic([0.0] * n))
     top = top_eigenvalues(H, 2, which="both")
     assert (top.values.tolist(), top.residuals.tolist(), top.converged) == ([0.0] * 4, [0.0] * 4, True)
+    assert top.errors.tolist() == [0.0] * 4
+    assert top.limits.abs().max() < 1e-200
     torch.testing.assert_close(top.vectors[:, :2].T @ top.vectors[:, :2], torch.eye(2, dtype=torch.float64))
     sum_, norm, spectrum = trace(H), frobenius(H), density(H)
     assert (sum_.value, sum_.standard_error, sum_.exact) == (0.0, 0.0, False)
@@ -86,6 +88,8 @@ def test_infinite_products_are_refused(quadratic, measure, n):
         (lambda H: top_eigenvalues(H, 2, max_products=1), "max_products=1"),
         (lambda H: top_eigenvalues(H, start=torch.ones(4)), "start must be 3"),
         (lambda H: top_eigenvalues(H, start="warm"), 'start="warm" is unknown'),
+        (lambda H: top_eigenvalues(H, certify="all"), "eigenvalue, end"),
+        (lambda H: top_eigenvalues(H, engine="pyhessian", certify="end"), "has no limits"),
         (lambda H: trace(H, probes=1), "at least 2"),
         (lambda H: density(H, steps=0), "at least 1"),
         (lambda H: density(H, probes=0), "at least 1"),

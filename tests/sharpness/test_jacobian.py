@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from conftest import Net, assert_untouched, snapshot
@@ -29,16 +31,30 @@ def test_agrees_with_the_dense_jacobian(model_case, softmax, chunk_size):
     torch.testing.assert_close(norms, dense_norms(model.eval(), x, softmax), rtol=1e-8, atol=1e-12)
 
 
-@pytest.mark.parametrize("gap", [5.0, 30.0, 60.0])
-def test_confident_softmax_is_accurate(gap):
+@pytest.mark.parametrize("gap", [5.0, 30.0, 60.0, 120.0])
+@pytest.mark.parametrize("forward", [lambda net, x: net.layer(x), lambda net, x: net.layer(1.0 * x)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_confident_softmax_is_accurate(gap, forward, dtype):
     """Two classes: the softmaxed norm is p (1 - p) ||w_0 - w_1|| sqrt(2), though 1 - p rounds to 0 near p = 1."""
-    model = nn.Linear(3, 2).double()
+    model = Net(forward, layer=nn.Linear(3, 2)).to(dtype)
     with torch.no_grad():
-        model.weight.copy_(torch.tensor([[1.0, 2.0, 0.0], [0.0, 2.0, 1.0]]))
-        model.bias.copy_(torch.tensor([gap, 0.0]))
+        model.layer.weight.copy_(torch.tensor([[1.0, 2.0, 0.0], [0.0, 2.0, 1.0]]))
+        model.layer.bias.copy_(torch.tensor([gap, 0.0]))
     rest = torch.tensor(-gap, dtype=torch.float64).exp()
-    norm = jacobian_norm(model, torch.zeros(1, 3), softmax=True)
+    norm = jacobian_norm(model, torch.zeros(1, 3, dtype=dtype), softmax=True)
     torch.testing.assert_close(norm[0], 2 * rest / (1 + rest) ** 2, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("factor", [1e-30, 1e-20, 1.0, 1e30])
+def test_single_precision_at_any_scale(layout, factor):
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    x = torch.randn(7, 3, 6, 6)
+    expected = dense_norms(copy.deepcopy(layers).double(), x.double(), False)
+    model = Net(lambda net, x: factor * net.layers(x), layers=layers)
+    norms = jacobian_norm(model, x.to(memory_format=layout))
+    torch.testing.assert_close(norms / factor, expected, rtol=2e-6, atol=0)
 
 
 def test_constant_output_has_norm_zero():

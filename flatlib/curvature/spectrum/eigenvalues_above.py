@@ -9,14 +9,14 @@ from torch import Tensor
 from flatlib.curvature.operators.symmetry import SymmetricOperator, require_symmetry
 from flatlib.curvature.spectrum.input_subspace import reduced_operator
 from flatlib.curvature.spectrum.lanczos import Lanczos
-from flatlib.curvature.spectrum.lanczos_search import MAX_PRODUCTS, Eigenvalues, initial_vector
+from flatlib.curvature.spectrum.lanczos_search import MAX_PRODUCTS, initial_vector
 from flatlib.errors import FlatlibError
 
 PRODUCTS_FOR_EACH = 20  # by which the limit of products grows with every eigenvalue found; not tuned
 
 
 @dataclass(frozen=True)
-class EigenvaluesAbove(Eigenvalues):
+class EigenvaluesAbove:
     """All eigenvalues found above a threshold, descending, with their errors; there may be none.
 
     Attributes:
@@ -30,6 +30,11 @@ class EigenvaluesAbove(Eigenvalues):
             every search it can miss one to which its start is nearly orthogonal.
     """
 
+    values: Tensor
+    residuals: Tensor
+    vectors: Tensor
+    products: int
+    converged: bool
     complete: bool
 
     @property

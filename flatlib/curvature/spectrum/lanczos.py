@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flatlib.curvature.spectrum.error_bounds import outer_limit, required_growth
 from flatlib.errors import NotFinite
 
 ROUNDING = 10.0  # multiples of machine epsilon times ||T|| below which a number is rounding error; tuned
@@ -58,6 +59,11 @@ class Lanczos:
         return max(self._negligible, self.asymmetry)
 
     @property
+    def floor(self) -> float:
+        """Rounding error of H: no residual, and no error of an eigenvalue, is known to be smaller."""
+        return max(self._negligible / ROUNDING, self.asymmetry)
+
+    @property
     def _negligible(self) -> float:
         return ROUNDING * torch.finfo(self._vectors.dtype).eps * self.size
 
@@ -96,8 +102,22 @@ class Lanczos:
         import scipy.linalg  # here, since it takes longer to import than the rest of flatlib.curvature
 
         values, vectors = scipy.linalg.eigh_tridiagonal(np.array(self._alphas), np.array(self._betas[:-1]))
-        residuals = np.maximum(self._betas[-1] * np.abs(vectors[-1]), max(self._negligible / ROUNDING, self.asymmetry))
-        return values, residuals, vectors
+        return values, np.maximum(self._betas[-1] * np.abs(vectors[-1]), self.floor), vectors
+
+    def limit(self, sign: int, random_part: float) -> float:
+        """Return what no eigenvalue exceeds (sign 1) or falls below (-1), with the probability ``CONFIDENCE``.
+
+        Args:
+            sign: End of the spectrum.
+            random_part: Norm of the random vector in the start vector, relative to the whole.
+        """
+        import scipy.linalg
+
+        first = self._betas.index(0.0) + 1 if 0.0 in self._betas else self.steps  # steps in the start's Krylov space
+        betas = np.maximum(self._betas[:first], self._negligible)
+        values = scipy.linalg.eigvalsh_tridiagonal(np.array(self._alphas[:first]), np.array(self._betas[: first - 1]))
+        growth = required_growth(self._vectors.shape[1], random_part)
+        return sign * (outer_limit(sign * values, betas, growth) + self.rounding)
 
     def _append(self, q: Tensor) -> None:
         if self.steps == len(self._vectors):

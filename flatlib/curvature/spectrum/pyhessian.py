@@ -1,5 +1,6 @@
 """Wrapper of PyHessian (Yao et al. 2020): its products and power iteration, accepted by the true residual."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,7 +114,7 @@ def pyhessian_eigenvalues(
     operator: HessianOperator, start: Tensor | str | None, generator: torch.Generator, request: EigenvalueRequest
 ) -> Eigenvalues:
     """Compute the requested eigenvalues by PyHessian's power iteration; see ``top_eigenvalues``."""
-    k, ends, tol, max_products = request
+    k, ends, tol, max_products, _ = request
     products = PyHessianProducts(operator)
     limit = max_products or MAX_PRODUCTS
 
@@ -131,6 +132,8 @@ def pyhessian_eigenvalues(
     return Eigenvalues(
         values / scale,
         residuals / scale,
+        residuals / scale,
+        torch.tensor([SIGNS[end] * math.inf for end in ends], dtype=torch.float64),
         columns / torch.linalg.vector_norm(columns, dim=0),
         products.used,
         bool((residuals <= bound).all()) and all(pair.is_requested_end for pair in pairs),
