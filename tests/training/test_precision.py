@@ -56,7 +56,9 @@ def seen(config: RunConfig) -> dict[bool, set]:
 )
 def test_precision_of_steps_and_measures(precision, in_steps):
     before = settings()
-    assert seen(replace(TRACKED, precision=precision)) == {True: {in_steps}, False: {(torch.float32, "ieee")}}
+    found = seen(replace(TRACKED, precision=precision))
+    assert found[True] == {in_steps}
+    assert found[False] == {(torch.float32, "ieee"), (torch.float64, "ieee")}, "measures, and their check in float64"
     assert settings() == before
 
 

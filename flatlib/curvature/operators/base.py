@@ -16,7 +16,6 @@ from flatlib.curvature.operators.empirical_risk import EmpiricalRisk
 from flatlib.curvature.operators.examples import Chunk, Examples
 from flatlib.curvature.operators.finite_differences import require_derivatives
 from flatlib.curvature.operators.frozen_model import FrozenModel
-from flatlib.curvature.operators.measurement_mode import others_undrawn
 from flatlib.curvature.operators.symmetry import require_symmetric
 from flatlib.errors import FlatlibError
 
@@ -128,7 +127,7 @@ class CurvatureOperator(EmpiricalRisk):
     @property
     def shares(self) -> list[float]:
         if self._shares is None:
-            with others_undrawn(), self.measuring():
+            with self.measuring():
                 self._shares = risk_shares(self)
             self.check_derivatives(products=False)
         return self._shares
@@ -138,7 +137,7 @@ class CurvatureOperator(EmpiricalRisk):
         needed = {"gradient", "product"} if products else {"gradient"}
         if not needed <= self._compared:
             self._compared = self._compared | needed
-            with others_undrawn(), self.measuring():
+            with self.measuring():
                 require_derivatives(self, products)
 
     def _take(self, examples: Examples) -> None:
@@ -184,7 +183,7 @@ class CurvatureOperator(EmpiricalRisk):
             self._graph = self._build(*self.chunks())
             return float(self._graph.loss), self._chunk_gradient(self._graph)
 
-    def difference_product(self, v: Tensor) -> Tensor:
+    def difference_product(self, v: Tensor) -> Tensor | None:
         with self.measuring():
             return self._product(self._graph, v)
 

@@ -17,7 +17,6 @@ from flatlib.curvature.operators.double_backward import FastDoubleBackward
 from flatlib.curvature.operators.examples import FEW, Chunk, Data, Examples
 from flatlib.curvature.operators.forward import unchanged_buffers
 from flatlib.curvature.operators.frozen_model import FrozenModel, set_modes
-from flatlib.curvature.operators.measurement_mode import others_undrawn
 from flatlib.curvature.operators.nested import mapped, shapes
 from flatlib.curvature.operators.parameters import select_parameters
 from flatlib.curvature.operators.precision import measured_dtype
@@ -186,7 +185,7 @@ class EmpiricalRisk(ABC):
     @functools.cached_property
     def _kept_bytes(self) -> list[int]:
         chunk = self.few(2)  # train-mode batch norm refuses one example
-        with others_undrawn(), self.measuring():
+        with self.measuring():
             run = (lambda: self.chunk_loss(chunk)) if self.takes_model else (lambda: self.output(chunk.inputs))
             return kept_bytes(self.model, chunk.size, run)
 
@@ -206,7 +205,7 @@ class EmpiricalRisk(ABC):
         """Return loss and gradient, (n,), at the present weights, and keep their graph for ``difference_product``."""
 
     @abstractmethod
-    def difference_product(self, v: Tensor) -> Tensor:
+    def difference_product(self, v: Tensor) -> Tensor | None:
         """Return the product with v at the last ``point``."""
 
     @abstractmethod

@@ -58,6 +58,10 @@ class EmpiricalFisherOperator(GaussNewtonOperator):
         count = len(along)
         return [count * slope * along.view(-1, *[1] * (slope.ndim - 1)) for slope, _ in pairs]
 
+    def difference_product(self, v: Tensor) -> Tensor | None:
+        """Return None: a product is no derivative, but made of the gradients, which are compared."""
+        return None
+
 
 class MonteCarloFisherOperator(EmpiricalFisherOperator):
     r"""Fisher matrix $\frac1N \sum_i \mathbb{E}_{y \sim p(y | x_i)}[g_i g_i^\top]$, with labels drawn from the model.

@@ -1,20 +1,15 @@
 """How everything is measured: in full precision, with gradients, without random numbers or compiled functions."""
 
-import pickle
-import random
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatlib.curvature.operators.double_backward import without_checkpoints
 from flatlib.device import current, full_precision, global_generators, switched
 from flatlib.errors import FlatlibError
-
-DRAWN = "the model or loss draws random numbers in evaluation mode: its curvature is not defined"
 
 
 @contextmanager
@@ -55,22 +50,4 @@ def _undrawn_randomness(device: torch.device) -> Iterator[None]:
                 drawn = True
                 generator.set_state(state)
     if drawn:
-        raise FlatlibError(DRAWN)
-
-
-@contextmanager
-def others_undrawn() -> Iterator[None]:
-    """Do the same for Python's and NumPy's random states, which take as long to read as a small network to run."""
-    arrays = np.random.mtrand._rand  # type: ignore[attr-defined]  # the instance behind NumPy's functions
-    before = pickle.dumps((random.getstate(), arrays.get_state()))
-    drawn = False
-    try:
-        yield
-    finally:
-        if pickle.dumps((random.getstate(), arrays.get_state())) != before:
-            drawn = True
-            python, numpy = pickle.loads(before)
-            random.setstate(python)
-            arrays.set_state(numpy)
-    if drawn:
-        raise FlatlibError(DRAWN)
+        raise FlatlibError("the model or loss draws random numbers in evaluation mode: its curvature is not defined")
