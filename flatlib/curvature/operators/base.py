@@ -16,6 +16,7 @@ from flatlib.curvature.operators.empirical_risk import EmpiricalRisk
 from flatlib.curvature.operators.examples import Chunk, Examples
 from flatlib.curvature.operators.finite_differences import require_derivatives
 from flatlib.curvature.operators.frozen_model import FrozenModel
+from flatlib.curvature.operators.measurement_mode import others_restored
 from flatlib.curvature.operators.symmetry import require_symmetric
 from flatlib.errors import FlatlibError
 
@@ -127,7 +128,7 @@ class CurvatureOperator(EmpiricalRisk):
     @property
     def shares(self) -> list[float]:
         if self._shares is None:
-            with self.measuring():
+            with others_restored(), self.measuring():
                 self._shares = risk_shares(self)
             self.check_derivatives(products=False)
         return self._shares
@@ -137,7 +138,7 @@ class CurvatureOperator(EmpiricalRisk):
         needed = {"gradient", "product"} if products else {"gradient"}
         if not needed <= self._compared:
             self._compared = self._compared | needed
-            with self.measuring():
+            with others_restored(), self.measuring():
                 require_derivatives(self, products)
 
     def _take(self, examples: Examples) -> None:

@@ -17,6 +17,7 @@ from flatlib.curvature.operators.double_backward import FastDoubleBackward
 from flatlib.curvature.operators.examples import FEW, Chunk, Data, Examples
 from flatlib.curvature.operators.forward import unchanged_buffers
 from flatlib.curvature.operators.frozen_model import FrozenModel, set_modes
+from flatlib.curvature.operators.measurement_mode import others_restored
 from flatlib.curvature.operators.nested import mapped, shapes
 from flatlib.curvature.operators.parameters import select_parameters
 from flatlib.curvature.operators.precision import measured_dtype
@@ -185,7 +186,7 @@ class EmpiricalRisk(ABC):
     @functools.cached_property
     def _kept_bytes(self) -> list[int]:
         chunk = self.few(2)  # train-mode batch norm refuses one example
-        with self.measuring():
+        with others_restored(), self.measuring():
             run = (lambda: self.chunk_loss(chunk)) if self.takes_model else (lambda: self.output(chunk.inputs))
             return kept_bytes(self.model, chunk.size, run)
 

@@ -101,6 +101,8 @@ def _losses_elsewhere(copy: EmpiricalRisk, sizes: list[float], generator: torch.
                     found.append(abs(float(copy.checked_loss(other, chunk.targets).detach())))
             return found
         before = [p.detach().clone() for p in copy.parameters.values()]
+        for p in copy.parameters.values():
+            p.detach().neg_()
         _move(copy, _random(copy, sizes, generator), 1.0)
         with contextlib.suppress(FlatlibError):
             found.append(abs(float(copy.chunk_loss(chunk).detach())))

@@ -139,12 +139,10 @@ class FrozenModel:
     def measuring(self) -> Iterator[None]:
         """Give the model's own modules their frozen state, and compute as ``measurement_mode`` says."""
         before = [vars(module) for module in self._modules]
-        with measurement_mode(self.device):
-            try:
-                _set_states(self._modules, self._states)
-                yield
-            finally:
-                _set_states(self._modules, before)
+        with measurement_mode(self.device) as stack:
+            stack.callback(_set_states, self._modules, before)
+            _set_states(self._modules, self._states)
+            yield
 
     def substituted(self) -> TorchFunctionMode:
         """Replace the model's own parameters by the frozen ones in the arguments of PyTorch's functions."""
