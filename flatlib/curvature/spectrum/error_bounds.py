@@ -45,7 +45,7 @@ def outer_limit(values: np.ndarray, betas: np.ndarray, growth: float) -> float:
 
     Lanczos makes $q_{m+1} = p(C) q_1$. An eigenvector u with an eigenvalue $\lambda > t$ has
     $|u^\top q_1|\, p(\lambda) = |u^\top q_{m+1}| \le 1$: its component in the start vector is below 1 / ``growth``
-    (van Dorsselaer, Hochstenbach and van der Vorst 2000). No eigenvalue exceeds t if there is none such,
+    (van Dorsselaer, Hochstenbach and van der Vorst 2001). No eigenvalue exceeds t if there is none such,
     whatever the spectrum and after any number of steps.
 
     >>> outer_limit(np.array([0.0]), np.array([0.5]), 4.0)
