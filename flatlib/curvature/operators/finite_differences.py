@@ -22,6 +22,7 @@ from flatlib.errors import FlatlibError
 
 EXAMPLES = 4  # at most, and one in SHARE of all
 SHARE = 50
+OF_A_BATCH = 16  # whose statistics are used: two values of a channel become 1 and -1 whatever they are
 MOST = 200  # where fewer are not enough
 # Of the size of each weight: others are tried where a kink may lie within; the last two are for models that always
 # compute a part in float32, as the norms and losses of language models do.
@@ -81,7 +82,8 @@ def _loss(copy: EmpiricalRisk) -> float:
 def _copy(risk: EmpiricalRisk) -> tuple[EmpiricalRisk, float] | None:
     """Return a float64 copy on few examples, on all if its loss takes no fewer, and its loss; None if it has to stay
     float32."""
-    for count in (max(2, min(EXAMPLES, risk.examples // SHARE)), min(risk.examples, MOST)):
+    few = OF_A_BATCH if risk.batch_norm == "train" else max(2, min(EXAMPLES, risk.examples // SHARE))
+    for count in (few, min(risk.examples, MOST)):
         try:
             copy = risk.sampled(count, torch.float64)
             return copy, _loss(copy)
