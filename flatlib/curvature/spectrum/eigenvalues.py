@@ -22,6 +22,7 @@ def top_eigenvalues(
     max_products: int | None = None,
     start: Tensor | str | None = None,
     seed: int = 0,
+    keep_krylov: bool = False,
 ) -> Eigenvalues:
     """Compute the k largest or smallest eigenvalues (by sign, not by magnitude), or both ends.
 
@@ -50,6 +51,7 @@ def top_eigenvalues(
         start: Warm start (n,), such as an earlier ``vectors[:, 0]``; "random"; or None for the eigenvectors of a tenth
             of the examples where these are many, whose products are not counted.
         seed: Seed of the subsample and of the random vectors.
+        keep_krylov: Return Lanczos's vectors too, for ``krylov_deflation``; "pyhessian" has none.
 
     Raises:
         FlatlibError: If an argument is out of range, or a product is not finite.
@@ -71,7 +73,7 @@ def top_eigenvalues(
     if isinstance(start, Tensor) and (start.shape != (n,) or not torch.isfinite(start).all()):
         raise FlatlibError(f"start must be {n} finite numbers, got the shape {tuple(start.shape)}")
     generator = torch.Generator().manual_seed(seed)
-    request = EigenvalueRequest(k, ENDS[which], tol, max_products)
+    request = EigenvalueRequest(k, ENDS[which], tol, max_products, keep_krylov)
     if engine == "lanczos":
         return lanczos_eigenvalues(operator, start, generator, request)
     if not isinstance(operator, HessianOperator):
