@@ -121,7 +121,7 @@ def test_outputs_that_are_objects(small_case):
 
     operator = HessianOperator(wrapped, loss, small_case.data)
     torch.testing.assert_close(operator.to_dense(), small_case.dense(), rtol=1e-10, atol=1e-12)
-    assert trace(operator, probes=None).products == operator.shape[0]  # column by column
+    assert not trace(operator, probes=None).exact
 
 
 def test_scipy_accepts_an_operator(small_case):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flatlib.curvature.operators.base import CurvatureOperator
 from flatlib.curvature.operators.symmetry import require_symmetry
-from flatlib.curvature.spectrum.deflation import STEPS, Deflation, lanczos_deflation
+from flatlib.curvature.spectrum.deflation import Deflation, lanczos_deflation
 from flatlib.curvature.traces.exact import exact_traces
 from flatlib.errors import FlatlibError, NotFinite
 
@@ -48,8 +48,7 @@ def trace(
 
     Without ``probes`` it is exact, and uses no product, where that is proved to be possible: piecewise linear networks
     of linear layers, convolutions and batch norm with running statistics, and the Gauss-Newton matrix of these layers
-    with any activation. A matrix of few rows, no more than 18 and the probes allowed, is measured column by column,
-    exactly too. Everywhere else it is Hutchinson's estimate $\frac1m \sum_j z_j^\top C z_j$ over m Rademacher
+    with any activation. Everywhere else it is Hutchinson's estimate $\frac1m \sum_j z_j^\top C z_j$ over m Rademacher
     vectors (Hutchinson 1990), of the part $P C P$ alone that lies outside a deflated space (Meyer et al. 2021,
     "Hutch++"), and m is chosen for the wanted error (see ``mean_over_probes``). Given ``probes``, it is the plain
     estimate with that many.
@@ -75,8 +74,6 @@ def trace(
         traces = exact_traces(operator)
         if traces is not None:
             return Estimate(sum(traces.values()), 0.0, 0, True)
-        if (n := operator.shape[0]) <= STEPS + MOST_PROBES:
-            return Estimate(require_finite(float(operator.to_dense().double().trace())), 0.0, n, True)
         deflation = deflation or lanczos_deflation(operator, seed)
     matrix = deflation.operator if deflation else operator
     known, scale, used = (deflation.trace, deflation.size, deflation.products) if deflation else (0.0, 0.0, 0)
@@ -93,7 +90,10 @@ def trace(
     rest, error, drawn = mean_over_probes(
         matrix, sample, generator, probes, lambda mean: relative_error * abs(known + mean)
     )
-    return Estimate(known + rest, error, used + drawn, False)
+    rounding = (
+        torch.finfo(matrix.torch_dtype).eps * scale * math.sqrt(matrix.shape[0])
+    )  # where nothing is left to sample
+    return Estimate(known + rest, max(error, rounding), used + drawn, False)
 
 
 def rademacher(n: int, k: int, generator: torch.Generator) -> Tensor:
