@@ -1,5 +1,6 @@
 """The loss around the weights of a model, for every measure that evaluates it at perturbed weights."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
@@ -61,6 +62,11 @@ class PerturbedLoss:
         if not torch.isfinite(gradient).all():
             raise NotFinite("the gradient is not finite: the loss has no direction of steepest ascent")
         return loss, gradient
+
+    @functools.cached_property
+    def at_weights(self) -> tuple[float, Tensor]:
+        r"""Loss and gradient at w, where every ascent starts; computed once."""
+        return self.loss_and_gradient()
 
     def _values(self, displaced: Tensor) -> Iterator[tuple[float, Tensor]]:
         """Yield each chunk's share of the examples and its loss, differentiable in the displaced weights."""
