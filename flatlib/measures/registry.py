@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from flatlib.curvature import Eigenvalues, density, frobenius, top_eigenvalues, trace
+from flatlib.curvature import Eigenvalues, Estimate, density, frobenius, top_eigenvalues, trace
 from flatlib.curvature.operators.empirical_risk import collect_batches
 from flatlib.errors import NotDefined, explained
-from flatlib.measures.checkpoint import Checkpoint
+from flatlib.measures.checkpoint import HOLD_A_GRAPH, Checkpoint
 from flatlib.measures.performance import Numbers, performance, train_loss
 from flatlib.sharpness import (
     adaptive_sharpness,
@@ -23,6 +23,8 @@ from flatlib.sharpness import (
     minimum_sharpness,
     sam_sharpness,
 )
+
+GAP = "frank_wolfe_gap"
 
 
 def measure(names: Iterable[str], checkpoint: Checkpoint) -> Numbers:
@@ -45,13 +47,26 @@ def measure(names: Iterable[str], checkpoint: Checkpoint) -> Numbers:
     ['trace', 'trace_exact', 'trace_standard_error']
     """
     numbers: Numbers = {}
-    for name in names:
-        try:
-            with explained(f"{name} of a {type(checkpoint.model).__name__}"):
-                numbers |= REGISTRY[name](checkpoint)
-        except NotDefined:
-            numbers[name] = None
+    waiting = list(names)
+    try:
+        while waiting:
+            numbers |= measure_one(waiting.pop(0), checkpoint)
+            if not MULTIPLYING.intersection(waiting):
+                checkpoint.forget(*HOLD_A_GRAPH)
+    finally:
+        checkpoint.forget()
     return numbers
+
+
+def measure_one(name: str, checkpoint: Checkpoint) -> Numbers:
+    """Return the numbers of one measure, with its version where it is not the first one and the value not exact."""
+    try:
+        with explained(f"{name} of a {type(checkpoint.model).__name__}"):
+            found = REGISTRY[name](checkpoint)
+    except NotDefined:
+        return {name: None}
+    exact = found.get(f"{name}_standard_error") == 0
+    return found if exact or name not in VERSIONS else found | {f"{name}_version": VERSIONS[name]}
 
 
 def columns(name: str, estimate: Any, *companions: str) -> Numbers:
@@ -72,24 +87,37 @@ def eigenvalue_columns(name: str, top: Eigenvalues) -> Numbers:
 def lambda_max(checkpoint: Checkpoint) -> Numbers:
     """Return the largest eigenvalue of the Hessian, and keep its vector for the next search along the trajectory."""
     start = "random" if checkpoint.top_vector is None else checkpoint.top_vector
-    top = top_eigenvalues(checkpoint.hessian(), start=start, **_search(checkpoint))
+    if checkpoint.engine == "lanczos" and start == "random":
+        top, _ = checkpoint.search
+    else:
+        top = top_eigenvalues(checkpoint.operator, start=start, **_search(checkpoint))
     checkpoint.top_vector = top.vectors[:, 0]
     return eigenvalue_columns("lambda_max", top)
 
 
 def hessian_frobenius(checkpoint: Checkpoint) -> Numbers:
     """Return the Frobenius norm of the Hessian, and its square over the number of parameters (Granziol 2020)."""
-    norm = frobenius(checkpoint.hessian(), seed=checkpoint.seed)
+    norm = frobenius(checkpoint.operator, seed=checkpoint.seed, basis=checkpoint.deflation)
     return columns("frobenius", norm, "standard_error") | {"frobenius_per_parameter": norm.per_parameter.value}
 
 
-def hessian_density(checkpoint: Checkpoint) -> Numbers:
-    """Return the spectral density as 100 weighted nodes from one probe (Granziol 2020, appendix A).
+def hessian_trace(checkpoint: Checkpoint) -> Numbers:
+    """Return the trace of the Hessian, exact where that is possible, and its error."""
+    if checkpoint.traces is not None:
+        found = Estimate(sum(checkpoint.traces.values()), 0.0, 0, True)
+    else:
+        found = trace(checkpoint.operator, seed=checkpoint.seed, deflation=checkpoint.deflation)
+    return columns("trace", found, "standard_error", "exact")
 
-    Columns ``density_node_00`` and ``density_weight_00`` to 99, fewer where the matrix has fewer eigenvalues.
+
+def hessian_density(checkpoint: Checkpoint) -> Numbers:
+    """Return the spectral density as weighted nodes, with the relative error of the root of its second moment.
+
+    Columns ``density_node_00``, ``density_weight_00`` and so on: one for each step of the search for the largest
+    eigenvalue, ten for each probe of what that leaves.
     """
-    spectrum = density(checkpoint.hessian(), seed=checkpoint.seed)
-    numbers: Numbers = {}
+    spectrum = density(checkpoint.operator, seed=checkpoint.seed, deflation=checkpoint.search[1])
+    numbers: Numbers = {"density_relative_error": spectrum.relative_error}
     for i, (node, weight) in enumerate(zip(spectrum.nodes.tolist(), spectrum.weights.tolist(), strict=True)):
         numbers |= {f"density_node_{i:02}": node, f"density_weight_{i:02}": weight}
     return numbers
@@ -137,26 +165,33 @@ REGISTRY: dict[str, Callable[[Checkpoint], Numbers]] = {
     "train_loss": train_loss,
     "lambda_max": lambda_max,
     "lambda_min": lambda c: eigenvalue_columns(
-        "lambda_min", top_eigenvalues(c.hessian(), which="smallest", **_search(c))
+        "lambda_min", top_eigenvalues(c.operator, which="smallest", **_search(c))
     ),
     "gauss_newton_lambda_max": lambda c: eigenvalue_columns(
         "gauss_newton_lambda_max", top_eigenvalues(c.gauss_newton(), tol=c.tolerance, seed=c.seed)
     ),
     "between_iterates": lambda_max_between_iterates,
-    "trace": lambda c: columns("trace", trace(c.hessian(), seed=c.seed), "standard_error", "exact"),
+    "trace": hessian_trace,
     "frobenius": hessian_frobenius,
     "density": hessian_density,
     "minimum_sharpness": lambda c: columns(
-        "minimum_sharpness", minimum_sharpness(*c.subject, **_seeded(c)), "standard_error"
+        "minimum_sharpness", minimum_sharpness(*c.subject, traces=c.traces, **_seeded(c)), "standard_error"
     ),
-    "sam_sharpness": lambda c: columns("sam_sharpness", sam_sharpness(*c.subject, batch_norm=c.batch_norm)),
+    "sam_sharpness": lambda c: columns("sam_sharpness", sam_sharpness(*c.subject, around=c.around)),
     "adaptive_sharpness": lambda c: columns(
-        "adaptive_sharpness", adaptive_sharpness(*c.subject, **_seeded(c)), "alignment"
+        "adaptive_sharpness", adaptive_sharpness(*c.subject, around=c.around, seed=c.seed), "alignment", GAP
     ),
-    "keskar_sharpness": lambda c: columns("keskar_sharpness", keskar_sharpness(*c.subject, **_seeded(c)), "converged"),
-    "gradient_norm": lambda c: {"gradient_norm": float(c.hessian().gradient().norm())},
+    "keskar_sharpness": lambda c: columns(
+        "keskar_sharpness", keskar_sharpness(*c.subject, around=c.around, seed=c.seed), "converged", GAP
+    ),
+    "gradient_norm": lambda c: {"gradient_norm": float(c.around.at_weights[1].norm())},
     "weight_norm": weight_norm,
     "margin": margin_quantiles,
     "jacobian_norm": lambda c: jacobian_norms("jacobian_norm", c, softmax=False),
     "softmax_jacobian_norm": lambda c: jacobian_norms("softmax_jacobian_norm", c, softmax=True),
 }
+# Versions of the estimators that are not the first one: recorded beside a value, except an exact one.
+VERSIONS = dict.fromkeys(
+    ("trace", "frobenius", "density", "minimum_sharpness", "adaptive_sharpness", "keskar_sharpness"), 2
+)
+MULTIPLYING = {"lambda_max", "lambda_min", "trace", "frobenius", "density"}  # measures that use the shared products
