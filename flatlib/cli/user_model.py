@@ -23,8 +23,8 @@ from flatlib.runs.provenance import provenance
 MEASURABLE = tuple(name for name in REGISTRY if name not in ("performance", "between_iterates"))
 BATCH = 256  # examples read from a data set at a time
 COLUMNS = ("value", "error", "products", "converged", "exact", "seconds")
-COMPANIONS = {  # column of each companion of a measure: a residual and a standard error are both its error
-    **dict.fromkeys(("residual", "standard_error"), "error"),
+COMPANIONS = {  # column of each companion of a measure: a residual, a standard error and a gap are all its error
+    **dict.fromkeys(("residual", "standard_error", "frank_wolfe_gap"), "error"),
     **{name: name for name in ("products", "converged", "exact")},
 }
 SETTINGS = ("loss", "batch_norm", "tolerance", "seed")  # of a checkpoint
@@ -74,9 +74,10 @@ def examples(data: Any, most: int | None, device: torch.device) -> tuple[torch.T
 
 
 def measured(names: Sequence[str], checkpoint: Checkpoint) -> pd.DataFrame:
-    """Return one row per measure: value, error (a residual or a standard error), products, converged, exact, seconds.
+    """Return one row per measure: value, error (residual, standard error or gap), products, converged, exact, seconds.
 
-    Cells without a number are missing; a value that is not defined for the network is NaN.
+    Cells without a number are missing; a value that is not defined for the network is NaN. What several measures share
+    counts in the seconds of the first one.
     """
     for name in names:
         require_one_of("--measures", name, MEASURABLE)
@@ -86,8 +87,9 @@ def measured(names: Sequence[str], checkpoint: Checkpoint) -> pd.DataFrame:
     rows: dict[str, dict[str, Any]] = {}
     for name in tqdm(names, desc="measuring", leave=False):
         start = time.perf_counter()
-        numbers = measure([name], checkpoint)
+        numbers = measure([name], checkpoint, keep=True)
         seconds = time.perf_counter() - start
+        numbers.pop(f"{name}_version", None)
         for key, value in numbers.items():
             if column := COMPANIONS.get(key.removeprefix(f"{name}_")):
                 rows[name][column] = value

@@ -27,12 +27,14 @@ from flatlib.sharpness import (
 GAP = "frank_wolfe_gap"
 
 
-def measure(names: Iterable[str], checkpoint: Checkpoint) -> Numbers:
-    """Take the measures with these names of one checkpoint.
+def measure(names: Iterable[str], checkpoint: Checkpoint, *, keep: bool = False) -> Numbers:
+    """Take the measures with these names of one checkpoint, which share what several of them need.
 
     Args:
         names: Names of measures, keys of `REGISTRY`.
         checkpoint: The network and the examples it is measured on.
+        keep: Leave what is shared on the checkpoint for a further call, until `Checkpoint.forget`; by default a graph
+            is dropped after the last measure that uses it, and everything at the end.
 
     Returns:
         All numbers in one flat dictionary; None, without companions, for a measure that is not defined.
@@ -51,10 +53,11 @@ def measure(names: Iterable[str], checkpoint: Checkpoint) -> Numbers:
     try:
         while waiting:
             numbers |= measure_one(waiting.pop(0), checkpoint)
-            if not MULTIPLYING.intersection(waiting):
+            if not keep and not MULTIPLYING.intersection(waiting):
                 checkpoint.forget(*HOLD_A_GRAPH)
     finally:
-        checkpoint.forget()
+        if not keep:
+            checkpoint.forget()
     return numbers
 
 

@@ -77,6 +77,17 @@ def test_graph_and_gradient_are_computed_once(counted):
     assert counted == {"graphs": 1, "gradients": 1}
 
 
+def test_calls_share_on_request(counted):
+    mine = checkpoint()
+    together = measure(["lambda_max", "trace", "frobenius", "gradient_norm", "sam_sharpness"], checkpoint())
+    counted.update(graphs=0, gradients=0)
+    apart = [measure([name], mine, keep=True) for name in ("sam_sharpness", "frobenius", "lambda_max", "gradient_norm")]
+    assert {key: value for numbers in apart for key, value in numbers.items()}.items() <= together.items()
+    assert counted == {"graphs": 1, "gradients": 1}
+    mine.forget()
+    assert mine._shared == {}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_kept_after_the_last_measure(name):
     mine = checkpoint()
