@@ -16,16 +16,18 @@ from flatlib.bench.problems import Problem
 from flatlib.device import current, peak_memory
 
 
-def alternating(calls: Mapping[str, Callable[[int], object]], repeats: int) -> dict[str, list[float]]:
+def alternating(
+    calls: Mapping[str, Callable[[int], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Return the seconds of every call, made `repeats` times in turn with the number of the repeat."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(repeats):
         for name, call in calls.items():
             _synchronize()
-            start = time.perf_counter()
+            start = clock()
             call(repeat)
             _synchronize()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 
