@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import get_context
 
 import numpy as np
@@ -64,8 +65,9 @@ def _synchronize() -> None:
 
 def peak_memory_of(name: str, problem: Problem, effort: float) -> int:
     """Return the bytes by which a library's measurement raises the peak memory of a process of its own."""
+    alone = replace(problem, test=None, after=None)
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return process.submit(_rise_of_the_peak, name, problem, effort, torch.get_num_threads()).result()
+        return process.submit(_rise_of_the_peak, name, alone, effort, torch.get_num_threads()).result()
 
 
 def _rise_of_the_peak(name: str, problem: Problem, effort: float, threads: int) -> int:

@@ -3,6 +3,7 @@
 from flatlib.curvature.operators.empirical_risk import from_dict_batches
 from flatlib.curvature.operators.gauss_newton import GaussNewtonOperator
 from flatlib.curvature.operators.hessian import HessianOperator
+from flatlib.curvature.spectrum.deflation import Deflation, krylov_deflation
 from flatlib.curvature.spectrum.density import Density, density
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
 from flatlib.curvature.spectrum.frobenius import FrobeniusEstimate, frobenius
@@ -32,6 +33,8 @@ __all__ = [  # noqa: RUF022 -- grouped by subject
     "Estimate",
     "frobenius",
     "FrobeniusEstimate",
+    "krylov_deflation",
+    "Deflation",
     # layer by layer
     "per_layer",
     # stability of optimizers

@@ -100,7 +100,7 @@ def lambda_max(checkpoint: Checkpoint) -> Numbers:
 
 def hessian_frobenius(checkpoint: Checkpoint) -> Numbers:
     """Return the Frobenius norm of the Hessian, and its square over the number of parameters (Granziol 2020)."""
-    norm = frobenius(checkpoint.operator, seed=checkpoint.seed, basis=checkpoint.deflation)
+    norm = frobenius(checkpoint.operator, seed=checkpoint.seed, deflation=checkpoint.deflation)
     return columns("frobenius", norm, "standard_error") | {"frobenius_per_parameter": norm.per_parameter.value}
 
 

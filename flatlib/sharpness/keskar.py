@@ -179,7 +179,7 @@ def _corner(slope: Tensor, otherwise: Tensor) -> Tensor:
 
 
 def _dot(one: Tensor, other: Tensor) -> float:
-    return float(one.double() @ other.double())
+    return float(torch.dot(one, other))
 
 
 def _spectral_length(one: _Point, other: _Point) -> float:

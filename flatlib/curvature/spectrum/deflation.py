@@ -72,7 +72,19 @@ def basis_deflation(operator: CurvatureOperator, basis: Tensor) -> Deflation:
 
 
 def krylov_deflation(found: Eigenvalues, steps: int = 0) -> Deflation:
-    """Return the deflation of the Krylov space that a search has kept, continued to this many steps where that is more.
+    """Return the deflation of the Krylov space that a search has kept.
+
+    >>> from flatlib.curvature import HessianOperator, top_eigenvalues, trace
+    >>> _ = torch.manual_seed(0)
+    >>> model = torch.nn.Sequential(torch.nn.Linear(6, 20), torch.nn.Tanh(), torch.nn.Linear(20, 3))
+    >>> H = HessianOperator(model, "cross_entropy", (torch.randn(40, 6), torch.arange(40) % 3))
+    >>> space = krylov_deflation(top_eigenvalues(H, keep_krylov=True))
+    >>> trace(H, deflation=space).standard_error < trace(H, probes=100).standard_error
+    True
+
+    Args:
+        found: Eigenvalues found with ``keep_krylov=True``.
+        steps: Lanczos steps to which the space is continued if it has fewer, one product for each.
 
     Raises:
         FlatlibError: If the search has not kept it.

@@ -43,7 +43,8 @@ def frobenius(
     relative_error: float = RELATIVE_ERROR,
     probes: int | None = None,
     seed: int = 0,
-    basis: Tensor | Deflation | None = None,
+    basis: Tensor | None = None,
+    deflation: Deflation | None = None,
 ) -> FrobeniusEstimate:
     r"""Estimate $\|C\|_F$ by deflation: the few large eigenvalues, whose squares dominate, are measured, not sampled.
 
@@ -64,8 +65,8 @@ def frobenius(
         relative_error: Wanted standard error over the norm; at most 100 probes are drawn for it.
         probes: Rademacher vectors for the last term, at least 2, instead of as many as the wanted error needs.
         seed: Seed of the start vector and the probes.
-        basis: Independent columns (n, m) to use as Q, such as ``Eigenvalues.vectors``, or a ``Deflation`` of C; by
-            default 16 Lanczos steps.
+        basis: Independent columns (n, m) to use as Q, such as ``Eigenvalues.vectors``; by default 16 Lanczos steps.
+        deflation: Q with what C does there, instead of a basis.
 
     Raises:
         FlatlibError: If there are fewer than two probes, the wanted error is not positive, the basis has another shape,
@@ -73,13 +74,13 @@ def frobenius(
     """
     n = operator.shape[0]
     require_precision(relative_error, probes)
-    if isinstance(basis, Tensor) and (basis.ndim != 2 or len(basis) != n or not 1 <= basis.shape[1] <= n):
+    if basis is not None and (basis.ndim != 2 or len(basis) != n or not 1 <= basis.shape[1] <= n):
         raise FlatlibError(f"basis must be columns of {n} numbers, got the shape {tuple(basis.shape)}")
     if n <= STEPS + (probes or MOST_PROBES):
         return _root(Estimate(require_finite(float(operator.to_dense().double().square().sum())), 0.0, n, True), n)
-    if isinstance(basis, Tensor):
-        basis = basis_deflation(operator, basis)
-    deflation = basis or lanczos_deflation(operator, seed)
+    if basis is not None:
+        deflation = basis_deflation(operator, basis)
+    deflation = deflation or lanczos_deflation(operator, seed)
     known = deflation.squared_norm
 
     def sample(z: Tensor) -> Tensor:
