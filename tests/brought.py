@@ -206,8 +206,11 @@ class Brought:
 
 
 @torch.no_grad()
-def differences(gradient: Callable[[], Tensor], parameters: list[Tensor], step: float = 1e-5) -> Tensor:
-    """The derivative of the gradient from central differences; PyTorch's own is wrong for some functions."""
+def differences(gradient: Callable[[], Tensor], parameters: list[Tensor], step: float = 1e-6) -> Tensor:
+    """The derivative of the gradient from central differences, short so as to meet few kinks.
+
+    PyTorch's own is wrong for some functions.
+    """
     rows = []
     for p in parameters:
         for place in p.view(-1).split(1):

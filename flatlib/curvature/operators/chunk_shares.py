@@ -24,13 +24,14 @@ from flatlib.curvature.operators.loss_checks import (
     slopes,
 )
 from flatlib.curvature.operators.nested import is_transparent, joined, leaves, per_example
-from flatlib.errors import FlatlibError
+from flatlib.errors import FlatlibError, NotFinite
 from flatlib.losses import LOSSES, is_mean_of_examples
 
 PLAIN = 1e-5  # relative difference of a share to that of a plain mean below which it is that
 DISPLACEMENTS = 3  # points at which the loss of a whole batch is compared with those of its chunks
 DISTANCE = 0.1  # of these points, of the size of the weights
-VISIBLE = 1e-3  # least spread of the chunks' losses, of their size, that tells a mean from another
+ROUNDING = 1e2  # units in the last place by which a loss may be off
+VISIBLE = 1e2  # least spread of the changes of the chunks' losses, of their rounding, that tells a mean from another
 
 
 def risk_shares(operator: EmpiricalRisk) -> list[float]:
@@ -153,24 +154,31 @@ def _is_mean(operator: EmpiricalRisk, part: Chunk, chunks: list[Chunk]) -> bool:
 
 
 def _adds_up(operator: EmpiricalRisk, whole: Chunk, chunks: list[Chunk], shares: list[float]) -> bool:
-    """Return whether the loss of all examples is this sum of the chunks' losses, at random weights near the model's."""
+    """Return whether the loss of all examples is this sum of the chunks' losses, but for a constant.
+
+    Losses are compared at random weights near the model's, in how they change between them.
+    """
     counted = [(chunk, share) for chunk, share in zip(chunks, shares, strict=True) if share]
     generator = torch.Generator().manual_seed(0)
+    rows = []
     for _ in range(DISPLACEMENTS):
         displaced = {}
         for name, p in operator.parameters.items():
             noise = torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p)
             displaced[name] = p.detach() + DISTANCE * p.detach().square().mean().sqrt() * noise
         with operator.frozen.displaced(displaced):
-            together, *losses = (
-                float(without_gradients(partial(operator.chunk_loss, operator.cast(chunk))))
-                for chunk in (whole, *(chunk for chunk, _ in counted))
-            )
-        spread = max(abs(loss - together) for loss in losses)
-        mean = sum(share * loss for (_, share), loss in zip(counted, losses, strict=True))
-        if spread < VISIBLE * abs(together) or abs(mean - together) > TOLERANCE * spread + PLAIN * abs(together):
-            return False
-    return True
+            try:
+                pieces = [operator.cast(chunk) for chunk in (whole, *(chunk for chunk, _ in counted))]
+                rows.append([float(without_gradients(partial(operator.chunk_loss, piece))) for piece in pieces])
+            except NotFinite:  # nothing counts in a chunk
+                return False
+    losses = torch.tensor(rows, dtype=torch.float64)
+    changes = losses - losses.mean(0)
+    together, apart = changes[:, 0], changes[:, 1:]
+    spread = (apart - together[:, None]).abs().amax(1)
+    errors = (apart @ together.new_tensor([share for _, share in counted]) - together).abs()
+    rounding = ROUNDING * torch.finfo(operator.torch_dtype).eps * losses.abs().max()
+    return bool((spread.max() > VISIBLE * rounding) & (errors <= TOLERANCE * spread.max() + rounding).all())
 
 
 def chunk_shares(loss: Evaluate, outputs: Sequence[Any], chunks: Sequence[Chunk]) -> list[float] | None:
