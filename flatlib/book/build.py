@@ -1,6 +1,5 @@
 """The book as web pages: Jupyter Book on a copy of its sources, so that no build changes the checkout."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -15,7 +14,8 @@ from typing import TextIO
 import yaml
 
 from flatlib.book.html import dead_links
-from flatlib.book.paths import CHAPTER, find_root
+from flatlib.book.paths import CHAPTER, find_root, read_notebook
+from flatlib.book.resolve import restore, write
 from flatlib.errors import FlatlibError
 
 JUPYTER_BOOK = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]  # the package has no __main__
@@ -116,21 +116,11 @@ def overlay(chapters: Path, book: Path) -> None:
         about = read_notebook(path).get("metadata", {}).get("papermill", {})
         names = [path.name, Path(about.get("input_path") or "").name]
         if name := next((name for name in names if name in known), None):
-            shutil.copy(path, book / "claims" / name)
+            write(book / "claims" / name, restore(read_notebook(path)))
             shown += 1
         print(f"{'shown' if name else 'not a chapter of the book, not shown'}: {path}", file=sys.stderr)
     if not shown:
         raise FlatlibError(f"{chapters}: no chapter in this folder; expected one of {', '.join(known)}")
-
-
-def read_notebook(path: Path) -> dict:
-    """Return a notebook as JSON."""
-    try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        notebook["cells"]
-    except (ValueError, KeyError, TypeError):
-        raise FlatlibError(f"{path.name}: not a notebook") from None
-    return notebook
 
 
 def check_executed(book: Path) -> None:
