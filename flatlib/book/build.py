@@ -14,6 +14,7 @@ from typing import TextIO
 import yaml
 
 from flatlib.book.html import dead_links
+from flatlib.book.own_runs import add_runs
 from flatlib.book.paths import CHAPTER, find_root, read_notebook
 from flatlib.book.resolve import restore, write
 from flatlib.errors import FlatlibError
@@ -26,7 +27,12 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours of a terminal
 REPOSITORY = re.compile(r"https://github\.com/([\w.-]+)/([\w.-]+?)(?:\.git)?/?")
 
 
-def build(chapters: Path | None = None, output: Path | None = None, address: dict[str, str] | None = None) -> Path:
+def build(
+    chapters: Path | None = None,
+    output: Path | None = None,
+    address: dict[str, str] | None = None,
+    runs: Path | None = None,
+) -> Path:
     """Render the book and return its first page.
 
     Args:
@@ -35,6 +41,8 @@ def build(chapters: Path | None = None, output: Path | None = None, address: dic
         output: Folder (default ``_build`` in the checkout) of ``html``, which is replaced as a whole if the build
             succeeds, and of ``book.log``, the messages of Jupyter Book.
         address: Arguments of `add_address`; without them no page links to a repository or to an address of its own.
+        runs: Folder with a folder of executed chapters for each preset, which are shown beside the committed ones and
+            listed on the page ``book/runs/PRESET.html``.
 
     Raises:
         FlatlibError: No checkout, no chapter to show, a chapter that holds an error, a warning of Jupyter Book, a dead
@@ -45,6 +53,8 @@ def build(chapters: Path | None = None, output: Path | None = None, address: dic
     if pages.exists() and not (pages / ".buildinfo").is_file():
         raise FlatlibError(f"{pages} exists and is not a book; choose another output folder")
     with copied_sources(chapters, output / "book.log") as (source, log):
+        if runs is not None:
+            add_runs(source, runs)
         if address is not None:
             add_address(source / "_config.yml", **address)
         rendered = render(source, "html", log)

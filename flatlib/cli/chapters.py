@@ -156,7 +156,8 @@ def execute_chapters(chapters: "list[Chapter]", options: argparse.Namespace) -> 
         else:
             verdicts.append(f"{name}: {found}")
     if verdicts:
-        print(f"to read these pages: flatlib book --chapters {output}", file=sys.stderr)
+        where = "" if output.parent == root / "_build" / "run" else f" --chapters {output}"
+        print(f"to read these pages: flatlib book{where}", file=sys.stderr)
         print(*verdicts, sep="\n")
     return failed
 
@@ -208,5 +209,9 @@ def render_book(options: argparse.Namespace) -> int:
     address = {name: getattr(options, name) for name in names} if options.repository else None
     if address is None and (options.url or options.notebooks):
         raise FlatlibError("--url and --notebooks name the place where a book is published; they need --repository")
-    print(f"open {build(chapters=options.chapters, output=options.output, address=address)}")
+    own = None if options.chapters or address else find_root() / "_build" / "run"
+    page = build(chapters=options.chapters, output=options.output, address=address, runs=own)
+    print(f"open {page}")
+    for listed in sorted(page.parent.glob("book/runs/*.html")):
+        print(f"your runs at {listed.stem}: {listed}")
     return 0
