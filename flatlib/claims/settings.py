@@ -27,8 +27,8 @@ def base_config(p: SimpleNamespace, **fixed: Any) -> RunConfig:
 
 
 def with_own_images(p: SimpleNamespace, runs: list[RunConfig]) -> list[RunConfig]:
-    """Return the runs, each seed on training images of its own if the chapter's parameters say so."""
-    return [replace(run, data_seed=run.seed) for run in runs] if p.own_images else runs
+    """Return the runs, each seed on training images of its own if the chapter's parameters say so and some are left."""
+    return [replace(run, data_seed=run.seed) if p.own_images and run.train_size else run for run in runs]
 
 
 def kaur2022_config(p: SimpleNamespace, *sharpness: str) -> RunConfig:
