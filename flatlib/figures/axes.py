@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from flatlib.config import AT_LOSS
 from flatlib.errors import FlatlibError
 from flatlib.stats import require_columns
 
@@ -67,7 +68,6 @@ class Column(NamedTuple):
         return " ".join(filter(None, [self.name, self.symbol, f"({self.unit})" if self.unit else ""]))
 
 
-AT_LOSS = "_at_loss"  # ending of a measure taken where the training loss first reached `RunConfig.matched_loss`
 COLUMNS = {  # every column that can be drawn
     "learning_rate": Column("Learning rate", r"$\eta$", scale="log"),
     "batch_size": Column("Batch size", "$B$", scale="log"),

@@ -143,6 +143,10 @@ class CurvatureOperator(EmpiricalRisk):
 
     def _take(self, examples: Examples) -> None:
         super()._take(examples)
+        self.release()
+
+    def release(self) -> None:
+        """Drop the graph that products share; the next one builds it again."""
         self._graph = None
 
     def restricted(self, parameters: Sequence[str]) -> Self:
