@@ -1,7 +1,9 @@
 """A network at one moment of its training, the examples it is measured on, and what its measures share."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +20,7 @@ from flatlib.curvature.operators.empirical_risk import Loss
 from flatlib.curvature.operators.examples import Data
 from flatlib.curvature.spectrum.deflation import STEPS, Deflation, krylov_deflation
 from flatlib.curvature.traces.exact import exact_traces
+from flatlib.errors import FlatlibError
 from flatlib.sharpness.adaptive import loss_around
 from flatlib.sharpness.perturbed_loss import PerturbedLoss
 
@@ -83,13 +86,22 @@ class Checkpoint:
 
     @property
     def operator(self) -> HessianOperator:
-        """The Hessian, shared: its graph is built once."""
-        return self._share("operator", self.hessian)
+        """The Hessian, shared: its graph is built once, and its derivatives are compared with differences once."""
+
+        def compared() -> HessianOperator:
+            operator = self.hessian()
+            with contextlib.suppress(FlatlibError):  # what is wrong is refused again by the measures that use it
+                operator.check_derivatives(products=True)
+            return operator
+
+        return self._share("operator", compared)
 
     @property
     def empirical_fisher(self) -> EmpiricalFisherOperator:
         """The empirical Fisher matrix over the measured examples, shared."""
-        return self._share("fisher", lambda: EmpiricalFisherOperator(*self.subject, batch_norm=self.batch_norm))
+        return self._share(
+            "empirical_fisher", lambda: EmpiricalFisherOperator(*self.subject, batch_norm=self.batch_norm)
+        )
 
     @property
     def around(self) -> PerturbedLoss:
@@ -99,9 +111,8 @@ class Checkpoint:
     @property
     def normalized(self) -> PerturbedLoss:
         """The loss of the normalized logits around the weights, shared with its gradient there."""
-        return self._share(
-            "normalized", lambda: loss_around(*self.subject, normalize_logits=True, batch_norm=self.batch_norm)
-        )
+        around = partial(loss_around, *self.subject, normalize_logits=True, batch_norm=self.batch_norm)
+        return self._share("normalized", around)
 
     @property
     def traces(self) -> dict[str, float] | None:
@@ -131,7 +142,7 @@ class Checkpoint:
         """Drop the graphs and the bases of what is shared."""
         for name in ("search", "deflation"):
             self._shared.pop(name, None)
-        for name in ("operator", "fisher"):
+        for name in ("operator", "empirical_fisher"):
             if name in self._shared:
                 self._shared[name].release()
 

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from flatlib.curvature import HessianOperator
+from flatlib.curvature.operators import base
 from flatlib.errors import FlatlibError
 from flatlib.measures import REGISTRY, Checkpoint, measure
-from flatlib.measures.checkpoint import HOLD_A_GRAPH
 from flatlib.measures.registry import VERSIONS
 from flatlib.sharpness.perturbed_loss import PerturbedLoss
 
 NAMES = tuple(REGISTRY)
+SHARED = ("operator", "empirical_fisher", "around", "normalized", "traces", "search", "deflation")
 
 
 def checkpoint(bend=nn.ReLU, **settings):
@@ -54,13 +55,17 @@ def test_a_measure_is_the_same_along_a_trajectory():
 
 @pytest.fixture
 def counted(monkeypatch):
-    """How often a graph was built, and a gradient computed at the weights themselves."""
-    counts = {"graphs": 0, "gradients": 0}
-    build, compute = HessianOperator._build, PerturbedLoss.loss_and_gradient
+    """How often a graph was built, a gradient computed at the weights themselves, and derivatives compared."""
+    counts = {"graphs": 0, "gradients": 0, "checks": 0}
+    build, compute, check = HessianOperator._build, PerturbedLoss.loss_and_gradient, base.require_derivatives
 
-    def counting_build(self, x, y):
-        counts["graphs"] += 1
-        return build(self, x, y)
+    def counting_build(self, chunk):
+        counts["graphs"] += self.torch_dtype == torch.float32  # float64 where derivatives are checked
+        return build(self, chunk)
+
+    def counting_check(risk, products):
+        counts["checks"] += 1
+        check(risk, products)
 
     def counting_compute(self, displacement=0.0):
         counts["gradients"] += not isinstance(displacement, torch.Tensor)
@@ -68,22 +73,23 @@ def counted(monkeypatch):
 
     monkeypatch.setattr(HessianOperator, "_build", counting_build)
     monkeypatch.setattr(PerturbedLoss, "loss_and_gradient", counting_compute)
+    monkeypatch.setattr(base, "require_derivatives", counting_check)
     return counts
 
 
-def test_graph_and_gradient_are_computed_once(counted):
+def test_graph_gradient_and_check_are_computed_once(counted):
     names = ("sam_sharpness", "lambda_max", "adaptive_sharpness", "trace", "frobenius", "density", "minimum_sharpness")
-    measure([*names, "keskar_sharpness", "gradient_norm", "lambda_min"], checkpoint())
-    assert counted == {"graphs": 1, "gradients": 1}
+    measure([*names, "keskar_sharpness", "gradient_norm", "lambda_min", "average_adaptive_sharpness"], checkpoint())
+    assert counted == {"graphs": 1, "gradients": 1, "checks": 1}
 
 
 def test_calls_share_on_request(counted):
     mine = checkpoint()
     together = measure(["lambda_max", "trace", "frobenius", "gradient_norm", "sam_sharpness"], checkpoint())
-    counted.update(graphs=0, gradients=0)
+    counted.update(graphs=0, gradients=0, checks=0)
     apart = [measure([name], mine, keep=True) for name in ("sam_sharpness", "frobenius", "lambda_max", "gradient_norm")]
     assert {key: value for numbers in apart for key, value in numbers.items()}.items() <= together.items()
-    assert counted == {"graphs": 1, "gradients": 1}
+    assert counted == {"graphs": 1, "gradients": 1, "checks": 1}
     mine.forget()
     assert mine._shared == {}
 
@@ -108,7 +114,8 @@ def test_the_graph_is_dropped_before_measures_that_do_not_use_it(monkeypatch):
         return {}
 
     def remember(checkpoint):
-        operators.append(weakref.ref(checkpoint.operator))
+        checkpoint.operator.matvec(torch.ones(checkpoint.operator.shape[0]))
+        operators.append(weakref.ref(checkpoint.operator._graph.gradient[0]))
         return {}
 
     monkeypatch.setitem(REGISTRY, "weight_norm", look)
@@ -119,7 +126,7 @@ def test_the_graph_is_dropped_before_measures_that_do_not_use_it(monkeypatch):
     assert alive[-1] == [False, False]
 
 
-@pytest.mark.parametrize("name", ["operator", "around", "traces", "search", "deflation"])
+@pytest.mark.parametrize("name", SHARED)
 @pytest.mark.parametrize(
     "change",
     [
@@ -155,11 +162,49 @@ def checkpoint_like(mine):
     return Checkpoint(model=copy.deepcopy(mine.model), examples=mine.examples)
 
 
-def test_what_holds_a_graph_is_shared():
+def test_a_release_leaves_no_basis():
     mine = checkpoint()
-    for name in HOLD_A_GRAPH:
+    for name in SHARED:
         getattr(mine, name)
-    assert set(mine._shared) == set(HOLD_A_GRAPH)
+    mine.release()
+    assert set(mine._shared) == set(SHARED) - {"search", "deflation"}
+    assert mine.operator._graph is mine.empirical_fisher._graph is None
+
+
+class WrongSquare(torch.autograd.Function):
+    """A square whose derivative is right and whose second derivative is wrong."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    def backward(ctx, slope):
+        (x,) = ctx.saved_tensors
+        return 2 * x.detach() * slope + 0 * x
+
+
+def test_what_is_refused_once_is_refused_again():
+    """Also where an earlier measure of the same checkpoint needs no product."""
+
+    def loss(output, target):
+        return WrongSquare.apply(output - target).mean()
+
+    torch.manual_seed(0)
+    mine = Checkpoint(model=nn.Linear(3, 1), examples=(torch.randn(9, 3), torch.randn(9, 1)), loss=loss)
+    for names in (["gradient_norm", "lambda_max"], ["lambda_max", "frobenius"], ["frobenius"]):
+        for name in names:
+            if name == "gradient_norm":
+                assert measure([name], mine, keep=True)[name] > 0
+            else:
+                with pytest.raises(FlatlibError, match="a product is not the derivative"):
+                    measure([name], mine, keep=True)
+    mine.forget()
+    operator = HessianOperator(*mine.subject)
+    for _ in range(2):
+        with pytest.raises(FlatlibError, match="a product is not the derivative"):
+            operator.matvec(torch.ones(4))
 
 
 def test_versions_are_recorded_where_they_matter():
