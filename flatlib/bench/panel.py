@@ -25,6 +25,7 @@ from flatlib.measures import REGISTRY, Checkpoint, Numbers, measure
 from flatlib.sharpness.perturbed_loss import PerturbedLoss
 
 TOLERANCE = 3e-4  # of eigenvalues, as in the chapters after Kaur et al. 2022
+CASES = ("mlp trained 1000", "small_cnn trained 1000")
 TOGETHER = (  # the measures of such a chapter, and a Jacobian's norm
     *("performance", "lambda_max", "trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness"),
     *("jacobian_norm", "gradient_norm", "weight_norm"),
