@@ -183,11 +183,15 @@ class CurvatureOperator(EmpiricalRisk):
             part._shares = [1.0]
         return part
 
-    def point(self) -> tuple[float, Tensor]:
+    def point(self) -> float:
         self._graph = None
         with self.measuring():
             self._graph = self._build(*self.chunks())
-            return float(self._graph.loss), self._chunk_gradient(self._graph)
+            return float(self._graph.loss)
+
+    def point_gradient(self) -> Tensor:
+        with self.measuring():
+            return self._chunk_gradient(self._graph)
 
     def difference_product(self, v: Tensor) -> Tensor | None:
         with self.measuring():

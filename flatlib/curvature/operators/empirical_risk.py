@@ -206,8 +206,12 @@ class EmpiricalRisk(ABC):
             return True
 
     @abstractmethod
-    def point(self) -> tuple[float, Tensor]:
-        """Return loss and gradient, (n,), at the present weights, and keep their graph for ``difference_product``."""
+    def point(self) -> float:
+        """Return the loss at the present weights, and keep its graph for the functions that follow."""
+
+    @abstractmethod
+    def point_gradient(self) -> Tensor:
+        """Return the gradient at the last ``point``, (n,)."""
 
     @abstractmethod
     def difference_product(self, v: Tensor) -> Tensor | None:

@@ -18,6 +18,7 @@ from flatlib.curvature.operators.empirical_risk import EmpiricalRisk
 from flatlib.curvature.operators.forward import without_gradients
 from flatlib.curvature.operators.loss_checks import elsewhere, of_floats
 from flatlib.curvature.operators.nested import is_transparent
+from flatlib.curvature.operators.precision import is_finite
 from flatlib.errors import FlatlibError
 
 EXAMPLES = 4  # at most, and one in SHARE of all
@@ -121,7 +122,7 @@ def _random(copy: EmpiricalRisk, sizes: list[float], generator: torch.Generator)
         for module in copy.model.modules()
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None
     }
-    vector = (2 * torch.rand(copy.shape[0], generator=generator) - 1).to(copy.device, torch.float64)
+    vector = torch.empty(copy.shape[0]).uniform_(-1, 1, generator=generator).to(copy.device, torch.float64)
     parameters = list(copy.parameters.values())
     pieces = vector.split([p.numel() for p in parameters])
     for p, piece, size in zip(parameters, pieces, sizes, strict=True):
@@ -150,16 +151,17 @@ def _disagreement(
         rounding_size: Returns the size of the loss that its rounding goes with; called where it matters.
         products: Whether a product is compared too.
     """
-    u = v.flip(0).sign()
+    u = v.flip(0).sign_()
     tolerance = LONG_TOLERANCE if step > LONG else TOLERANCE
     losses, states = [], []
     for move in (step, -2 * step):
         _move(copy, v, move)
-        losses.append(copy.point()[0])
+        losses.append(copy.point())
         states.append(copy.differenced(u))
     _move(copy, v, step)
-    _, gradient = copy.point()
-    terms = [float(term.sum()) for term in (gradient * v).split([p.numel() for p in copy.parameters.values()])]
+    copy.point()
+    gradient, sizes = copy.point_gradient(), [p.numel() for p in copy.parameters.values()]
+    terms = [float(g @ piece) for g, piece in zip(gradient.split(sizes), v.split(sizes), strict=True)]
     slope, found = (losses[0] - losses[1]) / (2 * step), sum(terms)
     rounding = ROUNDING * torch.finfo(v.dtype).eps / step
     off, allowed = abs(slope - found), tolerance * sum(map(abs, terms)) + rounding * max(map(abs, losses))
@@ -171,7 +173,7 @@ def _disagreement(
     scale = copy.gradient_size(gradient)
     del gradient
     product = copy.difference_product(v) if products else None
-    if product is not None and torch.isfinite(product).all():  # one that is not is refused where it is used
+    if product is not None and is_finite(product):  # one that is not is refused where it is used
         change = [(one - other) / (2 * step) for one, other in zip(*states, strict=True)]
         slope, found, length = copy.along(u, change), float(u @ product), float(product.norm())
         off, allowed = abs(slope - found), tolerance * length + rounding * scale

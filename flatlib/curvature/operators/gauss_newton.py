@@ -9,6 +9,7 @@ from torch import Tensor
 from flatlib.curvature.operators.base import CurvatureOperator, flatten
 from flatlib.curvature.operators.examples import Chunk
 from flatlib.curvature.operators.nested import detached_leaf, leaves, with_leaves
+from flatlib.curvature.operators.precision import is_finite
 from flatlib.curvature.operators.symmetry import connected_gradient, require_own_graph
 from flatlib.errors import FlatlibError, NotFinite, explained
 
@@ -59,7 +60,7 @@ class GaussNewtonOperator(CurvatureOperator):
             pulled_back = connected_gradient(outputs, inputs, us)
         require_own_graph((*pulled_back, *slopes), self.frozen.originals)
         graph = Linearization(value.detach(), outputs, us, pulled_back, places, slopes)
-        if not torch.isfinite(self._chunk_gradient(graph)).all():
+        if not is_finite(self._chunk_gradient(graph)):
             raise NotFinite("the gradient is not finite: the curvature is not defined")
         return graph
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from flatlib.curvature.operators.base import CurvatureOperator, flatten
 from flatlib.curvature.operators.examples import Chunk
+from flatlib.curvature.operators.precision import is_finite
 from flatlib.curvature.operators.symmetry import connected_gradient, require_own_graph
 from flatlib.errors import NotFinite, explained
 
@@ -38,7 +39,7 @@ class HessianOperator(CurvatureOperator):
         with explained("the gradient fails"):
             gradient = connected_gradient([value], inputs)
         require_own_graph(gradient, self.frozen.originals)
-        if not torch.isfinite(flatten(gradient)).all():
+        if not all(map(is_finite, gradient)):
             raise NotFinite("the gradient is not finite: the curvature is not defined")
         return LossGradient(value.detach(), gradient)
 
@@ -54,7 +55,8 @@ class HessianOperator(CurvatureOperator):
         return flatten(graph.gradient)
 
     def differenced(self, u: Tensor) -> list[Tensor]:
-        return [u @ self._chunk_gradient(self._graph)]
+        gradient = (g.detach().flatten() for g in self._graph.gradient)
+        return [torch.stack([g @ piece for g, piece in zip(gradient, u.split(self._sizes), strict=True)]).sum()]
 
     def along(self, u: Tensor, change: list[Tensor]) -> float:
         return float(change[0])

@@ -89,6 +89,8 @@ def lanczos_eigenvalues(
 
     If the zeros outside the subspace are among the requested eigenvalues, the search runs on the whole matrix.
     """
+    if isinstance(operator, CurvatureOperator):
+        operator.check_derivatives(products=True)  # once, for its subsamples and reductions as well
     reduced, used = reduced_operator(operator), 0
     if reduced is not None and len(request.signs) <= reduced.operator.shape[0]:
         inside = reduced.project(start) if isinstance(start, Tensor) else start
