@@ -17,7 +17,7 @@ import torch
 
 from flatlib.bench.curvature import calibrate, reference
 from flatlib.bench.libraries import LIBRARIES, curvlinops_of, eigenthings_of, pyhessian_of, unusable
-from flatlib.bench.problems import Problem
+from flatlib.bench.problems import TRAINING, Problem
 from flatlib.bench.timing import alternating, median_ratio
 from flatlib.curvature import GaussNewtonOperator, HessianOperator
 from flatlib.curvature.traces.hutchinson import RELATIVE_ERROR, rademacher
@@ -56,7 +56,7 @@ def benchmark(problem: Problem, repeats: int) -> dict[str, Any]:
     }
     calls |= {name: partial(take, names, checkpoint) for name, names in panels.items()}
     others = libraries(problem, repeats)
-    calls |= {key: call for key, (_, call) in others.items()}
+    calls |= {key: call for key, (_, call) in others.items() if call is not None}
     seconds = alternating(calls, repeats, time.process_time if problem.device.type == "cpu" else time.perf_counter)
     return {
         "problem": problem.name,
@@ -77,6 +77,7 @@ def checkpoint_of(problem: Problem) -> Checkpoint:
         after=problem.after,
         batch_norm=problem.batch_norm,
         tolerance=TOLERANCE,
+        batch_size=min(TRAINING.batch_size, len(x)),
     )
 
 
@@ -102,9 +103,9 @@ def counting() -> Iterator[dict[str, int]]:
     counts = {"products": 0, "gradients": 0}
 
     def counted(name: str, function: Callable) -> Callable:
-        def call(*arguments, **named):
-            counts[name] += 1
-            return function(*arguments, **named)
+        def call(owner, *arguments, **named):
+            counts[name] += getattr(owner, "torch_dtype", torch.float32) == torch.float32  # checks are in float64
+            return function(owner, *arguments, **named)
 
         return call
 
@@ -116,28 +117,32 @@ def counting() -> Iterator[dict[str, int]]:
         yield counts
 
 
-def libraries(problem: Problem, repeats: int) -> dict[str, tuple[dict[str, Any], Callable[[int], object]]]:
-    """Return by "quantity, library" what each other library needs for an error, and a call that takes it.
+def libraries(problem: Problem, repeats: int) -> dict[str, tuple[dict[str, Any], Callable[[int], object] | None]]:
+    """Return by "quantity, library" what each other library needs for an error and a call that takes it, or why not.
 
     An eigenvalue takes the least effort that brings every start within a thousandth, see `flatlib.bench.curvature`. A
     trace or a squared norm takes as many probes as their spread predicts for a relative standard error of 2 % of the
     trace or of the norm; all libraries draw the same kind.
     """
-    found: dict[str, tuple[dict[str, Any], Callable[[int], object]]] = {}
+    found: dict[str, tuple[dict[str, Any], Callable[[int], object] | None]] = {}
     exact = reference(problem)
     for name in OTHERS:
         print(f"{problem.name}: {name}", file=sys.stderr, flush=True)
         about = calibrate(name, problem, exact, repeats)
-        if "effort" in about:
-            products, error = int(np.median(about["products"])), max(about["errors"])
-            call = partial(LIBRARIES[name].solve, problem, about["effort"])
-            found[f"lambda_max, {name}"] = {"products": products, "error": error}, call
+        if "missing" in about:
+            found[f"lambda_max, {name}"] = about, None
+            continue
+        products, error = int(np.median(about["products"])), max(about["errors"])
+        call = partial(LIBRARIES[name].solve, problem, about["effort"])
+        found[f"lambda_max, {name}"] = {"products": products, "error": error}, call
     needed = probes_needed(problem)
     for key, estimate in ESTIMATES.items():
         quantity, _, name = key.partition(", ")
-        if unusable(name, problem) is None:
-            about = {"products": needed[quantity], "error": RELATIVE_ERROR}
-            found[key] = about, partial(estimate, problem, needed[quantity])
+        if reason := unusable(name, problem):
+            found[key] = {"missing": reason}, None
+            continue
+        about = {"products": needed[quantity], "error": RELATIVE_ERROR}
+        found[key] = about, partial(estimate, problem, needed[quantity])
     return found
 
 
@@ -197,19 +202,34 @@ def costs(entries: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def beside(entries: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return one row for each problem and quantity, with the cost in gradients by flatlib and by each other library."""
+    """Return one row for each problem and quantity, with the cost in gradients by flatlib and by each other library.
+
+    A library that has no cost has the reason in its place, and none where it does not offer the quantity.
+    """
     rows = []
     for entry in entries:
         seconds = entry["seconds"]
         for quantity in ("lambda_max", "trace", "frobenius"):
             row = {"problem": entry["problem"], "quantity": quantity}
             keys = {"flatlib": quantity} | {name: f"{quantity}, {name}" for name in OTHERS}
+            missing = {name: entry["libraries"].get(key, {}).get("missing") for name, key in keys.items()}
             taken = {name: seconds[key] for name, key in keys.items() if key in seconds}
-            rows.append(row | {name: median_ratio(taken[name], seconds["gradient"]) for name in taken})
+            rows.append(row | missing | {name: median_ratio(taken[name], seconds["gradient"]) for name in taken})
     return pd.DataFrame(rows).reindex(columns=["problem", "quantity", "flatlib", *OTHERS])
+
+
+def by_problem(entries: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return one row for each measure, with its cost in gradients and the relative error it reached, by problem."""
+    names = {"cost": "gradients", "error": "error"}
+    columns = {
+        f"{problem.removesuffix(' trained 1000')}: {name}": rows.set_index("measure")[column]
+        for problem, rows in costs(entries).groupby("problem", sort=False)
+        for column, name in names.items()
+    }
+    return pd.DataFrame(columns).rename_axis("measure")
 
 
 def report(entries: list[dict[str, Any]]) -> str:
     """Return both tables as text."""
     tables = [costs(entries), beside(entries)]
-    return "\n\n".join(one.round(4).to_string(index=False, na_rep="-") for one in tables)
+    return "\n\n".join(one.to_string(index=False, na_rep="-", float_format="{:.4g}".format) for one in tables)

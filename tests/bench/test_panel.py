@@ -3,12 +3,24 @@
 import copy
 import math
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from flatlib.bench.libraries import unusable
-from flatlib.bench.panel import ESTIMATES, TOGETHER, benchmark, beside, costs, probes_needed, report
+from flatlib.bench.panel import (
+    ESTIMATES,
+    OTHERS,
+    TOGETHER,
+    benchmark,
+    beside,
+    by_problem,
+    costs,
+    libraries,
+    probes_needed,
+    report,
+)
 from flatlib.bench.problems import Problem
 from flatlib.curvature import trace
 from flatlib.measures import REGISTRY
@@ -77,4 +89,18 @@ def test_tables(entry):
     assert (table["flatlib"] > 0).all()
     assert table["PyHessian"].isna().tolist() == [False, False, True]
     assert "together" in report([entry])
+    wide = by_problem([entry])
+    assert list(wide.index) == [*REGISTRY, "together"]
+    assert list(wide.columns) == ["tiny: gradients", "tiny: error"]
     assert {len(seconds) for seconds in entry["seconds"].values()} == {1}
+
+
+def test_a_library_that_is_not_installed_is_said_to_be(problem, monkeypatch):
+    monkeypatch.setattr("flatlib.bench.libraries.importlib.util.find_spec", lambda name: None)
+    found = libraries(problem, 1)
+    assert set(found) == {f"lambda_max, {name}" for name in OTHERS} | set(ESTIMATES)
+    assert {about["missing"] for about, call in found.values() if call is None} == {"not installed"}
+    entry = {"problem": "tiny", "seconds": {}, "libraries": {key: about for key, (about, _) in found.items()}}
+    table = beside([entry]).set_index("quantity")
+    assert (table.loc["trace", list(OTHERS)] == "not installed").all()
+    assert pd.isna(table.loc["frobenius", "PyHessian"])  # which it does not offer
