@@ -7,6 +7,7 @@ from math import inf, nan
 import numpy as np
 import pandas as pd
 
+from flatlib.claims.versions import versions
 from flatlib.stats import Interval, expanded_percentile, require_columns, seed_resamples
 
 
@@ -52,7 +53,7 @@ def stratified_kendall_tau(
 
     Args:
         table: One row per run with columns ``seed``, x, y and those of ``held``. Runs whose x or y is not finite are
-            excluded.
+            excluded, and those with values of different versions of a measure are in different strata.
         x: The column that orders.
         y: The column that is ordered.
         held: Columns that runs share to be compared; a missing value is a value like others.
@@ -77,7 +78,8 @@ def stratified_kendall_tau(
     runs = table[np.isfinite(table[[x, y]].astype(float)).all(axis=1)].sort_values("seed", kind="stable")
     seeds, seed = np.unique(runs["seed"], return_inverse=True)
     n, columns = len(seeds), runs[[x, y]].to_numpy(float).T
-    strata = runs.groupby(list(held), dropna=False).indices.values() if held else [np.arange(len(runs))]
+    keys = [*held, *(found for name in (x, y) if (found := versions(runs, name)).nunique() > 1)]
+    strata = runs.groupby(keys, dropna=False).indices.values() if keys else [np.arange(len(runs))]
     counted = [(len(rows), *_pair_counts(columns[:, rows], seed[rows], n)) for rows in strata]
     counted = [(size, pairs, ordered) for size, pairs, ordered in counted if pairs[1].any() and pairs[2].any()]
     if not counted:

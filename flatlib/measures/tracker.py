@@ -19,7 +19,7 @@ from flatlib.curvature.operators.examples import Data, Examples
 from flatlib.errors import FlatlibError, require_one_of
 from flatlib.losses import inputs_in_a_batch, resolve_loss
 from flatlib.measures import REGISTRY, Checkpoint, Numbers, measure
-from flatlib.measures.registry import eigenvalue_columns
+from flatlib.measures.curvature import eigenvalue_columns
 
 __all__ = ["Tracker"]
 
