@@ -1,16 +1,15 @@
-"""What determines a result (`RunConfig`) and what does not (`Execution`)."""
+"""What determines the result of a run, `RunConfig`; what does not is in `flatlib.execution`."""
 
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from flatlib._validation import check_combinations, check_device_name, check_ranges, coerce
+from flatlib._validation import check_combinations, check_ranges, coerce
 from flatlib.errors import FlatlibError, require_one_of
+from flatlib.execution import Execution
 
 __all__ = ["Execution", "RunConfig", "grid"]
 
@@ -27,7 +26,7 @@ MEASURES = (
     *("trace", "frobenius", "density", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness", "keskar_sharpness"),
     *("gradient_norm", "weight_norm", "margin", "jacobian_norm", "softmax_jacobian_norm"),
 )
-LOSSES = ("cross_entropy", "batch_softmax")
+LOSSES = ("cross_entropy", "squared", "batch_softmax")
 OPTIMIZERS = ("sgd", "heavy_ball", "nesterov", "adam", "adamw", "adagrad", "adashift", "adabound")
 AUGMENTATIONS = ("flip", "crop")
 CHOICES = {
@@ -64,8 +63,9 @@ class RunConfig:
         activation: Activation function of "mlp".
         dropout: Probability of dropping a unit of the fully connected hidden layers of "mlp" and the VGGs in a training
             step (Kaur et al. 2022, section 3.4); dropout is off in every measure.
-        loss: Training loss: "cross_entropy", or "batch_softmax", the loss as Bejan et al. 2022 coded it (see
-            :mod:`flatlib.losses`). Every measure is of the cross-entropy.
+        loss: Training loss: "cross_entropy", "squared", half the squared distance to the one-hot targets (Cohen et al.
+            2021), or "batch_softmax", the loss as Bejan et al. 2022 coded it (see :mod:`flatlib.losses`). Every measure
+            is of this loss, but of the cross-entropy for "batch_softmax".
         optimizer: Name in ``OPTIMIZERS``, see :mod:`flatlib.training.optim`.
         momentum: Momentum of "heavy_ball" and "nesterov".
         weight_decay: Coefficient $\\gamma$ of weight decay, which is not part of the measured loss (Granziol 2020).
@@ -213,33 +213,3 @@ def grid(base: RunConfig, **axes: Iterable[Any]) -> list[RunConfig]:
         if any(value in values[name][:position] for position, value in enumerate(values[name])):
             raise FlatlibError(f"{name}: a value is listed twice in {values[name]}")
     return [replace(base, **dict(zip(values, point, strict=True))) for point in itertools.product(*values.values())]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Execution:
-    """Where, and how many at a time, runs are trained: settings that do not change a result.
-
-    Attributes:
-        device: "auto" (CUDA if available), "cpu", "cuda" or "cuda:N".
-        workers: Number of runs trained at the same time, each in a process of its own with one thread.
-        scheduler: Address of a Dask scheduler (``tcp://host:8786``) whose workers train; None for this machine.
-        time_limit: Seconds after which a sweep ends and keeps everything that has finished; None for no limit.
-        data: Folder of ``NAME.npz`` files and downloads; None for ``FLATLIB_DATA`` or the user's cache.
-        progress: Show a progress bar.
-    """
-
-    device: str = "auto"
-    workers: int = 1
-    scheduler: str | None = None
-    time_limit: float | None = None
-    data: Path | None = None
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        check_device_name(self.device)
-        if type(self.workers) is not int or self.workers < 1:
-            raise FlatlibError(f"workers: expected a whole number of at least 1, got {self.workers!r}")
-        if self.scheduler is not None and not re.fullmatch(r"(tcp|tls|ws|inproc)://\S+", str(self.scheduler)):
-            raise FlatlibError(f"scheduler: expected an address such as tcp://host:8786, got {self.scheduler!r}")
-        if self.time_limit is not None and not 0 < self.time_limit < float("inf"):
-            raise FlatlibError(f"time_limit: must be a positive number of seconds, got {self.time_limit!r}")

@@ -3,7 +3,6 @@
 import copy
 import math
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from torch.optim.swa_utils import AveragedModel
 from flatlib.config import RunConfig
 from flatlib.device import current, reproducible, resolve, seeded
 from flatlib.errors import FlatlibError, NotFinite
-from flatlib.losses import SmoothedCrossEntropy, training_loss
+from flatlib.losses import training_loss
 from flatlib.measures import Checkpoint, Numbers, evaluate, measure
+from flatlib.training.checkpoint import checkpoint_of_run
 from flatlib.training.data import Data, load
 from flatlib.training.models import build
 from flatlib.training.optim import averaged_network, build_optimizer
@@ -213,26 +213,3 @@ def track(trained: TrainedRun, tracked: Checkpoint) -> None:
     if all(math.isfinite(value) for value in values.values()):
         for name, value in values.items():
             trained.trajectory.setdefault(name, []).append(value)
-
-
-def checkpoint_of_run(
-    model: nn.Module, data: Data, config: RunConfig, after: Callable[[], nn.Module] | None = None
-) -> Checkpoint:
-    """Return the checkpoint of a training run, measured with the settings of its configuration.
-
-    Args:
-        model: The network.
-        data: The images it trains on and is tested on, from `flatlib.training.data.load`.
-        config: Its settings: `measure_size`, `batch_norm`, `engine`, `tolerance`, `seed` and `batch_size` apply here.
-        after: Returns the network after one more step, for the measure `between_iterates`; None without one.
-    """
-    return Checkpoint(
-        model=model,
-        examples=data.measured(config.measure_size),
-        loss=SmoothedCrossEntropy(config.label_smoothing) if config.label_smoothing else "cross_entropy",
-        train=(data.x_train, data.y_train),
-        test=(data.x_test, data.y_test),
-        validation=data.validation,
-        after=after,
-        **{name: getattr(config, name) for name in ("batch_norm", "engine", "tolerance", "seed", "batch_size")},
-    )
