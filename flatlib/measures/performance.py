@@ -1,5 +1,6 @@
 """Evaluate loss and accuracy of a network on the training and test images."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -81,6 +82,14 @@ def performance(checkpoint: Checkpoint) -> Numbers:
 def train_loss(checkpoint: Checkpoint) -> Numbers:
     """Return loss and accuracy on the training images alone: cheap enough for every point of a trajectory."""
     return _on_split(checkpoint, "train")
+
+
+def plain_cross_entropy(checkpoint: Checkpoint) -> Numbers:
+    """Return the cross-entropy on all splits without label smoothing, whatever the training loss is, and its gap."""
+    plain = replace(checkpoint, loss="cross_entropy")
+    names = [name for name in ("train", "test", "validation") if name != "validation" or checkpoint.validation]
+    losses = {f"{name}_cross_entropy": _on_split(plain, name)[f"{name}_loss"] for name in names}
+    return losses | {"cross_entropy_gap": abs(losses["train_cross_entropy"] - losses["test_cross_entropy"])}
 
 
 def _on_split(checkpoint: Checkpoint, name: str) -> dict[str, Any]:

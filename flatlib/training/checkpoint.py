@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from torch import nn
+from torch.optim import Optimizer
 
 from flatlib.config import RunConfig
 from flatlib.losses import Loss, SmoothedCrossEntropy
@@ -18,7 +19,11 @@ def measured_loss(config: RunConfig) -> str | Loss:
 
 
 def checkpoint_of_run(
-    model: nn.Module, data: Data, config: RunConfig, after: Callable[[], nn.Module] | None = None
+    model: nn.Module,
+    data: Data,
+    config: RunConfig,
+    after: Callable[[], nn.Module] | None = None,
+    optimizer: Optimizer | None = None,
 ) -> Checkpoint:
     """Return the checkpoint of a training run, measured with the settings of its configuration.
 
@@ -27,6 +32,7 @@ def checkpoint_of_run(
         data: The images it trains on and is tested on, from `flatlib.training.data.load`.
         config: Its settings: `measure_size`, `batch_norm`, `engine`, `tolerance`, `seed` and `batch_size` apply here.
         after: Returns the network after one more step, for the measure `between_iterates`; None without one.
+        optimizer: Its optimizer, for the measure `preconditioned_lambda_max`; None without one.
     """
     return Checkpoint(
         model=model,
@@ -36,5 +42,6 @@ def checkpoint_of_run(
         test=(data.x_test, data.y_test),
         validation=data.validation,
         after=after,
+        optimizer=optimizer,
         **{name: getattr(config, name) for name in ("batch_norm", "engine", "tolerance", "seed", "batch_size")},
     )

@@ -23,6 +23,7 @@ from flatlib.training.optim.optimizers import set_learning_rate
 from flatlib.training.optim.schedules import is_averaged, learning_rate_at
 from flatlib.training.step import TrainingStep, batches
 
+AFTER_A_STEP = {"preconditioned_lambda_max"}  # measures without a value before the first step, recorded as null there
 DROPOUT = 0xD209  # added to the seed for what is drawn from the global random state
 CHUNK = 1000  # images per pass when batch norm's statistics are estimated again
 ONE_RUN = threading.Lock()  # the global random state and torch's settings are shared by all threads of a process
@@ -51,7 +52,7 @@ class TrainedRun:
     status: str = "capped"
     updates: int = 0
     measures: Numbers = field(default_factory=dict)
-    trajectory: dict[str, list[float]] = field(default_factory=dict)
+    trajectory: dict[str, list[float | None]] = field(default_factory=dict)
 
 
 def train(config: RunConfig, *, device: str = "auto", data: Path | None = None) -> TrainedRun:
@@ -183,7 +184,8 @@ def last_update(config: RunConfig, per_epoch: int) -> int:
 
 def checkpoint(trained: TrainedRun) -> Checkpoint:
     """Return the run as it is now, with a way to its next iterate."""
-    return checkpoint_of_run(trained.model, trained.data, trained.config, after=lambda: next_iterate(trained))
+    parts = (trained.model, trained.data, trained.config)
+    return checkpoint_of_run(*parts, after=lambda: next_iterate(trained), optimizer=trained.optimizer)
 
 
 def next_iterate(trained: TrainedRun) -> nn.Module:
@@ -207,9 +209,10 @@ def track(trained: TrainedRun, tracked: Checkpoint) -> None:
         point = {"update": trained.updates} | measure(trained.config.track, tracked)
     except NotFinite:  # diverged between two checks; the next check says so
         return
-    values = {name: value for name, value in point.items() if value is not None}
-    if len(values) < len(point):
-        raise FlatlibError(f"track: {', '.join(point.keys() - values.keys())} is not defined along this run")
-    if all(math.isfinite(value) for value in values.values()):
-        for name, value in values.items():
-            trained.trajectory.setdefault(name, []).append(value)
+    missing = {name for name, value in point.items() if value is None}
+    if missing - (set() if trained.updates else AFTER_A_STEP):
+        raise FlatlibError(f"track: {', '.join(sorted(missing))} is not defined along this run")
+    if all(math.isfinite(value) for value in point.values() if value is not None):
+        before = [None] * len(trained.trajectory.get("update", []))
+        for name in [*trained.trajectory, *(name for name in point if name not in trained.trajectory)]:
+            trained.trajectory.setdefault(name, [*before]).append(point.get(name))
