@@ -36,7 +36,7 @@ CHOICES = {
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
     "weight_decay_kind": ("l2", "decoupled"),
-    "schedule": ("constant", "granziol"),
+    "schedule": ("constant", "granziol", "granziol_averaging"),
     "activation": ("relu", "tanh"),
     "stop": ("train_accuracy", "train_loss", "epochs", "updates"),
     "batch_norm": ("eval", "train", "recalibrated"),
@@ -59,6 +59,8 @@ class RunConfig:
         validation_size: Number of further training images that are excluded from training, to choose settings by
             ("performance" then reports ``validation_loss`` and ``validation_accuracy``); None for none.
         standardize: Give each channel mean 0 and variance 1 on the training images used (Kaur et al. 2022, section 3).
+        input_scale: Factor of all images after that; below 1 it brings them closer together (MacDonald et al. 2023,
+            appendix C.2).
         model: Name in ``MODELS``.
         width: Factor of the number of channels or hidden units of every layer.
         depth: Number of hidden layers of "mlp".
@@ -75,7 +77,8 @@ class RunConfig:
         sam_rho: Radius of SAM around the optimizer (Kaur et al. 2022: one perturbation per batch); 0 for none.
         sam_batch: Number of images that share a perturbation (m-SAM); None for the whole batch.
         learning_rate: Initial learning rate.
-        schedule: "constant", or "granziol", set at the start of each epoch (:mod:`flatlib.training.optim.schedules`).
+        schedule: "constant", "granziol", or "granziol_averaging", which falls to `averaging_learning_rate` before the
+            averaging starts, set at the start of each epoch (:mod:`flatlib.training.optim.schedules`).
         averaging_start: Fraction of ``max_epochs`` after which the iterates at the ends of the epochs are averaged, and
             their mean measured at the end; None for no averaging.
         averaging_learning_rate: Learning rate while averaging; None for the schedule's.
@@ -83,7 +86,11 @@ class RunConfig:
         microbatch: Images per forward pass, for batches whose graph does not fit in memory; None for all.
         label_smoothing: Probability mass spread evenly over the classes; the loss, in every measure too, is the
             cross-entropy minus the entropy of the targets (MacDonald et al. 2023).
+        jacobian_penalty: Coefficient of the mean squared Frobenius norm of the input-output Jacobian, which is added to
+            the training loss only, estimated by one random projection of each image (Hoffman et al. 2019, who call
+            twice this coefficient $\\lambda_{JR}$); 0 for none. Every measure is of the loss without it.
         augmentation: Names in ``AUGMENTATIONS``.
+        crop_padding: Largest shift by "crop" in pixels: 4 of 32 (He et al. 2016, section 4.2), so 1 of 8.
         mixup: Parameter alpha of mixup's Beta distribution; 0 for none.
         seed: Seed of the initialization, the order of the batches and all other randomness of training.
         stop: Rule that ends the run as "reached": "train_accuracy" at or above ``stop_value`` (0.99 in Kaur et al.
@@ -95,6 +102,8 @@ class RunConfig:
         measures: Names in ``MEASURES``, evaluated at the end.
         matched_loss: Training loss at which the measures are evaluated once more, at the first check at or below it
             (their names end in ``_at_loss``); None for no such evaluation.
+        matched_loss_every: Updates between further checks for `matched_loss` alone, from the first check at or below
+            twice that loss on, so that it is not passed by far; None for the checks of the stop rule only.
         track: Names of the measures evaluated along the run, from initialization on.
         track_every: Updates between two points of the trajectory.
         track_time: Training time (learning rate times updates) between two points, comparable between learning rates.
@@ -112,6 +121,7 @@ class RunConfig:
     test_size: int | None = None
     validation_size: int | None = None
     standardize: bool = True
+    input_scale: float = 1.0
     model: str = "mlp"
     width: float = 1.0
     depth: int = 2
@@ -131,7 +141,9 @@ class RunConfig:
     batch_size: int = 50
     microbatch: int | None = None
     label_smoothing: float = 0.0
+    jacobian_penalty: float = 0.0
     augmentation: tuple[str, ...] = ()
+    crop_padding: int = 4
     mixup: float = 0.0
     seed: int = 0
     stop: str = "train_accuracy"
@@ -141,6 +153,7 @@ class RunConfig:
     check_every: int | None = None
     measures: tuple[str, ...] = ("performance", "lambda_max")
     matched_loss: float | None = None
+    matched_loss_every: int | None = None
     track: tuple[str, ...] = ()
     track_every: int | None = None
     track_time: float | None = None

@@ -21,7 +21,7 @@ from flatlib.losses import (
     training_loss,
 )
 from flatlib.measures import evaluate
-from flatlib.training.augmentation import augmented, cropped, flipped, mixed
+from flatlib.training.augmentation import augmented, flipped, mixed
 from flatlib.training.models import build
 from flatlib.training.train import train
 
@@ -164,17 +164,19 @@ def test_flips_mirror_half():
     assert 30 < sum(is_mirrored) < 70
 
 
+@pytest.mark.parametrize("padding", [4, 1])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_crops_are_padded_windows(layout):
-    found = cropped(IMAGES.to(memory_format=layout), generator())
+def test_crops_are_padded_windows(layout, padding):
+    config = RunConfig(augmentation=("crop",), crop_padding=padding)
+    found, _ = augmented(IMAGES.to(memory_format=layout), TARGETS, 4, config, generator())
     assert found.is_contiguous(memory_format=layout)
-    padded = F.pad(IMAGES, (4,) * 4)
+    padded, shifts = F.pad(IMAGES, (padding,) * 4), range(2 * padding + 1)
     offsets = set()
     for one, image in zip(found, padded, strict=True):
-        windows = {(i, j) for i in range(9) for j in range(9) if torch.equal(image[:, i : i + 8, j : j + 8], one)}
+        windows = {(i, j) for i in shifts for j in shifts if torch.equal(image[:, i : i + 8, j : j + 8], one)}
         assert len(windows) == 1
         offsets |= windows
-    assert {i for i, _ in offsets} == {j for _, j in offsets} == set(range(9))
+    assert {i for i, _ in offsets} == {j for _, j in offsets} == set(shifts)
 
 
 def test_mixup_mixes_images_and_labels():

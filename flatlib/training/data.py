@@ -76,7 +76,8 @@ def load(config: RunConfig, device: torch.device, folder: Path | None = None) ->
     """
     layout = torch.contiguous_format if config.model in ("softmax_regression", "mlp") else torch.channels_last
     sizes = (config.train_size, config.test_size, config.validation_size)
-    data = _load(config.dataset, *sizes, config.standardize, layout, device, Path(folder or data_folder()))
+    place = (device, Path(folder or data_folder()))
+    data = _load(config.dataset, *sizes, config.standardize, config.input_scale, layout, *place)
     if config.batch_size > len(data.x_train):
         raise FlatlibError(
             f"batch_size: {config.batch_size} is more than the {len(data.x_train)} training images of {config.dataset}"
@@ -91,6 +92,7 @@ def _load(
     test_size: int | None,
     validation_size: int | None,
     standardize: bool,
+    input_scale: float,
     layout: torch.memory_format,  # convolutions run 1.3 times faster on a CPU when the channels come last
     device: torch.device,
     folder: Path,
@@ -111,8 +113,13 @@ def _load(
         mean = images["train"].double().mean(dim=(0, 2, 3), keepdim=True)
         scale = images["train"].double().std(dim=(0, 2, 3), keepdim=True).clamp_min(1e-12)
         images = {split: ((x.double() - mean) / scale).float() for split, x in images.items()}
+    if input_scale != 1:
+        images = {split: x * input_scale for split, x in images.items()}
     pairs = {
-        split: (x.to(device, memory_format=layout), torch.from_numpy(kept[f"y_{split}"]).long().to(device))
+        split: (
+            x.to(device, memory_format=layout),
+            torch.from_numpy(kept[f"y_{split}"]).long().to(device),
+        )
         for split, x in images.items()
     }
     classes = int(arrays["y_train"].max()) + 1

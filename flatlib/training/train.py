@@ -25,6 +25,7 @@ from flatlib.training.step import TrainingStep, batches
 
 AFTER_A_STEP = {"preconditioned_lambda_max"}  # measures without a value before the first step, recorded as null there
 DROPOUT = 0xD209  # added to the seed for what is drawn from the global random state
+NEAR = 2.0  # times the matched loss: where the further checks begin; tuned
 CHUNK = 1000  # images per pass when batch norm's statistics are estimated again
 ONE_RUN = threading.Lock()  # the global random state and torch's settings are shared by all threads of a process
 
@@ -114,6 +115,7 @@ def run_training_loop(trained: TrainedRun) -> None:
     average = AveragedModel(trained.model) if config.averaging_start is not None else None
     step = TrainingStep(trained.model, trained.optimizer, config, data)
     track(trained, tracked)
+    is_near = False
     trained.model.train()
     for batch in batches(data, config):
         if trained.updates % per_epoch == 0:
@@ -125,10 +127,13 @@ def run_training_loop(trained: TrainedRun) -> None:
             average.update_parameters(trained.model)
         if track_every and trained.updates % track_every == 0:
             track(trained, tracked)
-        if trained.updates % check_every == 0 or trained.updates == last:
+        is_check = trained.updates % check_every == 0 or trained.updates == last
+        if is_check or (is_near and trained.updates % (config.matched_loss_every or 1) == 0):
             loss, accuracy = evaluate(trained.model, data.x_train, data.y_train, loss_function)
-            trained.status = check_stop_rule(trained, loss, accuracy)
+            if is_check:
+                trained.status = check_stop_rule(trained, loss, accuracy)
             measure_at_matched_loss(trained, loss)
+            is_near = is_near_matched_loss(trained, loss, is_near)
             if trained.status != "capped" or trained.updates == last:
                 break
     if average is not None and average.n_averaged and trained.status != "diverged":
@@ -158,6 +163,14 @@ def measure_at_matched_loss(trained: TrainedRun, loss: float) -> None:
     if trained.status != "diverged":
         found["update"] = trained.updates
         trained.measures |= {f"{name}_at_loss": value for name, value in found.items()}
+
+
+def is_near_matched_loss(trained: TrainedRun, loss: float, was_near: bool) -> bool:
+    """Return whether the matched loss is near and not reached, so that the further checks for it are made."""
+    config = trained.config
+    if config.matched_loss is None or config.matched_loss_every is None or "update_at_loss" in trained.measures:
+        return False
+    return was_near or loss <= NEAR * config.matched_loss
 
 
 def updates_per_epoch(config: RunConfig, data: Data) -> int:
