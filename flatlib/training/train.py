@@ -57,8 +57,9 @@ class TrainedRun:
 
 
 def train(config: RunConfig, *, device: str = "auto", data: Path | None = None) -> TrainedRun:
-    """Train and measure one configuration; on a CPU the result is the same bit for bit every time.
+    """Train and measure one configuration; on the same kind of CPU the result is the same bit for bit every time.
 
+    Another kind of CPU, and a GPU, adds in another order: short runs agree to some digits, long ones drift apart.
     Threads of a process train one after another.
 
     Args:
