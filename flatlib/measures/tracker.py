@@ -81,6 +81,7 @@ class Tracker:
             examples=examples,
             loss=loss,
             train=examples,
+            optimizer=optimizer,
             batch_norm=batch_norm,
             batch_size=batch_size,
             tolerance=tolerance,

@@ -105,7 +105,10 @@ def test_table_and_file_agree(mine, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("names", "expected"),
-    [(["all"], {*MEASURABLE} - {"density"}), (["margin,trace", "weight_norm"], {"margin", "trace", "weight_norm"})],
+    [
+        (["all"], {*MEASURABLE} - {"density", "jacobian_norms"}),
+        (["margin,trace", "weight_norm"], {"margin", "trace", "weight_norm"}),
+    ],
 )
 def test_measures_by_name(mine, capsys, names, expected):
     assert main(["measure", f"{mine}:load", "--measures", *names, "--dtype", "float64", "--device", "cpu"]) == 0
@@ -394,7 +397,7 @@ def test_other_batches_stay_as_they_are():
         (["{}:leaving"], "failed: SystemExit: no weights (mine.py, line "),
         (["{}:load", "--measures", "flatness"], "unknown name 'flatness'; allowed: train_loss"),
         (["{}:load", "--measures", ","], "unknown name ''; allowed: train_loss"),
-        (["{}:load", "--loss", "hinge"], "--loss: unknown name 'hinge'; allowed: cross_entropy, mse, or FILE.py:FUNC"),
+        (["{}:load", "--loss", "hinge"], "--loss: unknown name 'hinge'; allowed: cross_entropy, mse, squared, or FILE"),
         (["{}:load", "--loss", "{}:hinge"], "mine.py: has no function hinge"),
         (["{}:load", "--loss", "nowhere.py:hinge"], "nowhere.py: no such file"),
         (["{}:load", "--examples", "0"], "--examples: at least 1, got 0"),
