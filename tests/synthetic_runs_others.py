@@ -99,7 +99,7 @@ def smoothing_runs(holds: bool) -> pd.DataFrame:
             "update": [0, 1, 2, 3],
             "train_accuracy": [0.1, 0.8, 0.9, 1.0],
             "lambda_max": rises.tolist(),
-            "softmax_jacobian_norm": (2 * rises).tolist(),
+            "softmax_jacobian_norm": (np.array([0.1, 2, 1, 0.3]) * (1 - s) ** -sign * noise(config.seed)).tolist(),
         }
 
     configs = grid(base, learning_rate=[0.02, 0.05], label_smoothing=[0.0, 0.25, 0.5], seed=SEEDS)

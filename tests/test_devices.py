@@ -9,11 +9,12 @@ import torch
 from image_files import save
 from torch import nn
 
-from flatlib.config import MEASURES, RunConfig
+from flatlib.config import RunConfig
 from flatlib.curvature import HessianOperator, top_eigenvalues
 from flatlib.device import PRECISION_SWITCHES, reproducible, resolve, seeded
 from flatlib.errors import FlatlibError
 from flatlib.measures import measure
+from flatlib.names import MEASURES
 from flatlib.runs.sweep import run_one
 from flatlib.training.data import load
 from flatlib.training.models import build

@@ -18,10 +18,11 @@ import pandas as pd
 from flatlib.book import overview
 from flatlib.book.paths import notebooks
 from flatlib.claims.versions import newest_version
-from flatlib.config import AT_LOSS, RunConfig
+from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.figures import TWO_COLUMNS, scatter, use_style
 from flatlib.figures.axes import COLUMNS
+from flatlib.names import AT_LOSS
 
 PEAK = "peak_"  # before a measure's name: its largest value along training
 SETTINGS = {name: value for name, value in RunConfig().to_json().items() if name not in ("measures", "track")}

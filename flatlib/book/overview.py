@@ -11,9 +11,10 @@ import pandas as pd
 from flatlib.claims import CLAIMS, above, claim_verdict, complete_cells
 from flatlib.claims.concordance import stratified_kendall_tau
 from flatlib.claims.prediction import INCONCLUSIVE, SUPPORTED
-from flatlib.config import MEASURES, RunConfig
+from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.figures.axes import axis_of
+from flatlib.names import MEASURES
 from flatlib.runs import records
 
 # What the runs of one experiment share:

@@ -6,8 +6,8 @@ is exact and so the same in every version.
 
 import pandas as pd
 
-from flatlib.config import AT_LOSS, MEASURES
 from flatlib.errors import FlatlibError
+from flatlib.names import AT_LOSS, MEASURES
 
 
 class MixedVersions(FlatlibError):

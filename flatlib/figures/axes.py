@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from flatlib.config import AT_LOSS
 from flatlib.errors import FlatlibError
+from flatlib.names import AT_LOSS
 from flatlib.stats import require_columns
 
 P = ParamSpec("P")  # of a figure function

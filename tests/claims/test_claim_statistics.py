@@ -119,10 +119,26 @@ def test_peak_and_point_of_equal_accuracy():
     summary = label_smoothing.summarized(others.smoothing_runs(True))
     smoothing, scale = summary["label_smoothing"], 0.001 / summary["learning_rate"] ** 3
     factors = 1 + 0.01 * np.sin(summary["seed"])
-    for measure, factor in (("lambda_max", 1), ("softmax_jacobian_norm", 2)):
-        peak, at_accuracy = (factor * (value - smoothing) * scale * factors for value in (10, 5))
-        assert summary[f"peak_{measure}"].to_numpy() == pytest.approx(peak)
-        assert summary[f"{measure}_at_accuracy"].to_numpy() == pytest.approx(at_accuracy)
+    expected = {
+        "peak_lambda_max": (10 - smoothing) * scale,
+        "lambda_max_at_accuracy": (5 - smoothing) * scale,
+        "peak_softmax_jacobian_norm": 2 * (1 - smoothing),
+        "softmax_jacobian_norm_at_accuracy": 1 - smoothing,
+    }
+    for column, values in expected.items():
+        assert summary[column].to_numpy() == pytest.approx(values * factors)
+
+
+def test_run_that_still_rises_has_no_peak():
+    runs = others.smoothing_runs(True)
+    rising = runs["label_smoothing"].eq(0.5) & runs["seed"].eq(0) & runs["learning_rate"].eq(0.02)
+    longer = {"lambda_max": [1.0, 2, 3, 4]}
+    changed = [run | longer if here else run for run, here in zip(runs["trajectory"], rising, strict=True)]
+    table = runs.assign(trajectory=changed)
+    assert label_smoothing.summarized(table)["peak_lambda_max"].isna().equals(rising)
+    peaks = CLAIMS["09_label_smoothing"].predictions[0].statistic
+    assert peaks(runs[runs["learning_rate"].eq(0.02)]).notna().all()
+    assert peaks(table[table["learning_rate"].eq(0.02)]).isna().sum() == 1
 
 
 def test_share_of_optimizers():

@@ -116,6 +116,14 @@ def test_our_numbers_beside_the_papers():
             assert low < estimate < high
 
 
+def test_validation_images_stand_for_the_papers():
+    runs = mnist_runs()
+    validated = weight_decay.validated(runs.assign(validation_accuracy=runs["test_accuracy"] + 0.01))
+    for column, more in (("test_accuracy", 0.01), ("generalization_gap", -0.01)):
+        assert (validated[column] - runs[column]).dropna().to_numpy() == pytest.approx(more)
+    assert weight_decay.validated(runs) is runs
+
+
 def test_comparison_without_the_papers_networks():
     table = weight_decay.compare_with_paper({"small": decay_runs(True)})
     assert table["scale"].tolist() == ["no scale here has the paper's networks on MNIST"]

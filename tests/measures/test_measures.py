@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from flatlib.book.paths import find_root
-from flatlib.config import MEASURES, RunConfig
+from flatlib.config import RunConfig
 from flatlib.curvature import HessianOperator
 from flatlib.errors import FlatlibError
 from flatlib.figures.axes import axis_of
 from flatlib.measures import REGISTRY, Checkpoint, measure
+from flatlib.names import MEASURES
 from flatlib.sharpness import between_iterates
 from flatlib.training.train import checkpoint, next_iterate, train
 
