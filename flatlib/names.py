@@ -13,7 +13,7 @@ MEASURES = (
     *("trace", "frobenius", "density", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness", "keskar_sharpness"),
     *("gradient_norm", "weight_norm", "margin", "jacobian_norm", "softmax_jacobian_norm"),
 )
-AT_LOSS = "_at_loss"  # ending of a measure taken where the training loss first reached `RunConfig.matched_loss`
+AT_LOSS = "_at_loss"  # ending of a measure taken where the training loss reached `RunConfig.matched_loss`
 LOSSES = ("cross_entropy", "batch_softmax")
 OPTIMIZERS = ("sgd", "heavy_ball", "nesterov", "adam", "adamw", "adagrad", "adashift", "adabound")
 AUGMENTATIONS = ("flip", "crop")
