@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from flatlib.claims import CLAIMS, claim_verdict
-from flatlib.claims.prediction import INCONCLUSIVE, SUPPORTED
+from flatlib.claims.verdict import INCONCLUSIVE, SUPPORTED
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from flatlib.claims import CLAIMS, above, complete_cells
 from flatlib.claims.concordance import StratifiedTau, stratified_kendall_tau
-from flatlib.claims.prediction import MIN_SEEDS
+from flatlib.claims.verdict import MIN_SEEDS
 from flatlib.config import MEASURES, RunConfig
 from flatlib.figures.axes import AT_LOSS, axis_of
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, below
+from flatlib.claims.prediction import Claim, Guard, Prediction, above, below
 from flatlib.claims.settings import base_config
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
@@ -16,6 +16,7 @@ from flatlib.errors import FlatlibError
 
 JACOBIAN = "softmax_jacobian_norm"
 ACCURATE = 0.9  # training accuracy at which runs are compared
+REACHED = 0.98  # of a run's peak that its first four fifths must have: what still rises at the end has no peak yet
 
 
 def summarized(runs: pd.DataFrame) -> pd.DataFrame:
@@ -32,8 +33,14 @@ def summarized(runs: pd.DataFrame) -> pd.DataFrame:
     columns = {}
     for measure in ("lambda_max", JACOBIAN):
         columns[f"peak_{measure}"] = [run[measure].max() for run in points]
+        columns[f"has_peak_{measure}"] = [has_peak(run[measure]) for run in points]
         columns[f"{measure}_at_accuracy"] = [first[measure].mean() for first in accurate]
     return kept.assign(**columns)
+
+
+def has_peak(values: pd.Series) -> bool:
+    """Return whether a measure stopped rising before the last fifth of a run."""
+    return bool(values.iloc[: max(4 * len(values) // 5, 1)].max() >= REACHED * values.max())
 
 
 SMOOTHING = Study(blocks=("learning_rate",), prepare=summarized)
@@ -42,6 +49,12 @@ SMOOTHING = Study(blocks=("learning_rate",), prepare=summarized)
 def order(column: str, named: str) -> Statistic:
     """Return Kendall's tau of the label smoothing and a column of :func:`summarized`, at fixed learning rate."""
     return SMOOTHING.kendall("label_smoothing", column).measured_in(f"Kendall's τ of smoothing and {named}")
+
+
+def peak_is_inside(measure: str, named: str) -> Guard:
+    """Return the guard that runs go on until a measure has stopped rising: else their end is compared, no peak."""
+    share = Statistic(SMOOTHING, lambda block: block.groupby("seed")[f"has_peak_{measure}"].mean(), "share of the runs")
+    return Guard(f"peak of {named}", f"{named} has stopped rising before the last fifth of a run.", share, above(0.9))
 
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
@@ -64,6 +77,7 @@ CLAIM = Claim(
             order("peak_lambda_max", "peak λ_max"),
             below(-0.5),
             "less sharpening (Figure 1)",
+            guards=(peak_is_inside("lambda_max", "λ_max"),),
         ),
         Prediction(
             "Jacobian norm",
@@ -71,6 +85,7 @@ CLAIM = Claim(
             order(f"peak_{JACOBIAN}", "peak Jacobian norm"),
             below(-0.5),
             "less growth (Figure 1)",
+            guards=(peak_is_inside(JACOBIAN, "the Jacobian norm"),),
         ),
         Prediction(
             "sharpness (equal accuracy)",
