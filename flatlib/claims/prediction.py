@@ -192,6 +192,7 @@ class Claim:
         The guards come last, under "guard: NAME".
         """
         guards = {each.name: each for each in (*self.guards, *(own for p in self.predictions for own in p.guards))}
+        rows: list[tuple[str, Prediction | Guard, str]]
         rows = [(p.name, p, "" if p.smallest is None else f"{p.smallest:g}") for p in self.predictions]
         rows += [(f"guard: {name}", guard, "") for name, guard in guards.items()]
         columns = ["prediction", "statement", "measured in", "must be", "smallest effect"]

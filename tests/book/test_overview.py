@@ -17,7 +17,7 @@ from flatlib.errors import FlatlibError
 from flatlib.runs import records
 
 ROOT = find_root()
-SHARPNESS = Statistic(Study(), lambda runs: runs.groupby("seed")["lambda_max"].mean(), "")
+SHARPNESS = Statistic(Study(), lambda runs: runs[runs["status"] == "reached"].groupby("seed")["lambda_max"].mean(), "")
 
 
 def claim_of(chapter: str, *rules: Rule) -> Claim:
