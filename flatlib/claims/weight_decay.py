@@ -86,7 +86,7 @@ CLAIM = Claim(
             "So does the Frobenius norm of the Hessian.",
             DECAY.kendall("weight_decay", "frobenius"),
             above(0.3),
-            "grows in every network (Figures 1-5)",
+            "9.8e-12, 4.9e-5 (Figure 8)",
         ),
         Prediction(
             "accuracy",
