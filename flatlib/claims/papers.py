@@ -20,6 +20,18 @@ VGG_CIFAR100 = f"validation {' / '.join(CIFAR100)} %, training {' / '.join(TRAIN
 VGG_CIFAR10 = f"validation {' / '.join(CIFAR10)} %, “Frobenius norm” {' / '.join(FROBENIUS)}"
 TAUS = f"Kendall's τ {TAU_FASHION} (FashionMNIST), {TAU_CIFAR10} (CIFAR-10)"
 
+# What has a number in each paper; none of them has a table. The appendices of MacDonald et al. were not read.
+NUMBERED = {
+    "kaur2022": (*(f"Figure {n}" for n in range(1, 12)), "Appendix A.1"),
+    "granziol2020": (*(f"Figure {n}" for n in range(1, 9)), "Theorem 1", "Theorem 2", "Theorem 3"),
+    "macdonald2023": (
+        *(f"Figure {n}" for n in range(1, 6)),
+        *("Ansatz 3.1", "Theorem 4.2", "Theorem 4.3", "Theorem 5.1", "Theorem 6.1"),
+    ),
+    "bejan2022": tuple(f"Figure {n}" for n in range(1, 9)),
+}
+AUTHORS = {"Kaur": "kaur2022", "Granziol": "granziol2020", "MacDonald": "macdonald2023", "Bejan": "bejan2022"}
+
 REPORTED = {
     "Kaur et al. 2022, section 3.1": [
         ("Figure 1", "VGG-11, CIFAR-10, batch 100", "accuracy rises with the learning rate, λ_max falls"),
@@ -72,6 +84,8 @@ REPORTED = {
     ],
     "MacDonald et al. 2023, section 6": [
         ("Figure 2", "ResNet-18, CIFAR-10, no weight decay", "sharpness vanishes, Jacobian norm and gap stay large"),
+        ("Figure 3", "ResNet-18, larger learning rates", "smaller sharpness, Jacobian norm and gap, typically"),
+        ("Figure 4", "ResNet-18, larger batches", "larger ones; at the largest rate the Jacobian norm falls"),
         ("Figure 5", "ResNet-18 with BN, four regularisers", "all lower the Jacobian norm, at least initially"),
         ("Figure 5", "the same", "Jacobian norm much better correlated with the gap than sharpness"),
         ("section 6", "the same", "only SAM lowers the sharpness"),

@@ -111,7 +111,7 @@ CLAIM = Claim(
             "It does so better than λ_max.",
             BETTER,
             above(0),
-            "superior correlation in all cases (section 6)",
+            "superior correlation in all cases (section 6, Figure 5)",
         ),
         *(lowers_jacobian(name) for name in (*OTHERS, "SAM")),
         Prediction(
@@ -119,14 +119,14 @@ CLAIM = Claim(
             "SAM lowers λ_max.",
             change(("SAM",), "lambda_max", "doublings of λ_max"),
             below(0),
-            "sharpness regularised (section 6)",
+            "sharpness regularised (section 6, Figure 5)",
         ),
         Prediction(
             "sharpness (the others)",
             "The others do not: on average by less than half a doubling.",
             change(OTHERS, "lambda_max", "doublings of λ_max"),
             above(-0.5),
-            "only SAM regularises sharpness (section 6)",
+            "only SAM regularises sharpness (section 6, Figure 5)",
         ),
     ),
 )

@@ -79,7 +79,7 @@ CLAIM = Claim(
             "λ_max rises with the weight decay γ.",
             DECAY.kendall("weight_decay", "lambda_max"),
             above(0.3),
-            f"{SOFTMAX_SHARPNESS} for γ = 0, 1e-4, 5e-4 (Figure 1)",
+            f"{SOFTMAX_SHARPNESS} for γ = 0, 1e-4, 5e-4 (Figure 1); rises (Figure 2)",
         ),
         Prediction(
             "Frobenius norm",
