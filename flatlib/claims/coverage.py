@@ -38,26 +38,22 @@ class Item(NamedTuple):
     pages: tuple[str, ...] = ()
 
 
-VGG = "small networks and few images here; VGG-11 on all of CIFAR-10 is the preset `paper`, not run"
-RESNET = "small networks and few images here, no ResNet-18"
 TOO_LARGE = "not run: a network for a GPU; chapter 6 asks the same of a small one"
-SMALLER = "a small network and few images here"
-ONE_NETWORK = "one of three networks here, on few images"
 NO_JACOBIAN = "not tested: the chapters that vary rate and batch size do not measure the Jacobian"
 LAYERS = "the network is in the package; `tests/training/test_models.py` builds it"
 
 ITEMS = (
-    Item("kaur2022", "Figure 1", "λ_max falls with η at both batches, the accuracy rises at the small one only", VGG),
-    Item("kaur2022", "Figure 2", "at equal λ_max the small batch is much better", VGG),
-    Item("kaur2022", "Figure 3", "the larger the batch, the smaller the benefit of a large rate", VGG),
-    Item("kaur2022", "Figure 4", "the accuracy depends on batch size / η, λ_max does not", VGG),
-    Item("kaur2022", "Figure 5", "at one ratio, larger rates have the smaller λ_max throughout training", VGG),
-    Item("kaur2022", "Figure 6", "SAM lowers λ_max at both batches, and helps at the small one only", VGG),
+    Item("kaur2022", "Figure 1", "λ_max falls with η at both batches, the accuracy rises at the small one only"),
+    Item("kaur2022", "Figure 2", "at equal λ_max the small batch is much better"),
+    Item("kaur2022", "Figure 3", "the larger the batch, the smaller the benefit of a large rate"),
+    Item("kaur2022", "Figure 4", "the accuracy depends on batch size / η, λ_max does not"),
+    Item("kaur2022", "Figure 5", "at one ratio, larger rates have the smaller λ_max throughout training"),
+    Item("kaur2022", "Figure 6", "SAM lowers λ_max at both batches, and helps at the small one only"),
     Item("kaur2022", "Figure 7", "the same at a second learning rate", "not tested: one rate here", tested=False),
-    Item("kaur2022", "Figure 8", "dropout lowers λ_max; modest rates help, excessive ones harm", SMALLER),
+    Item("kaur2022", "Figure 8", "dropout lowers λ_max; modest rates help, excessive ones harm"),
     Item("kaur2022", "Figure 9", "the same at a larger batch", "not tested: one batch size here", tested=False),
-    Item("kaur2022", "Figure 10", "batch norm changes the accuracy, and not λ_max", VGG),
-    Item("kaur2022", "Figure 11", "the same at the large batch; there, too, normalized networks like large rates", VGG),
+    Item("kaur2022", "Figure 10", "batch norm changes the accuracy, and not λ_max"),
+    Item("kaur2022", "Figure 11", "the same at the large batch; there, too, normalized networks like large rates"),
     Item("kaur2022", "Appendix A.1", "SAM's objective rises by at most ρ‖∇L‖ + ρ²λ_max / 2, to second order"),
     Item(
         *("granziol2020", "Figure 1", "softmax regression: λ_max and the accuracy rise with weight decay"),
@@ -70,8 +66,8 @@ ITEMS = (
     Item("granziol2020", "Figure 3", "a small CNN on CIFAR-100: λ_max rises with weight decay", TOO_LARGE),
     Item("granziol2020", "Figure 4", "PreResNet-164 on CIFAR-100: the same", TOO_LARGE),
     Item("granziol2020", "Figure 5", "WideResNet-28x10 on CIFAR-100: the same", TOO_LARGE),
-    Item("granziol2020", "Figure 6", "averaged Adam's minima are sharper, better, and of higher norm", SMALLER),
-    Item("granziol2020", "Figure 7", "the same on CIFAR-10", SMALLER),
+    Item("granziol2020", "Figure 6", "averaged Adam's minima are sharper, better, and of higher norm"),
+    Item("granziol2020", "Figure 7", "the same on CIFAR-10"),
     Item("granziol2020", "Figure 8", "batch norm in evaluation mode", "not tested: no batch norm there", tested=False),
     Item(
         *("granziol2020", "Theorem 1", "the spectral norm goes to zero with the loss"),
@@ -88,11 +84,11 @@ ITEMS = (
         remark="used for spectra",
         pages=("../method/primer.ipynb",),
     ),
-    Item("macdonald2023", "Figure 1", "λ_max and the Jacobian grow, less so with label smoothing", VGG),
-    Item("macdonald2023", "Figure 2", "without weight decay λ_max vanishes, Jacobian and gap do not", RESNET),
+    Item("macdonald2023", "Figure 1", "λ_max and the Jacobian grow, less so with label smoothing"),
+    Item("macdonald2023", "Figure 2", "without weight decay λ_max vanishes, Jacobian and gap do not"),
     Item("macdonald2023", "Figure 3", "larger rates: smaller λ_max, Jacobian and gap", NO_JACOBIAN),
     Item("macdonald2023", "Figure 4", "larger batches: larger ones, but at the largest rate", NO_JACOBIAN),
-    Item("macdonald2023", "Figure 5", "four regularisers lower the Jacobian, SAM alone λ_max", RESNET),
+    Item("macdonald2023", "Figure 5", "four regularisers lower the Jacobian, SAM alone λ_max"),
     Item(
         *("macdonald2023", "Ansatz 3.1", "a larger Jacobian causes a larger λ_max"),
         remark="that both rise is tested; the cause is not, because no run changes the Jacobian alone",
@@ -112,10 +108,10 @@ ITEMS = (
         remark="not tested: it needs a model that meets every target exactly",
         pages=("../method/ledger.ipynb#ledger-bound",),
     ),
-    Item("bejan2022", "Figure 1", "SAM improves the accuracy with every optimizer", ONE_NETWORK),
-    Item("bejan2022", "Figure 2", "SAM lowers the minimum sharpness with every optimizer", ONE_NETWORK),
-    Item("bejan2022", "Figure 3", "minimum sharpness goes with the gap", ONE_NETWORK),
-    Item("bejan2022", "Figure 4", "adaptive optimizers do not differ from the others", ONE_NETWORK),
+    Item("bejan2022", "Figure 1", "SAM improves the accuracy with every optimizer"),
+    Item("bejan2022", "Figure 2", "SAM lowers the minimum sharpness with every optimizer"),
+    Item("bejan2022", "Figure 3", "minimum sharpness goes with the gap"),
+    Item("bejan2022", "Figure 4", "adaptive optimizers do not differ from the others"),
     *(Item("bejan2022", f"Figure {n}", "the layers of a network", LAYERS) for n in (5, 6, 7)),
     Item("bejan2022", "Figure 8", "Figure 4 on FashionMNIST", "not run"),
 )
