@@ -185,7 +185,7 @@ CLAIM = Claim(
             "So is its Frobenius norm.",
             MAIN.log2_ratio("frobenius", *RATIO),
             above(1),
-            f"normalised {' against '.join(FROBENIUS)} (Figure 7)",
+            f"{' against '.join(FROBENIUS)}, as printed (Figure 7)",
             guards=(FIT,),
         ),
         Prediction(
@@ -201,7 +201,7 @@ CLAIM = Claim(
             "Over six optimizers, the adaptive ones' test accuracy is within a point of the others'.",
             SIX.difference("test_accuracy", *KINDS, ", adaptive minus not"),
             between(-1, 1),
-            f"no difference found, p = {P_ACCURACY} (Bejan et al., Figure 4)",
+            f"no difference found, p = {P_ACCURACY} (Bejan et al., section III.D, Figure 4)",
             guards=(ENOUGH,),
         ),
         Prediction(
@@ -209,7 +209,7 @@ CLAIM = Claim(
             "Their minimum sharpness is within a factor of two of the others'.",
             SIX.log2_ratio("minimum_sharpness", *KINDS, ", adaptive over not"),
             between(-1, 1),
-            f"no difference found, p = {P_SHARPNESS} (Bejan et al., Figure 4)",
+            f"no difference found, p = {P_SHARPNESS} (Bejan et al., section III.D, Figure 4)",
             guards=(ENOUGH,),
         ),
     ),
