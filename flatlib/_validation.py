@@ -14,6 +14,7 @@ AT_LEAST_ONE = (
     *("train_size", "test_size", "validation_size", "depth", "max_epochs", "max_updates", "microbatch", "sam_batch"),
     *("check_every", "track_every", "matched_loss_every", "measure_size", "crop_padding", "version"),
 )
+SEEDS = ("seed", "data_seed")
 POSITIVE = (
     *("learning_rate", "averaging_learning_rate", "width", "stop_value", "matched_loss", "track_time", "tolerance"),
     "input_scale",
@@ -22,7 +23,11 @@ FRACTIONS = ("momentum", "label_smoothing", "dropout", "averaging_start")
 NOT_NEGATIVE = ("weight_decay", "sam_rho", "mixup", "jacobian_penalty")
 RANGES = (  # names, condition, description; NaN fulfils no condition
     (AT_LEAST_ONE, lambda value: value >= 1, "must be at least 1"),
-    (("batch_size", "seed"), lambda value: 0 <= value <= LARGEST_SEED, "must be at least 0 and at most 2**62"),
+    (
+        ("batch_size", "seed", "data_seed"),
+        lambda value: 0 <= value <= LARGEST_SEED,
+        "must be at least 0 and at most 2**62",
+    ),
     (POSITIVE, lambda value: 0 < value < float("inf"), "must be positive and finite"),
     (FRACTIONS, lambda value: 0 <= value < 1, "must be at least 0 and below 1"),
     (NOT_NEGATIVE, lambda value: 0 <= value < float("inf"), "must be finite and not negative"),
@@ -72,6 +77,10 @@ def check_combinations(config: Any) -> None:
         raise FlatlibError(f"stop_value: a train accuracy is at most 1, got {config.stop_value}")
     if config.train_size is not None and config.batch_size > config.train_size:
         raise FlatlibError(f"batch_size: {config.batch_size} is more than the {config.train_size} training images")
+    if config.standardize and config.pixels != "unit":
+        raise FlatlibError("pixels: have no effect on standardized images; set standardize to false")
+    if config.data_seed is not None and (config.train_size is None or config.subset != "balanced"):
+        raise FlatlibError("data_seed: draws a balanced subset of train_size images; set these, or leave it at None")
     if bool(config.track) != ((config.track_every is None) != (config.track_time is None)):
         raise FlatlibError("track: goes with exactly one of track_every and track_time")
     if config.model != "mlp" and (config.depth, config.activation) != (2, "relu"):

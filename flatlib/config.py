@@ -10,39 +10,9 @@ from typing import Any
 from flatlib._validation import check_combinations, check_ranges, coerce
 from flatlib.errors import FlatlibError, require_one_of
 from flatlib.execution import Execution
+from flatlib.names import AUGMENTATIONS, CHOICES, DATASETS, MEASURES
 
 __all__ = ["Execution", "RunConfig", "grid"]
-
-DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "cifar10-jpeg")
-MODELS = (
-    *("softmax_regression", "mlp", "small_cnn", "small_cnn_bn", "vgg11", "vgg11_bn", "vgg16", "vgg16_bn", "resnet18"),
-    *("preresnet164", "wideresnet28x10", "allcnn", "bejan_simple", "bejan_middle", "bejan_complex"),
-)
-MEASURES = (
-    *("performance", "train_loss", "lambda_max", "lambda_min", "gauss_newton_lambda_max", "between_iterates"),
-    *("cross_entropy", "cross_entropy_lambda_max", "preconditioned_lambda_max"),
-    *("empirical_fisher_lambda_max", "empirical_fisher_trace"),
-    *("adaptive_sharpness_linf", "normalized_adaptive_sharpness", "normalized_adaptive_sharpness_linf"),
-    *("average_adaptive_sharpness", "batch_sharpness", "critical_sharpness", "input_lambda_max"),
-    *("trace", "frobenius", "density", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness", "keskar_sharpness"),
-    *("gradient_norm", "weight_norm", "margin", "jacobian_norm", "softmax_jacobian_norm"),
-    *("jacobian_norms", "jacobian_lower_bound"),
-)
-LOSSES = ("cross_entropy", "squared", "batch_softmax")
-OPTIMIZERS = ("sgd", "heavy_ball", "nesterov", "adam", "adamw", "adagrad", "adashift", "adabound")
-AUGMENTATIONS = ("flip", "crop")
-CHOICES = {
-    "model": MODELS,
-    "loss": LOSSES,
-    "optimizer": OPTIMIZERS,
-    "weight_decay_kind": ("l2", "decoupled"),
-    "schedule": ("constant", "granziol", "granziol_averaging"),
-    "activation": ("relu", "tanh"),
-    "stop": ("train_accuracy", "train_loss", "epochs", "updates"),
-    "batch_norm": ("eval", "train", "recalibrated"),
-    "engine": ("lanczos", "pyhessian"),
-    "precision": ("float32", "tf32", "bfloat16"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +28,12 @@ class RunConfig:
         test_size: Number of test images, chosen in the same way.
         validation_size: Number of further training images that are excluded from training, to choose settings by
             ("performance" then reports ``validation_loss`` and ``validation_accuracy``); None for none.
+        data_seed: Seed of a random draw of these images from the training set; None for the first ones. Intervals over
+            seeds that also draw the images are about networks and data.
+        subset: "balanced" takes images by class; "contiguous" the first ``train_size`` and the first ``test_size``
+            images of any class, and validates on the last ``validation_size`` of the training set (Granziol 2020).
         standardize: Give each channel mean 0 and variance 1 on the training images used (Kaur et al. 2022, section 3).
+        pixels: Range of the pixels that are not standardized: "unit" is 0 to 1, "symmetric" -1 to 1.
         input_scale: Factor of all images after that; below 1 it brings them closer together (MacDonald et al. 2023,
             appendix C.2).
         model: Name in ``MODELS``.
@@ -114,13 +89,17 @@ class RunConfig:
         precision: Precision of the products in a training step: "float32", "tf32" (on a GPU) or "bfloat16" (autocast);
             measures are in float32.
         version: Version of the training and measuring code, raised when results change by more than their stated error.
+            A measure has its own, in `flatlib.measures.registry.VERSIONS`, which makes no other measure obsolete.
     """
 
     dataset: str = "digits"
     train_size: int | None = None
     test_size: int | None = None
     validation_size: int | None = None
+    data_seed: int | None = None
+    subset: str = "balanced"
     standardize: bool = True
+    pixels: str = "unit"
     input_scale: float = 1.0
     model: str = "mlp"
     width: float = 1.0

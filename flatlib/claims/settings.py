@@ -1,5 +1,6 @@
 """Run settings that several claims share."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +26,11 @@ def base_config(p: SimpleNamespace, **fixed: Any) -> RunConfig:
     unused |= set() if "crop" in settings.get("augmentation", ()) else {"crop_padding"}
     unused |= set() if settings.get("matched_loss") else {"matched_loss_every"}
     return RunConfig(**{name: value for name, value in settings.items() if name not in unused})
+
+
+def with_own_images(p: SimpleNamespace, runs: list[RunConfig]) -> list[RunConfig]:
+    """Return the runs, each seed on training images of its own if the chapter's parameters say so and some are left."""
+    return [replace(run, data_seed=run.seed) if p.own_images and run.train_size else run for run in runs]
 
 
 def kaur2022_config(p: SimpleNamespace, *sharpness: str) -> RunConfig:

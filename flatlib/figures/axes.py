@@ -12,6 +12,7 @@ from matplotlib.axis import XAxis, YAxis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from flatlib.errors import FlatlibError
+from flatlib.names import AT_LOSS
 from flatlib.stats import require_columns
 
 P = ParamSpec("P")  # of a figure function
@@ -67,7 +68,6 @@ class Column(NamedTuple):
         return " ".join(filter(None, [self.name, self.symbol, f"({self.unit})" if self.unit else ""]))
 
 
-AT_LOSS = "_at_loss"  # ending of a measure taken where the training loss first reached `RunConfig.matched_loss`
 COLUMNS = {  # every column that can be drawn
     "learning_rate": Column("Learning rate", r"$\eta$", scale="log"),
     "batch_size": Column("Batch size", "$B$", scale="log"),

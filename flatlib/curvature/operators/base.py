@@ -129,20 +129,25 @@ class CurvatureOperator(EmpiricalRisk):
     def shares(self) -> list[float]:
         if self._shares is None:
             with others_restored(), self.measuring():
-                self._shares = risk_shares(self)
+                found = risk_shares(self)
             self.check_derivatives(products=False)
+            self._shares = found  # last, so that what is refused once is refused again
         return self._shares
 
     def check_derivatives(self, products: bool) -> None:
         """Compare derivatives with differences of the loss, once."""
         needed = {"gradient", "product"} if products else {"gradient"}
         if not needed <= self._compared:
-            self._compared = self._compared | needed
             with others_restored(), self.measuring():
                 require_derivatives(self, products)
+            self._compared = self._compared | needed
 
     def _take(self, examples: Examples) -> None:
         super()._take(examples)
+        self.release()
+
+    def release(self) -> None:
+        """Drop the graph that products share; the next one builds it again."""
         self._graph = None
 
     def restricted(self, parameters: Sequence[str]) -> Self:
