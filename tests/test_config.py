@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flatlib import config as module
-from flatlib import measures
+from flatlib import measures, names
 from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.training import data, models
@@ -18,7 +17,9 @@ from flatlib.training.optim import SCHEDULES, optimizers
 
 DEFAULTS = json.loads(
     """{
-    "dataset": "digits", "train_size": null, "test_size": null, "validation_size": null, "standardize": true,
+    "dataset": "digits", "train_size": null, "test_size": null, "validation_size": null,
+    "data_seed": null, "subset": "balanced", "standardize": true, "pixels": "unit",
+    "input_scale": 1.0, "jacobian_penalty": 0.0, "crop_padding": 4, "matched_loss_every": null,
     "model": "mlp", "width": 1.0, "depth": 2, "activation": "relu", "dropout": 0.0, "loss": "cross_entropy",
     "optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "weight_decay_kind": "l2", "sam_rho": 0.0,
     "sam_batch": null, "learning_rate": 0.1, "schedule": "constant", "averaging_start": null,
@@ -41,12 +42,14 @@ WRONG_KIND = [
     *[(name, value) for name in ("measures", "track") for value in ("lambda_max", 3, [1], [["lambda_max"]])],
     ("measures", {"performance", "lambda_max"}),  # a set has no order: the run_id would differ between processes
 ]
-UNKNOWN = ("dataset", *module.CHOICES)
+UNKNOWN = ("dataset", *names.CHOICES)
 OUT_OF_RANGE = [
     *[(name, 0) for name in ("train_size", "test_size", "depth", "max_epochs", "check_every", "measure_size")],
     *[(name, -1) for name in ("batch_size", "seed")],
     *[(name, value) for name in ("learning_rate", "width", "tolerance") for value in (0, -1.0, np.nan, np.inf)],
-    *[("matched_loss", value) for value in (0.0, -0.1, np.nan)],
+    *[(name, value) for name in ("matched_loss", "input_scale") for value in (0.0, -0.1, np.nan)],
+    *[("jacobian_penalty", value) for value in (-1.0, np.inf)],
+    *[(name, 0) for name in ("matched_loss_every", "crop_padding")],
     *[("stop_value", value) for value in (0, 1.01, 2)],
     ("seed", 2**70),
     *[(name, value) for name in ("momentum", "label_smoothing", "dropout", "averaging_start") for value in (-0.1, 1.0)],
@@ -80,6 +83,11 @@ def test_bad_value_is_named(name, value):
         ({"optimizer": "adamw", "weight_decay": 0.1}, "weight_decay_kind"),
         ({"optimizer": "adashift", "weight_decay": 0.1}, "weight_decay"),
         ({"sam_batch": 10}, "sam_batch"),
+        ({"loss": "squared", "label_smoothing": 0.1}, "label_smoothing"),
+        ({"jacobian_penalty": 0.1, "sam_rho": 0.1}, "jacobian_penalty"),
+        ({"crop_padding": 1}, "crop_padding"),
+        ({"matched_loss_every": 5}, "matched_loss_every"),
+        ({"schedule": "granziol_averaging", "averaging_start": 0.5, "stop": "epochs"}, "schedule"),
         ({"averaging_learning_rate": 0.1}, "averaging_learning_rate"),
         ({"averaging_start": 0.5}, "averaging_start"),
         ({"stop": "updates"}, "max_updates"),
@@ -130,8 +138,8 @@ fields = st.fixed_dictionaries(
         "learning_rate": st.floats(1e-6, 10) | st.integers(1, 10),
         "batch_size": st.integers(0, 100),
         "train_size": st.none() | st.integers(100, 1000),
-        "dataset": st.sampled_from(module.DATASETS),
-        "measures": st.lists(st.sampled_from(module.MEASURES), unique=True),
+        "dataset": st.sampled_from(names.DATASETS),
+        "measures": st.lists(st.sampled_from(names.MEASURES), unique=True),
     },
 )
 
@@ -188,10 +196,10 @@ def test_execution_refuses(values):
 
 
 def test_names_equal_registries():
-    assert set(module.MODELS) == set(models.BUILDERS)
-    assert set(module.OPTIMIZERS) == set(optimizers.BUILDERS)
-    assert set(module.CHOICES["schedule"]) == set(SCHEDULES)
-    assert set(module.MEASURES) == set(measures.REGISTRY)
-    assert set(data.TORCHVISION) < set(module.DATASETS)
-    assert set(module.DATASETS) - set(data.TORCHVISION) == {"digits", "cifar10-jpeg"}
+    assert set(names.MODELS) == set(models.BUILDERS)
+    assert set(names.OPTIMIZERS) == set(optimizers.BUILDERS)
+    assert set(names.CHOICES["schedule"]) == set(SCHEDULES)
+    assert set(names.MEASURES) == set(measures.REGISTRY)
+    assert set(data.TORCHVISION) < set(names.DATASETS)
+    assert set(names.DATASETS) - set(data.TORCHVISION) == {"digits", "cifar10-jpeg"}
     assert set(DEFAULTS) == {field.name for field in dataclasses.fields(RunConfig)}

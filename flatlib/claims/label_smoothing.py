@@ -1,28 +1,32 @@
 """Claim 9: the closer the targets, the less the Jacobian grows and the less the sharpness rises.
 
 MacDonald et al. 2023, section 5, Figure 1. Cross-entropy's curvature collapses once the data are fitted, so what is
-compared is the peak along a run, and the value at equal training accuracy, never the last one.
+compared is the peak along a run, and the value at equal training accuracy, never the last one. A run that ends while a
+measure still rises has no peak of it.
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, below
-from flatlib.claims.settings import base_config
+from flatlib.claims.prediction import Claim, Guard, Prediction, above, below, between
+from flatlib.claims.settings import base_config, with_own_images
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
+from flatlib.stats import seed_slopes
 
 JACOBIAN = "softmax_jacobian_norm"
 ACCURATE = 0.9  # training accuracy at which runs are compared
+REACHED = 0.98  # of a run's peak that its first four fifths must have: what still rises at the end has no peak yet
 
 
 def summarized(runs: pd.DataFrame) -> pd.DataFrame:
     """Add the peak of each measure along the run, and its value at equal training accuracy.
 
-    That is the first tracked point with a training accuracy of at least ``ACCURATE``; NaN for a run that never gets
-    there. Diverged runs are excluded.
+    Equal accuracy is the first tracked point with a training accuracy of at least ``ACCURATE``; NaN for a run that
+    never gets there. Diverged runs are excluded.
     """
     kept = runs[(runs["status"] != "diverged") & runs["trajectory"].map(bool)]
     if kept.empty:
@@ -32,23 +36,50 @@ def summarized(runs: pd.DataFrame) -> pd.DataFrame:
     columns = {}
     for measure in ("lambda_max", JACOBIAN):
         columns[f"peak_{measure}"] = [run[measure].max() for run in points]
+        columns[f"has_peak_{measure}"] = [has_peak(run[measure]) for run in points]
         columns[f"{measure}_at_accuracy"] = [first[measure].mean() for first in accurate]
     return kept.assign(**columns)
+
+
+def has_peak(values: pd.Series) -> bool:
+    """Return whether a measure stopped rising before the last fifth of a run."""
+    return bool(values.iloc[: max(4 * len(values) // 5, 1)].max() >= REACHED * values.max())
 
 
 SMOOTHING = Study(blocks=("learning_rate",), prepare=summarized)
 
 
 def order(column: str, named: str) -> Statistic:
-    """Return Kendall's tau of the label smoothing and a column of :func:`summarized`, at fixed learning rate."""
-    return SMOOTHING.kendall("label_smoothing", column).measured_in(f"Kendall's τ of smoothing and {named}")
+    """Return Kendall's tau of the label smoothing and a column of :func:`summarized`, at fixed learning rate; a seed
+    counts if all of its runs have a value."""
+    tau = SMOOTHING.kendall("label_smoothing", column)
+    return replace(tau, per_block=lambda runs: tau.per_block(complete(runs, column))).measured_in(
+        f"Kendall's τ of smoothing and {named}"
+    )
+
+
+def complete(runs: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the table with the column missing for seeds that have a run without a value."""
+    return runs.assign(**{column: runs[column].where(runs[column].notna().groupby(runs["seed"]).transform("all"))})
+
+
+def proportion(runs: pd.DataFrame) -> pd.Series:
+    """Return each seed's exponent a in peak Jacobian norm ~ (1 - smoothing)^a; Theorem 5.1 has a = 1."""
+    return seed_slopes(runs.assign(distance=1 - runs["label_smoothing"]), "distance", f"peak_{JACOBIAN}", logy=True)
+
+
+def peak_is_inside(measure: str, named: str) -> Guard:
+    """Return the guard that runs go on until a measure has stopped rising: else their end is compared, no peak."""
+    share = Statistic(SMOOTHING, lambda block: block.groupby("seed")[f"has_peak_{measure}"].mean(), "share of the runs")
+    return Guard(f"peak of {named}", f"{named} has stopped rising before the last fifth of a run.", share, above(0.9))
 
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
-    """Return full-batch runs of equal length: learning rate x smoothing x seed, measured along training."""
-    tracked = {"track": ("train_loss", "lambda_max", JACOBIAN), "measures": ("performance",)}
-    base = base_config(p, batch_size=0, stop="updates", max_epochs=10_000, **tracked)
-    return grid(base, learning_rate=p.learning_rates, label_smoothing=p.smoothings, seed=p.seeds)
+    """Return full-batch runs: learning rate x smoothing x seed, to a small loss or to a limit of updates."""
+    tracked = {"track": ("train_loss", "lambda_max", "jacobian_norm", JACOBIAN), "measures": ("performance",)}
+    stop = {"stop": "train_loss", "stop_value": p.stop_loss, "max_epochs": p.max_updates, "check_every": p.track_every}
+    base = base_config(p, batch_size=0, **tracked, **stop, max_updates=None)
+    return with_own_images(p, grid(base, learning_rate=p.learning_rates, label_smoothing=p.smoothings, seed=p.seeds))
 
 
 CLAIM = Claim(
@@ -64,6 +95,7 @@ CLAIM = Claim(
             order("peak_lambda_max", "peak λ_max"),
             below(-0.5),
             "less sharpening (Figure 1)",
+            guards=(peak_is_inside("lambda_max", "λ_max"),),
         ),
         Prediction(
             "Jacobian norm",
@@ -71,6 +103,15 @@ CLAIM = Claim(
             order(f"peak_{JACOBIAN}", "peak Jacobian norm"),
             below(-0.5),
             "less growth (Figure 1)",
+            guards=(peak_is_inside(JACOBIAN, "the Jacobian norm"),),
+        ),
+        Prediction(
+            "Jacobian norm (in proportion)",
+            "It falls in proportion to the distance 1 - s between the targets.",
+            Statistic(SMOOTHING, proportion, "exponent of 1 - s in the peak Jacobian norm"),
+            between(0.7, 1.3),
+            "exponent 1 (Theorem 5.1)",
+            guards=(peak_is_inside(JACOBIAN, "the Jacobian norm"),),
         ),
         Prediction(
             "sharpness (equal accuracy)",

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from filelock import FileLock
 from torch import Tensor
 
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
+from flatlib.training.subsets import balanced, first, kept_out
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -75,8 +75,11 @@ def load(config: RunConfig, device: torch.device, folder: Path | None = None) ->
         FlatlibError: If the data set is missing or malformed, or smaller than the configuration needs.
     """
     layout = torch.contiguous_format if config.model in ("softmax_regression", "mlp") else torch.channels_last
-    sizes = (config.train_size, config.test_size, config.validation_size)
-    data = _load(config.dataset, *sizes, config.standardize, layout, device, Path(folder or data_folder()))
+    fields = (
+        *("dataset", "train_size", "test_size", "validation_size", "data_seed", "subset"),
+        *("standardize", "pixels", "input_scale"),
+    )
+    data = _load(*(getattr(config, name) for name in fields), layout, device, Path(folder or data_folder()))
     if config.batch_size > len(data.x_train):
         raise FlatlibError(
             f"batch_size: {config.batch_size} is more than the {len(data.x_train)} training images of {config.dataset}"
@@ -90,29 +93,44 @@ def _load(
     train_size: int | None,
     test_size: int | None,
     validation_size: int | None,
+    data_seed: int | None,
+    subset: str,
     standardize: bool,
+    pixels: str,
+    input_scale: float,
     layout: torch.memory_format,  # convolutions run 1.3 times faster on a CPU when the channels come last
     device: torch.device,
     folder: Path,
 ) -> Data:
     arrays = raw(name, folder)
     kept: Arrays = {}
-    for split, size in (("train", train_size), ("test", test_size)):
-        chosen = balanced(arrays[f"y_{split}"], size, f"{split}_size")
-        kept |= {key: np.ascontiguousarray(arrays[key][chosen]) for key in (f"x_{split}", f"y_{split}")}
+    labels = {split: arrays[f"y_{split}"] for split in ("train", "test")}
+    take = balanced if subset == "balanced" else first
+    order = None if data_seed is None else np.random.default_rng(data_seed).permutation(len(labels["train"]))
+    chosen = {"train": take(labels["train"], train_size, "train_size", order)}
+    chosen |= {"test": take(labels["test"], test_size, "test_size")}
+    for split, indices in chosen.items():
+        kept |= {key: np.ascontiguousarray(arrays[key][indices]) for key in (f"x_{split}", f"y_{split}")}
     digest = hashlib.sha256()
     for key in KEYS:
         digest.update(f"{key}{kept[key].shape}{kept[key].dtype}".encode() + kept[key].tobytes())
     if validation_size is not None:
-        chosen = kept_out(arrays["y_train"], train_size, validation_size)
-        kept |= {"x_validation": arrays["x_train"][chosen], "y_validation": arrays["y_train"][chosen]}
+        others = kept_out(labels["train"], train_size, validation_size, subset, order)
+        kept |= {"x_validation": arrays["x_train"][others], "y_validation": arrays["y_train"][others]}
     images = {key.removeprefix("x_"): to_images(value) for key, value in kept.items() if key.startswith("x_")}
     if standardize:
         mean = images["train"].double().mean(dim=(0, 2, 3), keepdim=True)
         scale = images["train"].double().std(dim=(0, 2, 3), keepdim=True).clamp_min(1e-12)
         images = {split: ((x.double() - mean) / scale).float() for split, x in images.items()}
+    elif pixels == "symmetric":
+        images = {split: 2 * x - 1 for split, x in images.items()}
+    if input_scale != 1:
+        images = {split: x * input_scale for split, x in images.items()}
     pairs = {
-        split: (x.to(device, memory_format=layout), torch.from_numpy(kept[f"y_{split}"]).long().to(device))
+        split: (
+            x.to(device, memory_format=layout),
+            torch.from_numpy(kept[f"y_{split}"]).long().to(device),
+        )
         for split, x in images.items()
     }
     classes = int(arrays["y_train"].max()) + 1
@@ -199,29 +217,6 @@ def download(name: str, folder: Path) -> Arrays:
         ) from None
     arrays = {"x_train": train.data, "y_train": train.targets, "x_test": test.data, "y_test": test.targets}
     return {key: np.asarray(value) for key, value in arrays.items()}
-
-
-def balanced(labels: np.ndarray, size: int | None, field: str) -> np.ndarray:
-    """Return the indices of a class-balanced subset in the original order: the first images of each class."""
-    if size is None:
-        return np.arange(len(labels))
-    if size > len(labels):
-        raise FlatlibError(f"{field}: {size} requested, the data set has {len(labels)}")
-    # Sorting by the rank within the class takes one image of each class per round, so that a size that the number of
-    # classes does not divide, or a class that runs out, stays as balanced as it can be.
-    rank = pd.Series(labels).groupby(labels).cumcount().to_numpy()
-    return np.sort(np.argsort(rank, kind="stable")[:size])
-
-
-def kept_out(labels: np.ndarray, train_size: int | None, validation_size: int) -> np.ndarray:
-    """Return the indices of a class-balanced validation set: those that a training set larger by its size would add."""
-    if train_size is None or train_size + validation_size > len(labels):
-        used = "all" if train_size is None else train_size
-        raise FlatlibError(
-            f"validation_size: {validation_size} requested, the data set has {len(labels)} to train on, {used} in use"
-        )
-    more = balanced(labels, train_size + validation_size, "validation_size")
-    return np.setdiff1d(more, balanced(labels, train_size, "train_size"))
 
 
 def to_images(x: np.ndarray) -> Tensor:

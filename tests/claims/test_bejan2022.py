@@ -3,7 +3,8 @@
 import pytest
 
 from flatlib.claims.bejan2022 import optimizer_grid
-from flatlib.config import OPTIMIZERS, RunConfig
+from flatlib.config import RunConfig
+from flatlib.names import OPTIMIZERS
 
 RATES = {"sgd": 0.1, "heavy_ball": 0.1, "adam": 0.001, "adagrad": 0.01, "adashift": 0.01, "adabound": 0.001}
 

@@ -32,7 +32,6 @@ def check(model, data, exact, loss="cross_entropy", **arguments):
         assert (found.standard_error, found.products) == (0.0, 0)
     else:
         assert abs(found.value - true) < 5 * found.standard_error
-        assert found.products == 100
 
 
 @pytest.mark.parametrize("chunk_size", [None, 12])

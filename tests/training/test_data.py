@@ -14,7 +14,8 @@ from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.measures import evaluate
 from flatlib.training import data
-from flatlib.training.data import balanced, kept_out, load
+from flatlib.training.data import load
+from flatlib.training.subsets import balanced, kept_out
 from flatlib.training.train import train
 
 CPU = torch.device("cpu")
@@ -47,6 +48,19 @@ def test_standardization():
     mean, std = plain.x_train.mean(), plain.x_train.std()
     torch.testing.assert_close(scaled.x_test, (plain.x_test - mean) / std)
     assert abs(scaled.x_test.mean().item()) > 1e-4
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_input_scale(standardize):
+    settings = {"train_size": 300, "validation_size": 50, "standardize": standardize}
+    plain, closer = digits(**settings), digits(**settings, input_scale=0.25)
+    for one, other in zip((*plain.validation, *pairs_of(plain)), (*closer.validation, *pairs_of(closer)), strict=True):
+        assert torch.equal(other, one / 4 if one.is_floating_point() else one)
+    assert closer.fingerprint == plain.fingerprint
+
+
+def pairs_of(loaded):
+    return loaded.x_train, loaded.y_train, loaded.x_test, loaded.y_test
 
 
 def test_channels_are_standardized(tmp_path):
@@ -148,6 +162,49 @@ def test_validation_images(standardize):
     added = dict(zip(pixels(more.x_train), more.y_train.tolist(), strict=True))
     assert [added[image] for image in pixels(images)] == labels.tolist()
     assert not set(pixels(images)) & set(pixels(raw.x_train))
+
+
+def test_drawn_images():
+    first, one, same, other = (
+        load(RunConfig(train_size=205, validation_size=50, data_seed=seed, standardize=False), CPU)
+        for seed in (None, 3, 3, 4)
+    )
+    assert one.fingerprint == same.fingerprint
+    assert len({first.fingerprint, one.fingerprint, other.fingerprint}) == 3
+    assert torch.equal(first.y_test, one.y_test)
+    for drawn in (one, other):
+        counts = torch.bincount(drawn.y_train)
+        assert set(counts.tolist()) == {20, 21}
+        kept = drawn.validation[0].flatten(1)
+        assert torch.cdist(drawn.x_train.flatten(1), kept).min() > 0.1
+    shared = (torch.cdist(one.x_train.flatten(1), other.x_train.flatten(1)).min(1).values < 1e-3).sum()
+    assert 0 < shared < 100
+
+
+def test_contiguous_images(tmp_path):
+    labels = np.array([0, 0, 0, 1, 0, 1, 1, 1, 0, 1])
+    images = np.arange(10, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), np.uint8)
+    np.savez(tmp_path / "own.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    config = RunConfig(
+        **{"dataset": str(tmp_path / "own.npz"), "train_size": 4, "test_size": 3, "validation_size": 2},
+        **{"subset": "contiguous", "standardize": False, "pixels": "symmetric", "batch_size": 2},
+    )
+    data = load(config, CPU)
+    for x, y, expected in (
+        (data.x_train, data.y_train, [0, 1, 2, 3]),
+        (data.x_test, data.y_test, [0, 1, 2]),
+        (*data.validation, [8, 9]),
+    ):
+        assert x[:, 0, 0, 0].tolist() == pytest.approx([2 * i / 255 - 1 for i in expected])
+        assert y.tolist() == labels[expected].tolist()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"pixels": "symmetric"}, {"data_seed": 1}, {"data_seed": 1, "train_size": 50, "subset": "contiguous"}]
+)
+def test_settings_without_effect(settings):
+    with pytest.raises(FlatlibError, match=next(iter(settings))):
+        RunConfig(**settings)
 
 
 def test_validation_changes_no_training():

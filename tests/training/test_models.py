@@ -9,9 +9,10 @@ from torchvision.models import resnet18
 from torchvision.models.resnet import conv3x3
 from torchvision.models.vgg import cfgs
 
-from flatlib.config import MODELS, RunConfig
+from flatlib.config import RunConfig
 from flatlib.curvature import HessianOperator
 from flatlib.errors import FlatlibError
+from flatlib.names import MODELS
 from flatlib.training.models import build
 from flatlib.training.models.layers import scale_width
 from flatlib.training.train import train
