@@ -10,6 +10,7 @@ from scipy.stats import kendalltau
 
 from flatlib.book import overview, pooling
 from flatlib.book.paths import find_root
+from flatlib.config import RunConfig
 
 ROOT = find_root()
 RECORDS = ROOT / "book" / "records"
@@ -17,12 +18,13 @@ RECORDS = ROOT / "book" / "records"
 
 @cache
 def table(chapter: str, scale: str) -> pd.DataFrame:
-    """Settings and measures of each line of a record."""
+    """Settings and measures of each line of a record; a field that is younger than a line has its default."""
     lines = [json.loads(line) for line in (RECORDS / chapter / f"{scale}.jsonl").read_text().splitlines()]
-    rows = [line["config"] | line["measures"] | {"status": line["status"], "run": line["run_id"]} for line in lines]
+    defaults = RunConfig().to_json()
+    about = [{"status": line["status"], "run": line["run_id"]} for line in lines]
+    rows = [defaults | line["config"] | line["measures"] | also for line, also in zip(lines, about, strict=True)]
     runs = pd.DataFrame(rows).drop(columns=["measures", "track"])
-    kinds = runs["augmentation"].map("+".join) if "augmentation" in runs else ""  # a younger field than some records
-    return runs.assign(augmentation=kinds)
+    return runs.assign(augmentation=runs["augmentation"].map("+".join))
 
 
 def slope(runs: pd.DataFrame, y: pd.Series) -> float:
@@ -143,11 +145,9 @@ def test_front_page_counts_pairs_within_experiments():
 def test_front_page_counts_settings_in_quadrants():
     runs = distinct()
     runs = runs.assign(log2=np.log2(runs["lambda_max"]), network=runs["model"].str.removesuffix("_bn"))
-    config = json.loads((RECORDS / "01_lr_batch" / "small.jsonl").open().readline())["config"]
-    settings = [name for name in config if name not in ("seed", "measures", "track")]
-    means = (
-        runs.groupby(["chapter", "network", *settings], dropna=False)[["log2", "test_accuracy"]].mean().reset_index()
-    )
+    settings = set(RunConfig().to_json()) - {"seed", "measures", "track"}
+    means = runs.groupby(["chapter", "network", *settings], dropna=False)
+    means = means[["log2", "test_accuracy"]].mean().reset_index()
     within = means.groupby([*EXPERIMENT[:3], "network", *EXPERIMENT[4:]], dropna=False)
     x, y = (means[name] - within[name].transform("mean") for name in ("log2", "test_accuracy"))
     several = within["log2"].transform("size") > 1
