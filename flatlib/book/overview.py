@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from flatlib.book.results import sorted_scales
+from flatlib.book.results import sorted_scales as sorted_scales  # for the pages that show scales
 from flatlib.claims import CLAIMS, claim_verdict
 from flatlib.claims.verdict import INCONCLUSIVE, NOT_TESTED, SUPPORTED
 from flatlib.errors import FlatlibError

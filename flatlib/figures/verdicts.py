@@ -79,7 +79,9 @@ def _draw_intervals(rows: pd.DataFrame, panel: Axes) -> None:
         panel.axvline(edge, color=GREEN, linewidth=1.0) if np.isfinite(edge) else None
     for height, row in zip(range(len(rows))[::-1], rows.itertuples(), strict=True):
         look = VERDICTS[row.verdict]
-        panel.hlines(height, np.clip(row.low, left, right), np.clip(row.high, left, right), look["color"], linewidth=1.6)
+        panel.hlines(
+            height, np.clip(row.low, left, right), np.clip(row.high, left, right), look["color"], linewidth=1.6
+        )
         panel.plot(row.estimate, height, linestyle="none", markersize=5.5, **look)
         panel.annotate(row.scale, (1, height), (6, 0), ("axes fraction", "data"), textcoords="offset points", **_SMALL)
         panel.texts[-1].set_va("center")
