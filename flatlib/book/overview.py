@@ -86,23 +86,6 @@ def in_markdown(chapter: str) -> str:
     return CLAIMS[chapter].sentence.removesuffix(".").replace("λ_max", r"$\lambda_{\max}$")
 
 
-def cards(judged: pd.DataFrame, folder: str = "") -> str:
-    """Return a card for each claim, a grid in MyST Markdown: its sentence, its verdict at each scale, its source.
-
-    Args:
-        judged: The table of `verdicts`.
-        folder: Folder of the chapters, seen from the page that shows the cards.
-    """
-    grid = ["::::{grid} 1 1 2 2", ":gutter: 3", ":class-container: verdict-grid", ""]
-    for chapter, of_claim in tally(judged).groupby("chapter"):
-        grid += [f":::{{grid-item-card}} {in_markdown(chapter)}", ":class-card: verdict-card", ""]
-        for row in of_claim.sort_values("scale", key=lambda scale: scale != OWN_SCALE, kind="stable").itertuples():
-            held = f"{row.scale}: {row.held} of {row.predictions} predictions"
-            grid += [f"[{row.verdict}]{{.verdict}} [{held}]{{.scale}}", ""]
-        grid += [f"{link(chapter, folder)}. The claim: {CLAIMS[chapter].source}", ":::", ""]
-    return "\n".join([*grid, "::::"])
-
-
 class VerdictChange(NamedTuple):
     """Numbers of predictions that are tested at two scales."""
 

@@ -76,8 +76,9 @@ class Told:
             return f"{2 ** abs(self.estimate):.2g}" if abs(self.estimate) >= 2 else f"{2 ** abs(self.estimate):.1f}"
         unit = " points" if form == "points" else ""
         digits = 1 if max(abs(self.low), abs(self.high)) >= 0.1 else 2
-        text = f"{self.estimate:+.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]{unit}"
-        return (text if form == "points" else text.removeprefix("+")).replace("-", "−")
+        mean, low, high = (f"{round(x, digits) + 0.0:+.{digits}f}" for x in (self.estimate, self.low, self.high))
+        mean = mean if form == "points" else mean.removeprefix("+")
+        return f"{mean} [{low.removeprefix('+')}, {high.removeprefix('+')}]{unit}".replace("-", "−")
 
 
 def tell(text: str, verdicts: pd.DataFrame) -> str:

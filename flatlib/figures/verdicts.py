@@ -83,8 +83,8 @@ def _draw_intervals(rows: pd.DataFrame, panel: Axes) -> None:
             height, np.clip(row.low, left, right), np.clip(row.high, left, right), look["color"], linewidth=1.6
         )
         panel.plot(row.estimate, height, linestyle="none", markersize=5.5, **look)
-        panel.annotate(row.scale, (1, height), (6, 0), ("axes fraction", "data"), textcoords="offset points", **_SMALL)
-        panel.texts[-1].set_va("center")
+        place: dict[str, Any] = {"textcoords": "offset points"} | _SMALL | {"va": "center"}
+        panel.annotate(row.scale, (1, height), (6, 0), ("axes fraction", "data"), **place)
     panel.set(xlim=(left, right), ylim=(-0.7, len(rows) - 0.3), yticks=[])
     panel.locator_params(axis="x", nbins=6)
     panel.spines["left"].set_visible(False)
