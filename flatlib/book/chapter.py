@@ -132,7 +132,8 @@ class Chapter:
         """Display the verdict as a card, and glue the texts that the command line quotes, at this page's scale.
 
         These are ``verdict`` (one word), ``verdict_sentence``, ``scale``, and for each prediction ``measured NAME`` and
-        ``verdict NAME``. For the card, also ``result``, a sentence at the best scale, and ``strip``, all verdicts.
+        ``verdict NAME``. For the card, also ``result``, a sentence at the best scale, and ``strip``, all verdicts; and
+        for captions ``finding`` and ``finding SCALE``, that sentence at this page's scale and at the others.
         """
         mine = verdicts[verdicts["scale"] == self.parameters.preset]
         verdict, reason, scale = claim_verdict(mine), summarize(mine), describe(runs)
@@ -140,11 +141,12 @@ class Chapter:
         texts = {"verdict": verdict, "verdict_sentence": reason, "scale": scale}
         for _, row in format_verdicts(mine).iterrows():
             texts |= {f"{column} {row['prediction']}": row[column] for column in ("measured", "verdict")}
-        glue_texts(**texts)
+        found = {name: results.result(rows, self.claim.chapter) for name, rows in verdicts.groupby("scale", sort=False)}
+        glue_texts(**texts, finding=found[self.parameters.preset])
+        glue_texts(**{f"finding {name}": text for name, text in found.items()})
         best = results.best_scale(verdicts)
-        found = results.result(verdicts[verdicts["scale"] == best], self.claim.chapter)
-        said = f"**{found}** [At *{best}*: {describe(self.scales(runs)[best])}.]{{.scale}}"
-        glue_markdown(result=said, strip=results.strip(verdicts))
+        about = f"[At *{best}*: {describe(self.scales(runs)[best])}.]{{.scale}}"
+        glue_markdown(result=f"**{found[best]}** {about}", strip=results.strip(verdicts))
 
     def show_what_is_seen(self, verdicts: pd.DataFrame, runs: pd.DataFrame, published: str) -> None:
         """Display what is to be seen on this page.

@@ -10,7 +10,7 @@ from flatlib.claims.verdict import MIN_SEEDS, SUPPORTED
 
 SCALES = ("digits", "small", "mnist", "medium")  # of this book, from small to large; a paper's come after them
 GENERALIZATION = re.compile("test accuracy|gap")  # in what a prediction states or measures; the others are of curvature
-CURVATURE_KIND, GENERALIZATION_KIND = "About curvature or Jacobian", "About test accuracy or gap"
+KINDS = ("About curvature or Jacobian", "About test accuracy or gap")
 WORDS = {  # what a number says if its interval lies above zero, below zero, or on both sides
     "move": ("rose", "fell", "did not clearly change"),
     "than": ("higher", "lower", "neither clearly higher nor lower"),
@@ -126,4 +126,4 @@ def strip(verdicts: pd.DataFrame) -> str:
 def kind(prediction: Mapping[str, str]) -> str:
     """Return what a prediction is about, given its ``statement`` and its ``unit``."""
     generalization = GENERALIZATION.search(f"{prediction['statement']} {prediction['unit']}")
-    return GENERALIZATION_KIND if generalization else CURVATURE_KIND
+    return KINDS[bool(generalization)]
