@@ -32,10 +32,8 @@ def summary(judged: pd.DataFrame, tau: Interval) -> str:
         judged: The table of verdicts at one scale.
         tau: Kendall's tau of sharpness and test accuracy within experiments.
     """
-    about = by_kind(judged)["about"]
-    curvature, accuracy = (
-        held(judged[about == name]) for name in (results.CURVATURE_KIND, results.GENERALIZATION_KIND)
-    )
+    rows = by_kind(judged)
+    curvature, accuracy = (held(rows[rows["about"] == name]) for name in results.KINDS)
     flatter = "Only a little" if abs(tau.estimate) < SLIGHT else "Yes"
     lead = flatter if tau.high < 0 else "Rather the reverse" if tau.low > 0 else "Not that we can see"
     return (
