@@ -5,9 +5,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from flatlib.book.tables import typeset_tables
 from flatlib.errors import FlatlibError
+from flatlib.figures.panels import NARROW
 
-PICTURE = re.compile(r'<img\b(?=[^>]*\bsrc="([^":?#]*_images/[^"?#]+\.svg)")(?![^>]*\bwidth=)')
+PICTURE = re.compile(r'(<img\b(?=[^>]*\bsrc="([^":?#]*_images/[^"?#]+\.svg)")(?![^>]*\bwidth=))([^>]*>)')
+VIEW = re.compile(rf'<view id="{NARROW}" viewBox="0 [\d.]+ ([\d.]+) ([\d.]+)"')
+PHONE = 342  # pixels that a phone of 390 has for a figure
 WORD = r'>(?:<span class="pasted-text">)?(supported|contradicted|inconclusive|not tested here)<'
 BADGE = re.compile(rf'<span class="(?:[^"]* )?verdict(?: [^"]*)?"(?={WORD})')
 MENU = re.compile(r'<summary>(?=<span class="toctree-toggle")')
@@ -29,7 +33,8 @@ def finish_pages(folder: Path) -> None:
         path.write_text(round_coordinates(path.read_text(encoding="utf-8")), encoding="utf-8")
     for path in html_pages(folder):
         text = path.read_text(encoding="utf-8")
-        text = PICTURE.sub(lambda found: found[0] + svg_size(path.parent / found[1]), text)  # noqa: B023 (used at once)
+        text = PICTURE.sub(lambda found: picture(found, path.parent / found[2]), text)  # noqa: B023 (used at once)
+        text = typeset_tables(text)
         text = BADGE.sub(r'\g<0> data-verdict="\1"', text)
         # Sphinx calls the bibliography a list and its entries no items: a screen reader counts none.
         text = text.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
@@ -49,6 +54,17 @@ def signature_lines(found: re.Match[str]) -> str:
     """Return the parameters of a signature, one a line."""
     listed = found[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
     return f'<span class="sig-lines">\n{listed}</span>'
+
+
+def picture(found: re.Match[str], file: Path) -> str:
+    """Return an image with its size; where its drawing has a narrow view, phones show that one."""
+    image = f"{found[1]}{svg_size(file)}{found[3]}"
+    view = VIEW.search(file.read_text(encoding="utf-8"))
+    if view is None:
+        return image
+    height = round(PHONE * float(view[2]) / float(view[1]))
+    source = f'srcset="{found[2]}#{NARROW}" width="{PHONE}" height="{height}"'
+    return f'<picture><source media="(max-width: 600px)" {source}>{image}</picture>'
 
 
 def svg_size(picture: Path) -> str:

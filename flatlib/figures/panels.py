@@ -24,6 +24,8 @@ def svg_with_panels(figure: Figure) -> str | None:
         return None
     if figure.get_figwidth() > WIDEST and len(cuts(figure)[0]) == 2:
         figure.set_figwidth(WIDEST)
+    for ax in figure.axes:
+        ax.yaxis.set_tick_params(labelleft=ax.yaxis.get_tick_params().get("left", True))  # each panel is read alone
     file = io.StringIO()
     figure.savefig(file, format="svg", bbox_inches=None, metadata=METADATA)
     drawn = file.getvalue()

@@ -23,7 +23,7 @@ def format_log_ticks(axis: XAxis | YAxis, low: float, high: float) -> None:
     """Write plain numbers at decades; at 1, 2 and 5 of each, or evenly, where the data have too few coarser ones."""
     ticks = {subs: LogLocator(subs=subs).tick_values(low, high) for subs in ((1.0,), (1.0, 2.0, 5.0))}
     enough = [subs for subs, places in ticks.items() if sum(low / 1.1 <= place <= high * 1.1 for place in places) >= 3]
-    axis.set_major_locator(LogLocator(subs=enough[0]) if enough else MaxNLocator(4, steps=[1, 2, 5, 10]))
+    axis.set_major_locator(LogLocator(subs=enough[0]) if enough else MaxNLocator(5, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(SparseFormatter())
     axis.set_minor_formatter(NullFormatter())
 

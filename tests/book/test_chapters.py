@@ -21,7 +21,6 @@ from flatlib.cli import main
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
 
-
 OPEN = {"inconclusive", "not tested here"}
 
 
