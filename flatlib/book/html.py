@@ -16,6 +16,8 @@ WORD = r'>(?:<span class="pasted-text">)?(supported|contradicted|inconclusive|no
 BADGE = re.compile(rf'<span class="(?:[^"]* )?verdict(?: [^"]*)?"(?={WORD})')
 MENU = re.compile(r'<summary>(?=<span class="toctree-toggle")')
 PARAMETERS = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')
+MEANING = re.compile(r'<dt id="(term-[^"]+)">.*?</dt>\s*<dd>(.*?)</dd>', re.DOTALL)
+TERM = re.compile(r'(?P<start><a class="reference internal" href="[^"#]*#(?P<term>term-[^"]+)")>')
 PATH = re.compile(r'(?<=\sd=")[^"]+|(?<=\s[xy]=")[^"]+')  # the coordinates in an SVG
 UNTURNED = re.compile(r' transform="rotate\(-?0 [-\d.]+ [-\d.]+\)"')  # Matplotlib turns every text, most by nothing
 LONG = re.compile(r"-?\d+\.\d{3,}")
@@ -31,10 +33,13 @@ def finish_pages(folder: Path) -> None:
     """Rewrite every HTML page and figure below `folder`; a finished one stays unchanged."""
     for path in [*html_pages(folder), *(folder / "_images").glob("*.svg")]:
         path.write_text(round_coordinates(path.read_text(encoding="utf-8")), encoding="utf-8")
+    meanings = glossary(folder)
     for path in html_pages(folder):
         text = path.read_text(encoding="utf-8")
         text = PICTURE.sub(lambda found: picture(found, path.parent / found[2]), text)  # noqa: B023 (used at once)
-        text = typeset_tables(text)
+        text = explain_terms(typeset_tables(text), meanings)
+        # The words of the bar say what it opens; the theme gives all of them one name.
+        text = text.replace('<summary aria-label="Toggle hidden content">', "<summary>")
         text = BADGE.sub(r'\g<0> data-verdict="\1"', text)
         # Sphinx calls the bibliography a list and its entries no items: a screen reader counts none.
         text = text.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
@@ -54,6 +59,23 @@ def signature_lines(found: re.Match[str]) -> str:
     """Return the parameters of a signature, one a line."""
     listed = found[1].replace("<dd>", '<span class="sig-line">').replace("</dd>", "</span>")
     return f'<span class="sig-lines">\n{listed}</span>'
+
+
+def glossary(folder: Path) -> dict[str, str]:
+    """Return the meaning of each term of the glossary, as plain text, by the anchor of the term."""
+    path = folder / "book" / "glossary.html"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return {term: " ".join(re.sub(r"<[^>]+>", "", meaning).split()) for term, meaning in MEANING.findall(text)}
+
+
+def explain_terms(text: str, meanings: dict[str, str]) -> str:
+    """Return a page whose links to terms of the glossary show the meaning under the pointer."""
+
+    def explained(link: re.Match[str]) -> str:
+        meaning = meanings.get(link["term"])
+        return f'{link["start"]} title="{meaning}">' if meaning else link[0]
+
+    return TERM.sub(explained, text)
 
 
 def picture(found: re.Match[str], file: Path) -> str:

@@ -6,9 +6,8 @@ from flatlib.book.explorer import label
 from flatlib.figures import COLUMNS
 from flatlib.figures.style import VALUES
 
-TABLE = re.compile(
-    r'<table\b[^>]*\bclass="(?:[^"]* )?(?:dataframe|docutils|table)\b(?! autosummary)[^"]*".*?</table>', re.DOTALL
-)
+KIND = r'class="(?:[^"]* )?(?:dataframe|docutils|table)\b(?! autosummary)[^"]*"'
+TABLE = re.compile(rf"<table\b[^>]*\b{KIND}.*?</table>", re.DOTALL)
 ROW = re.compile(r"<tr\b[^>]*>.*?</tr>", re.DOTALL)
 CELL = re.compile(r"(<t(?P<kind>[hd])\b(?P<about>[^>]*)>)(?P<text>.*?)(?=</t[hd]>)", re.DOTALL)
 CODE = re.compile(r"(<(code|pre|math|a)\b.*?</\2>|<[^>]+>)", re.DOTALL)
@@ -21,7 +20,7 @@ TYPESET = [
     (r"(\d) %", r"\1%"),
     (r" \.\. ", " to "),
     (r"\b([nN]) = (?=\d)", "\\1\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"),
-    (r"\b(\d+)\.0(?=$|,)", r"\1"),
+    (r"^(\d+)\.0$", r"\1"),
 ]
 
 
