@@ -1,5 +1,6 @@
 """Rendered pages, finished: colours of badges, sizes of pictures, names for screen readers; and a check of links."""
 
+import html
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,8 +15,15 @@ VIEW = re.compile(rf'<view id="{NARROW}" viewBox="0 [\d.]+ ([\d.]+) ([\d.]+)"')
 PHONE = 342  # pixels that a phone of 390 has for a figure
 WORD = r'>(?:<span class="pasted-text">)?(supported|contradicted|inconclusive|not tested here)<'
 BADGE = re.compile(rf'<span class="(?:[^"]* )?verdict(?: [^"]*)?"(?={WORD})')
+FINDING = re.compile(  # the bold sentence at the head of a figure's caption
+    r'(<img alt=")([^"]*)("[^>]*>(?:(?!<img).)*?<figcaption>(?:(?!</p>).)*?<strong>)(.*?)(?=</strong>)', re.DOTALL
+)
+TAG = re.compile(r"<[^>]+>")
 MENU = re.compile(r'<summary>(?=<span class="toctree-toggle")')
 PARAMETERS = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')
+PERCENT = re.compile(
+    r"(?P<kept><(pre|script)\b.*?</\2>)|(?<=\d) %(?=[\s<.,;:)])", re.DOTALL
+)  # English has no space there
 MEANING = re.compile(r'<dt id="(term-[^"]+)">.*?</dt>\s*<dd>(.*?)</dd>', re.DOTALL)
 TERM = re.compile(r'(?P<start><a class="reference internal" href="[^"#]*#(?P<term>term-[^"]+)")>')
 PATH = re.compile(r'(?<=\sd=")[^"]+|(?<=\s[xy]=")[^"]+')  # the coordinates in an SVG
@@ -37,16 +45,25 @@ def finish_pages(folder: Path) -> None:
     for path in html_pages(folder):
         text = path.read_text(encoding="utf-8")
         text = PICTURE.sub(lambda found: picture(found, path.parent / found[2]), text)  # noqa: B023 (used at once)
+        text = PERCENT.sub(lambda found: found["kept"] or "%", text)
         text = explain_terms(typeset_tables(text), meanings)
         # The words of the bar say what it opens; the theme gives all of them one name.
         text = text.replace('<summary aria-label="Toggle hidden content">', "<summary>")
         text = BADGE.sub(r'\g<0> data-verdict="\1"', text)
+        # What a figure shows is for those who cannot see it, too.
+        text = FINDING.sub(lambda found: f"{found[1]}{alternative(found[2], found[4])}{found[3]}{found[4]}", text)
         # Sphinx calls the bibliography a list and its entries no items: a screen reader counts none.
         text = text.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
         # Sphinx puts a list of terms into a term, and the theme's arrow in the contents has no name.
         text = PARAMETERS.sub(signature_lines, text)
         text = MENU.sub('<summary aria-label="Show or hide the pages of this part">', text)
         path.write_text(text, encoding="utf-8")
+
+
+def alternative(text: str, finding: str) -> str:
+    """Return an alternative text with the finding of a caption, a piece of HTML, in front."""
+    said = html.escape(html.unescape(TAG.sub("", finding)).strip(), quote=True)
+    return text if said in text else f"{said} {text}"
 
 
 def round_coordinates(text: str) -> str:

@@ -1,11 +1,11 @@
 """The whole book: every published run in one table, and every claim's verdicts."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from flatlib.book.results import sorted_scales as sorted_scales  # for the pages that show scales
 from flatlib.claims import CLAIMS, claim_verdict
 from flatlib.claims.verdict import INCONCLUSIVE, NOT_TESTED, SUPPORTED
 from flatlib.errors import FlatlibError
@@ -13,7 +13,6 @@ from flatlib.runs import records
 
 OWN_SCALE = "small"  # the scale that this book was made at, and every claim was tested at
 TOY_SCALE = "digits"  # judged like the others, and compared with them; its runs are excluded where measures compare
-SCALES = ("digits", "small", "mnist", "medium")  # of this book, from small to large; a paper's come after them
 Tables = dict[tuple[str, str], pd.DataFrame]  # by chapter and scale
 
 
@@ -87,23 +86,6 @@ def in_markdown(chapter: str) -> str:
     return CLAIMS[chapter].sentence.removesuffix(".").replace("λ_max", r"$\lambda_{\max}$")
 
 
-def cards(judged: pd.DataFrame, folder: str = "") -> str:
-    """Return a card for each claim, a grid in MyST Markdown: its sentence, its verdict at each scale, its source.
-
-    Args:
-        judged: The table of `verdicts`.
-        folder: Folder of the chapters, seen from the page that shows the cards.
-    """
-    grid = ["::::{grid} 1 1 2 2", ":gutter: 3", ":class-container: verdict-grid", ""]
-    for chapter, of_claim in tally(judged).groupby("chapter"):
-        grid += [f":::{{grid-item-card}} {in_markdown(chapter)}", ":class-card: verdict-card", ""]
-        for row in of_claim.sort_values("scale", key=lambda scale: scale != OWN_SCALE, kind="stable").itertuples():
-            held = f"{row.scale}: {row.held} of {row.predictions} predictions"
-            grid += [f"[{row.verdict}]{{.verdict}} [{held}]{{.scale}}", ""]
-        grid += [f"{link(chapter, folder)}. The claim: {CLAIMS[chapter].source}", ":::", ""]
-    return "\n".join([*grid, "::::"])
-
-
 class VerdictChange(NamedTuple):
     """Numbers of predictions that are tested at two scales."""
 
@@ -112,16 +94,6 @@ class VerdictChange(NamedTuple):
     decided: int  # inconclusive at the first, supported or contradicted at the second
     lost: int  # the other way round
     turned: int  # supported at one and contradicted at the other
-
-
-def sorted_scales(scales: Iterable[str]) -> list[str]:
-    """Sort scales from small to large, a paper's last.
-
-    >>> sorted_scales(["paper", "small", "mine", "digits", "paper-mlp"])
-    ['digits', 'small', 'mine', 'paper', 'paper-mlp']
-    """
-    place = {name: i for i, name in enumerate(SCALES)}
-    return sorted(set(scales), key=lambda name: (name.startswith("paper"), place.get(name, len(place)), name))
 
 
 def tested_at_both(judged: pd.DataFrame, first: str, second: str) -> pd.DataFrame:

@@ -1,7 +1,6 @@
-"""A row per name: means and their intervals, estimates with given intervals, ratios, or verdicts."""
+"""A row per name: means and their intervals, estimates with given intervals, or ratios."""
 
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,12 @@ from matplotlib.axes import Axes
 from flatlib.figures.axes import EmptyPlot, axis_of, drawable_runs, placeholder_if_empty, set_scale
 from flatlib.figures.curves import error_bar
 from flatlib.figures.labels import ABOVE, key_above
-from flatlib.figures.style import BLUE, CATEGORY, GREEN, GREY, MARKERS, VERMILLION, series
+from flatlib.figures.style import CATEGORY, GREY, MARKERS, series
 from flatlib.figures.ticks import set_ticks
 from flatlib.stats import bootstrap_mean
 
 SPACING = 0.25  # between the marks of a row, whose height is 1
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)  # of ratios
-VERDICTS: dict[str, dict[str, Any]] = {  # distinguished not by colour alone
-    "supported": {"marker": "o", "color": GREEN},
-    "contradicted": {"marker": "X", "color": VERMILLION},
-    "inconclusive": {"marker": "o", "color": GREY, "markerfacecolor": "none"},
-    "not tested here": {"marker": "D", "color": BLUE, "markerfacecolor": "none"},
-}
 
 
 @placeholder_if_empty
@@ -40,7 +33,7 @@ def dot_plot(table: pd.DataFrame, x: str, ax: Axes, *, row: str, by: str) -> Non
     """
     rows = drawable_runs(table, x, x, row, by, "seed")
     complete = (table["status"] == "reached").groupby([table[row], table[by]]).transform("all")
-    heights = _heights(rows[row])
+    heights = row_heights(rows[row])
     looks = series(rows, by)
     for name, height in heights.items():
         of_row = rows[rows[row] == name]
@@ -72,7 +65,7 @@ def forest_plot(table: pd.DataFrame, ax: Axes, *, label: str) -> None:
     known = table[np.isfinite(table["estimate"])]
     if known.empty:
         raise EmptyPlot("nothing to draw: the table has no estimate")
-    heights, names = _heights(known["row"]), list(dict.fromkeys(known["series"]))
+    heights, names = row_heights(known["row"]), list(dict.fromkeys(known["series"]))
     ax.axvline(0, color=GREY, linewidth=1.0)
     for i, (name, color, marker) in enumerate(zip(names, CATEGORY, MARKERS, strict=False)):
         of_name = known[known["series"] == name]
@@ -111,39 +104,12 @@ def ratio_plot(table: pd.DataFrame, ax: Axes, *, reference: str, label: str) -> 
     ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3)
 
 
-@placeholder_if_empty
-def verdict_grid(judged: pd.DataFrame, ax: Axes, scales: Sequence[str]) -> None:
-    """Draw a mark for the verdict on each prediction at each scale; a place without a test stays empty.
-
-    Args:
-        judged: Columns chapter (``01_lr_batch``), prediction, scale and verdict. Rows keep the order in which the
-            predictions appear, numbered by their chapter, with a line between two chapters.
-        scales: The columns, from left to right.
-    """
-    if judged.empty:
-        raise EmptyPlot("nothing to draw: there is no verdict")
-    heights = _heights(zip(judged["chapter"], judged["prediction"], strict=True))
-    for verdict, mark in VERDICTS.items():
-        found = judged[judged["verdict"] == verdict]
-        y = [heights[row] for row in zip(found["chapter"], found["prediction"], strict=True)]
-        x = [scales.index(scale) for scale in found["scale"]]
-        ax.plot(x, y, linestyle="none", markersize=5, label=verdict, **mark)
-    for above, below in pairwise(heights):
-        if above[0] != below[0]:
-            ax.axhline(heights[below] + 0.5, color=GREY, linewidth=0.4)
-    ax.set_yticks(list(heights.values()), [f"{name}  {int(chapter.partition('_')[0])}" for chapter, name in heights])
-    ax.set_xticks(range(len(scales)), scales, rotation=45, ha="left", rotation_mode="anchor")
-    ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-    ax.set(xlim=(-0.5, len(scales) - 0.5), ylim=(-0.6, len(heights) - 0.4))
-    ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.0), ncols=2, handletextpad=0.2, columnspacing=1.0)
-
-
 def _shifts(n: int) -> np.ndarray:
     """Return the heights of the n marks of a row above its middle."""
     return np.linspace(0.15, -0.15, n) if n > 1 else np.zeros(n)
 
 
-def _heights(names: Iterable[Any]) -> dict[Any, int]:
+def row_heights(names: Iterable[Any]) -> dict[Any, int]:
     """Return the height of each name's row, the first one at the top."""
     rows = list(dict.fromkeys(names))
     return {name: len(rows) - 1 - i for i, name in enumerate(rows)}

@@ -63,14 +63,6 @@ def test_a_tally_counts_predictions(book):
     assert tally[["held", "predictions"]].to_numpy().tolist() == [[1, 1], [2, 3], [2, 3]]
 
 
-def test_cards_show_claim_source_and_verdicts(book):
-    one, two = overview.cards(overview.verdicts(book)).split(":::{grid-item-card} ")[1:]
-    assert one.startswith("Claim of 02_two on $\\lambda_{\\max}$\n")
-    assert "[supported]{.verdict} [small: 1 of 1 predictions]{.scale}" in one
-    assert "[Chapter 11](11_eleven.ipynb). The claim: Somebody 2020, section 1" in two
-    assert [two.count(f"[{scale}: 2 of 3 predictions]") for scale in ("paper", "small")] == [1, 1]
-
-
 def test_pooled_tau_differs_from_stratified_tau(book):
     found = pooling.concordances(overview.all_runs(book), "generalization_gap").set_index("series")
     assert set(found["row"]) == {"Sharpness"}, "one margin is nothing to compare"

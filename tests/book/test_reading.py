@@ -1,4 +1,4 @@
-"""What a reader meets on the built pages: figures and tables on a phone, words in tables, terms, search, the Explorer."""
+"""What a reader meets on the built pages: figures and tables on a phone, words in tables, terms, search."""
 
 import re
 
@@ -40,7 +40,7 @@ def test_figures_are_readable_on_a_phone(browser, address, page):
 def test_verdicts_are_on_a_phones_screen(browser, address, page):
     open_page(browser, f"{address}/{page}", PHONE)
     script = """document.querySelectorAll('details').forEach(part => part.open = true);
-        return [...document.querySelectorAll('article table .verdict')].map(badge => badge.getBoundingClientRect().right)"""
+        return [...document.querySelectorAll('article table .verdict')].map(e => e.getBoundingClientRect().right)"""
     edges = browser.execute_script(script)
     assert edges
     assert max(edges) <= PHONE

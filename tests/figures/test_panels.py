@@ -1,6 +1,7 @@
 """Two views of one figure: side by side, and one below the other."""
 
 import re
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import pytest
@@ -42,10 +43,8 @@ def test_edges_lie_between_the_panels(drawn):
     figure = drawn(1, 3)
     across, down = cuts(figure)
     assert down == [0, pytest.approx(180)]
-    for edge, ax in zip(across[1:-1], figure.axes, strict=False):
-        assert (
-            ax.get_tightbbox().x1 < edge * figure.dpi / 72 < figure.axes[figure.axes.index(ax) + 1].get_tightbbox().x0
-        )
+    for edge, (left, right) in zip(across[1:-1], pairwise(figure.axes), strict=True):
+        assert left.get_tightbbox().x1 < edge * figure.dpi / 72 < right.get_tightbbox().x0
 
 
 def test_a_single_panel_is_narrow_enough_for_a_phone(drawn):

@@ -10,9 +10,9 @@ from matplotlib.colors import to_rgb
 
 from flatlib.figures import scatter, style
 from flatlib.figures.axes import format_log_ticks
-from flatlib.figures.forest import VERDICTS
 from flatlib.figures.scatter import COLORS
 from flatlib.figures.ticks import SparseFormatter, set_ticks
+from flatlib.figures.verdicts import VERDICTS
 
 HUE = np.array([[-0.574, 1.430, 0.144], [0.426, 0.430, 0.144], [0.426, 1.430, -0.856]])  # of hue-rotate(180deg)
 MARKS = [*COLORS, *style.CATEGORY, *style.BATCH[4], *(mark["color"] for mark in VERDICTS.values())]
