@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import dense_hessian
 from torch import nn
 
+from conftest import dense_hessian
 from flatlib.config import RunConfig
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, trace
 from flatlib.errors import FlatlibError

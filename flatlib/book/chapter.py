@@ -20,6 +20,8 @@ from flatlib.config import Execution, RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.runs import records, sweep
 
+ENDINGS = ("reached", "capped", "diverged")
+
 
 class Chapter:
     """One chapter at the parameters its notebook is run with.
@@ -99,18 +101,23 @@ class Chapter:
     def report_exclusions(
         self, runs: pd.DataFrame, by: list[str], estimates: Iterable[str] = ("lambda_max",)
     ) -> pd.DataFrame:
-        """Return how the runs of each setting (combination of `by`) ended.
+        """Return how the runs of each setting (combination of `by`) ended, in one row if all of them reached their end.
 
         Glues ``n_runs``, ``n_reached``, ``n_capped``, ``n_diverged``; and over all the named estimates
         ``n_unconverged``, how many missed their tolerance, and ``worst_residual``, the largest relative residual.
         """
-        endings = {f"n_{name}": (runs["status"] == name).sum() for name in ("reached", "capped", "diverged")}
+        endings = {f"n_{name}": (runs["status"] == name).sum() for name in ENDINGS}
         measured = [name for name in estimates if name in runs]
         missed = sum((~runs[f"{name}_converged"].dropna().astype(bool)).sum() for name in measured)
         relative = [(runs[f"{name}_residual"] / runs[name].abs()).max() for name in measured]
         worst = f"{max(relative):.1e}" if relative else "none"
         glue_texts(n_runs=len(runs), **endings, n_unconverged=missed, worst_residual=worst)
-        return exclusions(runs, by)
+        ended = exclusions(runs, by)
+        if (ended["counts"] == "yes").all():
+            return pd.DataFrame(
+                {"settings": [f"all {len(ended)}"]} | {name: [endings[f"n_{name}"]] for name in ENDINGS}
+            )
+        return ended
 
     @cached_property
     def committed(self) -> dict[str, pd.DataFrame]:

@@ -36,7 +36,7 @@ MEASURES = (("accuracy", "test_accuracy", 100), ("gap", "generalization_gap", 10
 
 
 def compare_with_paper(scales: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return our numbers on MNIST and the paper's, for every scale that has the same network and decay."""
+    """Return our numbers on MNIST, and the paper's in parentheses, for every scale with the same network and decay."""
     rows = []
     for scale, runs in scales.items():
         for key, group in DECAY.select(validated(runs[runs["dataset"] == "mnist"])).groupby(list(DECAY.settings)):
@@ -49,7 +49,7 @@ def compare_with_paper(scales: dict[str, pd.DataFrame]) -> pd.DataFrame:
             row |= {"γ": f"{setting['weight_decay']:g}", "n": group["seed"].nunique()}
             for (name, column, unit), reported in zip(MEASURES, paper, strict=True):
                 ours = format_mean(group[column].dropna() * unit, missing="").partition(", n =")[0]
-                row |= {name: ours, f"{name} (paper)": reported}
+                row[f"{name} (paper)"] = f"{ours or 'none'} ({reported})"
             rows.append(row)
     return pd.DataFrame(rows or [{"scale": "no scale here has the paper's networks on MNIST"}])
 

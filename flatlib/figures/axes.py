@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from flatlib.errors import FlatlibError
+from flatlib.figures.ticks import format_log_ticks, set_ticks
 from flatlib.names import AT_LOSS
 from flatlib.stats import require_columns
 
@@ -120,7 +120,7 @@ COLUMNS = {  # every column that can be drawn
     "sam_sharpness": Column("SAM sharpness", scale="log"),
     "keskar_sharpness": Column("Keskar sharpness", unit="%", scale="log"),
     "margin": Column("Median margin", unit="input distance"),
-    "margin_low": Column("10 % margin", unit="input distance"),
+    "margin_low": Column("10% margin", unit="input distance"),
     "gradient_norm": Column("Gradient norm", r"$\Vert g\Vert$", scale="log"),
     "weight_norm": Column("Weight norm", r"$\Vert w\Vert$", scale="log"),
     "input_lambda_max": Column("Input curvature", scale="log"),
@@ -183,8 +183,7 @@ def label_axes(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
     if axis_of(x).scale == "log" and rows[x].min() == 0 < rows[x].max():
         values = np.unique(rows[x])
         ax.set_xscale("symlog", linthresh=values[1], linscale=0.5)
-        ax.set_xticks(values, [f"{value:g}" for value in values])
-        ax.minorticks_off()
+        set_ticks(ax, values)
     else:
         set_scale(ax.xaxis, x, rows[x])
     set_scale(ax.yaxis, y, rows[y])
@@ -196,11 +195,4 @@ def set_scale(axis: XAxis | YAxis, column: str, values: pd.Series) -> None:
     set_axis_scale = axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale
     set_axis_scale("log" if logarithmic else "linear")
     if logarithmic:
-        format_log_ticks(axis, values.max() / values.min())
-
-
-def format_log_ticks(axis: XAxis | YAxis, ratio: float) -> None:
-    """Write plain numbers at 1, 2 and 5 of each decade, or at decades alone if the data span two or more (`ratio`)."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 100 else (1.0,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+        format_log_ticks(axis, float(values.min()), float(values.max()))

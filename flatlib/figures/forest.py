@@ -11,6 +11,7 @@ from flatlib.figures.axes import EmptyPlot, axis_of, drawable_runs, placeholder_
 from flatlib.figures.curves import error_bar
 from flatlib.figures.labels import ABOVE, key_above
 from flatlib.figures.style import CATEGORY, GREY, MARKERS, series
+from flatlib.figures.ticks import set_ticks
 from flatlib.stats import bootstrap_mean
 
 SPACING = 0.25  # between the marks of a row, whose height is 1
@@ -34,19 +35,22 @@ def dot_plot(table: pd.DataFrame, x: str, ax: Axes, *, row: str, by: str) -> Non
     complete = (table["status"] == "reached").groupby([table[row], table[by]]).transform("all")
     heights = row_heights(rows[row])
     looks = series(rows, by)
-    for shift, (value, look) in zip(np.linspace(0.15, -0.15, len(looks)), looks.items(), strict=True):
-        for name, height in heights.items():
-            here = rows[(rows[row] == name) & (rows[by] == value)]
+    for name, height in heights.items():
+        of_row = rows[rows[row] == name]
+        present = [value for value in looks if (of_row[by] == value).any()]
+        for shift, value in zip(_shifts(len(present)), present, strict=True):
+            look, here = looks[value], of_row[of_row[by] == value]
             for status, dots in here.groupby("status")[x]:
                 fill = look.color if status == "reached" else "none"
                 ax.plot(dots, np.full(len(dots), height + shift), ".", color=look.color, mfc=fill, alpha=0.35)
-            if not here.empty and complete[here.index].all():
+            if complete[here.index].all():
                 mean = bootstrap_mean(here[x])
                 ax.errorbar(mean.estimate, height + shift, xerr=error_bar(mean), color=look.color, fmt=look.marker)
     ax.set_yticks(list(heights.values()), list(heights))
-    ax.set_xlabel(axis_of(x).label)
+    ax.set(xlabel=axis_of(x).label, ylim=(-0.6, len(heights) - 0.4))
     set_scale(ax.xaxis, x, rows[x])
-    key_above(ax, looks.values(), linestyle="none")
+    if rows.groupby(row)[by].nunique().max() > 1:  # otherwise the row's own name says it
+        key_above(ax, looks.values(), linestyle="none")
 
 
 @placeholder_if_empty
@@ -94,11 +98,15 @@ def ratio_plot(table: pd.DataFrame, ax: Axes, *, reference: str, label: str) -> 
     ax.set_xscale("log")
     low, high = np.nanmin(rows.to_numpy()), np.nanmax(rows.to_numpy())
     ticks = [tick for tick in TICKS if low / 2 <= tick <= high * 2]
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.minorticks_off()
+    set_ticks(ax, ticks)
     ax.set_yticks(heights, list(rows.index))
     ax.set_xlabel(f"{label} ({reference} = 1)")
     ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3)
+
+
+def _shifts(n: int) -> np.ndarray:
+    """Return the heights of the n marks of a row above its middle."""
+    return np.linspace(0.15, -0.15, n) if n > 1 else np.zeros(n)
 
 
 def row_heights(names: Iterable[Any]) -> dict[Any, int]:

@@ -34,7 +34,7 @@ def test_dot_plot_has_means_and_intervals(runs, ax):
     marks = draw_rows(runs, ax)
     assert row_names(ax) == ["sgd", "adam"]  # in the order of the table
     assert ax.get_yticks().tolist() == [1, 0]
-    expected = [("sgd", "alone", 1.15), ("adam", "alone", 0.15), ("sgd", "inside SAM", 0.85)]
+    expected = [("sgd", "alone", 1.15), ("sgd", "inside SAM", 0.85), ("adam", "alone", 0.0)]
     for (x, y), bar, (name, training, height) in zip(marks, ax.containers, expected, strict=True):
         chosen = runs[(runs["optimizer"] == name) & (runs["training"] == training)]["minimum_sharpness"]
         mean = bootstrap_mean(chosen)
@@ -60,7 +60,7 @@ def test_dot_plot_excludes_diverged_runs(runs, ax):
 
 def test_capped_run_leaves_group_without_mean(runs, ax):
     runs.loc[0, "status"] = "capped"  # plain SGD, one seed of three
-    assert [height for _, height in draw_rows(runs, ax)] == [0.15, 0.85]
+    assert [height for _, height in draw_rows(runs, ax)] == [0.85, 0.0]
     (capped,) = [line for line in ax.lines if line.get_marker() == "." and line.get_mfc() == "none"]
     assert capped.get_xdata() == pytest.approx(runs.loc[[0], "minimum_sharpness"])
 

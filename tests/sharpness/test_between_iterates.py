@@ -2,9 +2,9 @@ import copy
 
 import pytest
 import torch
-from conftest import Net, mean_output
 from torch import nn
 
+from conftest import Net, mean_output
 from flatlib.curvature import HessianOperator, top_eigenvalues
 from flatlib.curvature.operators import base
 from flatlib.errors import FlatlibError

@@ -5,9 +5,9 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from conftest import assert_untouched, snapshot
 from torch import nn
 
+from conftest import assert_untouched, snapshot
 from flatlib.errors import FlatlibError
 from flatlib.sharpness import (
     adaptive_sharpness,

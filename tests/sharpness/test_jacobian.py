@@ -2,10 +2,10 @@ import copy
 
 import pytest
 import torch
-from conftest import Net, assert_untouched, snapshot
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from conftest import Net, assert_untouched, snapshot
 from flatlib.errors import FlatlibError
 from flatlib.sharpness import jacobian_norm, jacobian_norms, most_stretched
 

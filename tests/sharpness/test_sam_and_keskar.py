@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import Net, mean_output
 from scipy.optimize import brentq
 from torch import nn
 
+from conftest import Net, mean_output
 from flatlib.curvature import HessianOperator
 from flatlib.errors import FlatlibError, NotDefined
 from flatlib.sharpness import adaptive_sharpness, average_adaptive_sharpness, keskar_sharpness, sam_sharpness

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import dense_hessian
 from torch import nn
 
+from conftest import dense_hessian
 from flatlib.config import RunConfig
 from flatlib.device import seeded
 from flatlib.measures import evaluate
