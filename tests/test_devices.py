@@ -22,7 +22,7 @@ from flatlib.training.train import checkpoint_of_run, train
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 AGREEMENT = 1e-3
-COMPANIONS = ("residual", "products", "converged", "error", "exact", "alignment")
+COMPANIONS = ("residual", "products", "converged", "error", "exact", "alignment", "frank_wolfe_gap")
 SIZES = {"train_size": 40, "test_size": 20, "measure_size": 20, "batch_size": 20, "max_epochs": 2}
 TINY = RunConfig(model="small_cnn", width=0.1, **SIZES)
 MEASURED = tuple(name for name in MEASURES if name not in ("density", "keskar_sharpness"))
@@ -70,6 +70,10 @@ def test_measures_agree_with_float64(device, model):
     trained = train(config, device="cpu").model
     exact = measure(MEASURED, moved(config, trained, torch.device("cpu"), torch.float64))
     found = measure(MEASURED, moved(config, trained, device, torch.float32))
+    # Where a CPU reduces an MLP to the subspace of its inputs, it draws other probes.
+    error = 4 * found["frobenius_standard_error"] / found["frobenius"]
+    assert found.pop("frobenius") == pytest.approx(exact.pop("frobenius"), rel=2 * error)
+    assert found.pop("frobenius_per_parameter") == pytest.approx(exact.pop("frobenius_per_parameter"), rel=4 * error)
     for name, value in exact.items():
         if not name.endswith(COMPANIONS):
             close = pytest.approx(value, rel=AGREEMENT, abs=1e-5) if value is not None else None

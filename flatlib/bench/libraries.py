@@ -3,9 +3,10 @@
 import importlib.util
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import pyhessian
@@ -46,32 +47,50 @@ def by_flatlib(problem: Problem, tolerance: float | None, seed: int, engine: str
     return Eigenvalue(float(found.values[0]), found.products)
 
 
-def by_pyhessian(problem: Problem, tolerance: float | None, seed: int) -> Eigenvalue:
-    """Run power iteration until the value changes little; a single batch keeps the graph of its gradient."""
-    torch.manual_seed(seed)
+@contextmanager
+def pyhessian_of(problem: Problem) -> Iterator[tuple[Any, mock.MagicMock]]:
+    """Yield PyHessian's Hessian and the counter of its products; a single batch keeps the graph of its gradient."""
     module = sys.modules[pyhessian.hessian.__module__]
     counted = mock.patch.object(module, "hessian_vector_product", wraps=module.hessian_vector_product)
     one = len(problem.batches) == 1
     data = {"data": problem.batches[0]} if one else {"dataloader": problem.batches}
     with warnings.catch_warnings(action="ignore"), counted as multiply:
         try:
-            hessian = pyhessian.hessian(problem.model, problem.loss, **data, cuda=problem.device.type == "cuda")
-            options = {} if tolerance is None else {"maxIter": MOST_PRODUCTS, "tol": tolerance}
-            (value,), _ = hessian.eigenvalues(top_n=1, **options)
+            yield pyhessian.hessian(problem.model, problem.loss, **data, cuda=problem.device.type == "cuda"), multiply
         finally:  # what it leaves would be added to the gradients of the next call
             problem.model.zero_grad()
+
+
+def curvlinops_of(problem: Problem, check: bool = False) -> Any:
+    """Return curvlinops' Hessian, whose check for deterministic products takes time."""
+    from curvlinops import HessianLinearOperator
+
+    model = problem.model.train(problem.batch_norm == "train")
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return HessianLinearOperator(model, problem.loss, parameters, problem.batches, check_deterministic=check)
+
+
+def eigenthings_of(problem: Problem) -> Any:
+    """Return hessian-eigenthings' Hessian."""
+    import hessian_eigenthings as library
+
+    model = problem.model.train(problem.batch_norm == "train")
+    return library.HessianOperator(model, problem.batches, library.supervised_loss(problem.loss))
+
+
+def by_pyhessian(problem: Problem, tolerance: float | None, seed: int) -> Eigenvalue:
+    """Run power iteration until the value changes little."""
+    torch.manual_seed(seed)
+    options = {} if tolerance is None else {"maxIter": MOST_PRODUCTS, "tol": tolerance}
+    with pyhessian_of(problem) as (hessian, multiply):
+        (value,), _ = hessian.eigenvalues(top_n=1, **options)
     return Eigenvalue(value, multiply.call_count)
 
 
 def by_curvlinops(problem: Problem, tolerance: float | None, seed: int) -> Eigenvalue:
     """Run ARPACK (`scipy.sparse.linalg.eigsh`) on curvlinops' operator."""
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # torch.func compiles rules with torch.jit
-        from curvlinops import HessianLinearOperator
-
-        model = problem.model.train(problem.batch_norm == "train")
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        parts = (model, problem.loss, parameters, problem.batches)
-        operator = HessianLinearOperator(*parts, check_deterministic=tolerance is None).to_scipy()
+        operator = curvlinops_of(problem, check=tolerance is None).to_scipy()
         products = 0
 
         def count(v):
@@ -90,8 +109,7 @@ def by_eigenthings(problem: Problem, steps: float | None, seed: int) -> Eigenval
     """Run hessian-eigenthings' Lanczos for a fixed number of steps."""
     import hessian_eigenthings as library
 
-    model = problem.model.train(problem.batch_norm == "train")
-    operator = library.HessianOperator(model, problem.batches, library.supervised_loss(problem.loss))
+    operator = eigenthings_of(problem)
     limit = None if steps is None else min(int(steps), operator.size)
     found = library.lanczos(operator, k=1, max_iter=limit, which="LA", seed=seed)
     return Eigenvalue(float(found.eigenvalues[0]), found.iterations)

@@ -1,8 +1,9 @@
 """Networks that are measured: image classifiers and a language model, at initialization and trained."""
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,10 @@ from flatlib.device import resolve
 from flatlib.errors import FlatlibError
 from flatlib.training.data import load
 from flatlib.training.models import build
-from flatlib.training.train import TrainedRun, train
+from flatlib.training.train import TrainedRun, next_iterate, train
 
 # A trained network's training stops at an accuracy of 0.99.
-TRAINING = RunConfig(learning_rate=0.05, max_epochs=20, seed=1, test_size=100, measures=("train_loss",))
+TRAINING = RunConfig(learning_rate=0.05, max_epochs=20, seed=1, measures=("train_loss",))
 NETWORKS = {  # model and width by name
     "mlp/10": ("mlp", 0.1),
     "mlp": ("mlp", 1.0),
@@ -37,13 +38,25 @@ NAMES = (*IMAGE_NAMES, "gpt init 1000", "gpt trained 1000")  # the last two: sum
 
 @dataclass(frozen=True)
 class Problem:
-    """Hessian to measure: of the mean loss over all batches."""
+    """Hessian to measure: of the mean loss over all batches.
+
+    Attributes:
+        name: Network, state and number of images.
+        model: Network.
+        batches: (inputs, targets) to measure it on.
+        batch_norm: Mode of batch norm, as for `HessianOperator`.
+        loss: Loss that averages over examples.
+        test: Images and labels to evaluate the network on, for the measures that do.
+        after: Returns the network after one more step of its training; None without training.
+    """
 
     name: str
     model: nn.Module
     batches: list[tuple[Tensor, Tensor]]
     batch_norm: str = "eval"
     loss: nn.Module = field(default_factory=nn.CrossEntropyLoss)
+    test: tuple[Tensor, Tensor] | None = None
+    after: Callable[[], nn.Module] | None = None
 
     def hessian(self, dtype: torch.dtype | None = None) -> HessianOperator:
         """Return flatlib's Hessian operator."""
@@ -76,9 +89,11 @@ def problems(names: list[str], dataset: str, device: str) -> Iterator[Problem]:
         config = replace(TRAINING, dataset=dataset, model=model, width=width, train_size=int(images))
         if state == "init":
             split = load(config, place)
-            network = build(config, split.image_shape, split.classes).to(place)
+            network, after = build(config, split.image_shape, split.classes).to(place), None
         else:
             if config.run_id not in trained:
                 trained[config.run_id] = train(config, device=device)
-            network, split = trained[config.run_id].model, trained[config.run_id].data
-        yield Problem(name, network, [(split.x_train, split.y_train)], "train" if mode else "eval")
+            run = trained[config.run_id]
+            network, split, after = run.model, run.data, partial(next_iterate, run)
+        train_images, test_images = [(split.x_train, split.y_train)], (split.x_test, split.y_test)
+        yield Problem(name, network, train_images, "train" if mode else "eval", test=test_images, after=after)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import get_context
 
 import numpy as np
@@ -16,16 +17,18 @@ from flatlib.bench.problems import Problem
 from flatlib.device import current, peak_memory
 
 
-def alternating(calls: Mapping[str, Callable[[int], object]], repeats: int) -> dict[str, list[float]]:
+def alternating(
+    calls: Mapping[str, Callable[[int], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Return the seconds of every call, made `repeats` times in turn with the number of the repeat."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for repeat in range(repeats):
         for name, call in calls.items():
             _synchronize()
-            start = time.perf_counter()
+            start = clock()
             call(repeat)
             _synchronize()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 
@@ -62,8 +65,9 @@ def _synchronize() -> None:
 
 def peak_memory_of(name: str, problem: Problem, effort: float) -> int:
     """Return the bytes by which a library's measurement raises the peak memory of a process of its own."""
+    alone = replace(problem, test=None, after=None)
     with ProcessPoolExecutor(1, get_context("spawn")) as process:
-        return process.submit(_rise_of_the_peak, name, problem, effort, torch.get_num_threads()).result()
+        return process.submit(_rise_of_the_peak, name, alone, effort, torch.get_num_threads()).result()
 
 
 def _rise_of_the_peak(name: str, problem: Problem, effort: float, threads: int) -> int:

@@ -12,13 +12,15 @@ from typing import Any
 
 import pandas as pd
 
-from flatlib.book import parameters
-from flatlib.book.display import glue_texts, show_verdict
+from flatlib.book import parameters, results
+from flatlib.book.display import glue_markdown, glue_texts, show_markdown, show_verdict
 from flatlib.book.paths import find_root, notebook
 from flatlib.claims import CLAIMS, Claim, claim_verdict, exclusions, format_verdicts, summarize
 from flatlib.config import Execution, RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.runs import records, sweep
+
+ENDINGS = ("reached", "capped", "diverged")
 
 
 class Chapter:
@@ -99,18 +101,23 @@ class Chapter:
     def report_exclusions(
         self, runs: pd.DataFrame, by: list[str], estimates: Iterable[str] = ("lambda_max",)
     ) -> pd.DataFrame:
-        """Return how the runs of each setting (combination of `by`) ended.
+        """Return how the runs of each setting (combination of `by`) ended, in one row if all of them reached their end.
 
         Glues ``n_runs``, ``n_reached``, ``n_capped``, ``n_diverged``; and over all the named estimates
         ``n_unconverged``, how many missed their tolerance, and ``worst_residual``, the largest relative residual.
         """
-        endings = {f"n_{name}": (runs["status"] == name).sum() for name in ("reached", "capped", "diverged")}
+        endings = {f"n_{name}": (runs["status"] == name).sum() for name in ENDINGS}
         measured = [name for name in estimates if name in runs]
         missed = sum((~runs[f"{name}_converged"].dropna().astype(bool)).sum() for name in measured)
         relative = [(runs[f"{name}_residual"] / runs[name].abs()).max() for name in measured]
         worst = f"{max(relative):.1e}" if relative else "none"
         glue_texts(n_runs=len(runs), **endings, n_unconverged=missed, worst_residual=worst)
-        return exclusions(runs, by)
+        ended = exclusions(runs, by)
+        if (ended["counts"] == "yes").all():
+            return pd.DataFrame(
+                {"settings": [f"all {len(ended)}"]} | {name: [endings[f"n_{name}"]] for name in ENDINGS}
+            )
+        return ended
 
     @cached_property
     def committed(self) -> dict[str, pd.DataFrame]:
@@ -125,13 +132,15 @@ class Chapter:
     def verdicts(self, runs: pd.DataFrame) -> pd.DataFrame:
         """Return the verdict table of this chapter's claim at every scale, with the scale in the first column."""
         judged = {scale: self.claim.verdicts(table) for scale, table in self.scales(runs).items()}
-        return pd.concat(judged, names=["scale"]).reset_index("scale").reset_index(drop=True)
+        sorted_ = {scale: judged[scale] for scale in results.sorted_scales(judged)}
+        return pd.concat(sorted_, names=["scale"]).reset_index("scale").reset_index(drop=True)
 
     def glue_verdicts(self, verdicts: pd.DataFrame, runs: pd.DataFrame) -> None:
         """Display the verdict as a card, and glue the texts that the command line quotes, at this page's scale.
 
         These are ``verdict`` (one word), ``verdict_sentence``, ``scale``, and for each prediction ``measured NAME`` and
-        ``verdict NAME``.
+        ``verdict NAME``. For the card, also ``result``, a sentence at the best scale, and ``strip``, all verdicts; and
+        for captions ``finding`` and ``finding SCALE``, that sentence at this page's scale and at the others.
         """
         mine = verdicts[verdicts["scale"] == self.parameters.preset]
         verdict, reason, scale = claim_verdict(mine), summarize(mine), describe(runs)
@@ -139,7 +148,29 @@ class Chapter:
         texts = {"verdict": verdict, "verdict_sentence": reason, "scale": scale}
         for _, row in format_verdicts(mine).iterrows():
             texts |= {f"{column} {row['prediction']}": row[column] for column in ("measured", "verdict")}
-        glue_texts(**texts)
+        found = {name: results.result(rows, self.claim.chapter) for name, rows in verdicts.groupby("scale", sort=False)}
+        glue_texts(**texts, finding=found[self.parameters.preset])
+        glue_texts(**{f"finding {name}": text for name, text in found.items()})
+        best = results.best_scale(verdicts)
+        about = f"[At *{best}*: {describe(self.scales(runs)[best])}.]{{.scale}}"
+        glue_markdown(result=f"**{found[best]}** {about}", strip=results.strip(verdicts))
+
+    def show_what_is_seen(self, verdicts: pd.DataFrame, runs: pd.DataFrame, published: str) -> None:
+        """Display what is to be seen on this page.
+
+        Args:
+            verdicts: The table of `verdicts`.
+            runs: The runs of this page.
+            published: What the published runs of this preset show, in MyST Markdown with the braces of
+                `flatlib.book.results.tell`. Other runs have the result sentence in its place.
+        """
+        preset = self.parameters.preset
+        mine = verdicts[verdicts["scale"] == preset]
+        known = self.committed.get(preset, pd.DataFrame({"run_id": []}))
+        if set(runs["run_id"]) <= set(known["run_id"]):
+            show_markdown(results.tell(" ".join(published.split()), mine))
+        else:
+            show_markdown(f"{results.result(mine, self.claim.chapter)} ({preset}: {describe(runs)})")
 
 
 def describe(runs: pd.DataFrame) -> str:

@@ -62,6 +62,16 @@ def glue_texts(**texts: object) -> None:
         display(data, raw=True, metadata=about)
 
 
+def glue_markdown(**texts: str) -> None:
+    """Glue MyST Markdown under each name, for the role ``glue:md`` with the format ``myst``."""
+    from IPython.display import display
+
+    for name, text in texts.items():
+        about = {"scrapbook": {"name": name, "mime_prefix": GLUE_PREFIX}}
+        data = {f"{GLUE_PREFIX}text/plain": repr(text), f"{GLUE_PREFIX}text/markdown": text}
+        display(data | {"text/plain": f"{name} = {text}"}, raw=True, metadata=about)
+
+
 def glue_figure(name: str, figure: object) -> None:
     """Glue the display of a figure under `name`, for the directive ``glue:figure``, which adds a caption."""
     from myst_nb import glue

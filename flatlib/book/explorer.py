@@ -15,12 +15,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from flatlib.book import overview
+from flatlib.book import overview, pooling
 from flatlib.book.paths import notebooks
+from flatlib.claims.versions import newest_version
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.figures import TWO_COLUMNS, scatter, use_style
-from flatlib.figures.axes import AT_LOSS, COLUMNS
+from flatlib.figures.axes import COLUMNS
+from flatlib.names import AT_LOSS
 
 PEAK = "peak_"  # before a measure's name: its largest value along training
 SETTINGS = {name: value for name, value in RunConfig().to_json().items() if name not in ("measures", "track")}
@@ -88,9 +90,10 @@ def columns(tables: overview.Tables, titles: dict[str, str]) -> dict[str, Any]:
     Returns:
         ``places``, chapter and scale of each record; ``varies``, the settings that differ in each of them;
         ``chapters``, their titles; ``axes`` (see `axes_of`); ``held``, for each level of
-        `overview.HELD` the settings that two runs of one place must share, null where any two runs are compared.
-        Of the runs: ``run_id``, ``status``, ``in`` (positions in ``places``), ``measures`` (null if missing) and
-        ``settings``, each with its label, its ``values``, their ``names`` and the ``index`` of each run's value.
+        `pooling.HELD` the settings that two runs of one place must share, null where any two runs are compared.
+        Of the runs: ``run_id``, ``status``, ``in`` (positions in ``places``), ``measures`` (null if missing, or of
+        another than the newest version) and ``settings``, each with its label, its ``values``, their ``names`` and the
+        ``index`` of each run's value.
     """
     runs = overview.all_runs(tables)
     places = list(tables)
@@ -104,13 +107,12 @@ def columns(tables: overview.Tables, titles: dict[str, str]) -> dict[str, Any]:
         "chapters": {chapter: titles[chapter] for chapter, _ in places},
         "axes": axes_of([*measures, *settings]),
         "held": {
-            level: [name for name in held if name in settings] if held else None
-            for level, held in overview.HELD.items()
+            level: [name for name in held if name in settings] if held else None for level, held in pooling.HELD.items()
         },
         "run_id": once["run_id"].tolist(),
         "status": once["status"].tolist(),
         "in": position.groupby(runs["run_id"], sort=False).apply(list).tolist(),
-        "measures": {name: json_values(once[name]) for name in measures},
+        "measures": {name: json_values(newest_version(once, name)) for name in measures},
         "settings": {name: {"label": label(name)} | encode(once[name]) for name in settings},
     }
 

@@ -110,7 +110,8 @@ def anchor(name: str, context: Context) -> str:
 def role(found: re.Match[str], context: Context) -> str:
     """Return a role as plain Markdown; ``text <target>`` has its own text."""
     kind, content = found["role"], found["content"].strip()
-    if kind == "glue:text":
+    if kind in ("glue:text", "glue:md"):
+        content = content.removesuffix(":myst")
         if content not in context.texts:
             raise FlatlibError(f"no cell of the notebook has stored {content!r}, which its text quotes; run all cells")
         return context.texts[content]

@@ -2,19 +2,23 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 from pandas.errors import UndefinedVariableError
 
+from flatlib.claims.versions import MixedVersions, of_one_version
 from flatlib.errors import FlatlibError
 from flatlib.stats import format_mean, seed_differences, seed_log2_ratios, seed_slopes, seed_taus
 
+MIXED = "not compared: measured by different versions"
 PerSeed = Callable[[pd.DataFrame], pd.Series]
 NAMES = {  # of columns, in a unit; others are named as they are, with spaces
     **{"lambda_max": "λ_max", "sam_rho": "ρ", "dropout": "p", "weight_decay": "γ"},
     **{"train_accuracy": "training accuracy", "noise": "learning rate / batch size"},
     **{"frobenius": "the Frobenius norm", "minimum_sharpness": "the minimum sharpness", "loss_gap": "the loss gap"},
-    **{"softmax_jacobian_norm": "the Jacobian norm", "jacobian_norm_mean": "the Jacobian norm"},
+    **{"softmax_jacobian_norm": "the softmaxed Jacobian norm", "jacobian_norm_mean": "the logits' Jacobian norm"},
+    **{"generalization_gap": "the accuracy gap"},
 }
 
 
@@ -77,6 +81,19 @@ class Statistic:
         """Apply a function to the numbers of each block, before their mean and without their scale."""
         return replace(self, per_block=lambda block: function(self.per_block(block)), unit=unit, scale=1)
 
+    def of_block(self, choose: Callable[[pd.Series], Any]) -> "Statistic":
+        """Take the numbers of one block, which ``choose`` names given the mean of each block over seeds."""
+
+        def per_seed(runs: pd.DataFrame) -> pd.Series:
+            kept = self.study.select(runs)
+            blocks = pd.DataFrame({key: self.per_block(block) for key, block in kept.groupby(list(self.study.blocks))})
+            blocks = blocks.dropna(axis=1, how="all")
+            if blocks.empty:
+                raise FlatlibError("no block has the statistic")
+            return self.scale * blocks[choose(blocks.mean())]
+
+        return Statistic(Study(), per_seed, self.unit)
+
     def measured_in(self, unit: str) -> "Statistic":
         """Name the unit otherwise."""
         return replace(self, unit=unit)
@@ -125,12 +142,16 @@ class Study:
 
     def kendall(self, x: str, y: str) -> Statistic:
         """Return Kendall's tau of two columns: 1 if y rises with each step of x, -1 if it falls."""
-        return Statistic(self, lambda block: seed_taus(block, x, y), f"Kendall's τ of {name(x)} and {name(y)}")
+        return Statistic(
+            self, lambda block: seed_taus(of_one_version(block, x, y), x, y), f"Kendall's τ of {name(x)} and {name(y)}"
+        )
 
     def slope(self, x: str, y: str, *, logy: bool = False) -> Statistic:
         """Return the slope of y on log₁₀ x: percentage points per decade, or decades per decade with ``logy``."""
         unit = f"{'decades' if logy else 'points'} of {name(y)} per decade of {name(x)}"
-        return Statistic(self, lambda block: seed_slopes(block, x, y, logy=logy), unit, 1 if logy else 100)
+        return Statistic(
+            self, lambda block: seed_slopes(of_one_version(block, x, y), x, y, logy=logy), unit, 1 if logy else 100
+        )
 
     def difference(self, y: str, high: str, low: str, note: str = "") -> Statistic:
         """Return the mean of y where ``high`` holds minus that where ``low`` holds, in percentage points.
@@ -143,7 +164,7 @@ class Study:
         """
         return Statistic(
             self,
-            lambda block: seed_differences(block, y, matches(block, high), matches(block, low)),
+            lambda block: seed_differences(of_one_version(block, y), y, matches(block, high), matches(block, low)),
             f"points of {name(y)}{note}",
             scale=100,
         )
@@ -152,7 +173,7 @@ class Study:
         """Return the doublings of y from ``low`` to ``high``; see :meth:`difference`."""
         return Statistic(
             self,
-            lambda block: seed_log2_ratios(block, y, matches(block, high), matches(block, low)),
+            lambda block: seed_log2_ratios(of_one_version(block, y), y, matches(block, high), matches(block, low)),
             f"doublings of {name(y)}{note}",
         )
 
@@ -172,14 +193,20 @@ def trends(
         by: The column whose values are compared separately.
 
     Returns:
-        One row per measure, one column of texts per value of ``by``.
+        One row per measure, one column of texts per value of ``by``; a measure of mixed versions has no tau.
     """
+
+    def tau(of_value: pd.DataFrame, measure: str) -> str:
+        try:
+            return format_mean(study.kendall(setting, measure)(of_value))
+        except MixedVersions:
+            return MIXED
+
     study = Study(blocks=tuple(held))
     kept = complete_cells(runs, [by, *study.blocks, setting])
     columns = {f"{by.replace('_', ' ')} {value:g}": of_value for value, of_value in kept.groupby(by)}
     return pd.DataFrame(
-        {"measure": measure.replace("_", " ")}
-        | {name: format_mean(study.kendall(setting, measure)(of_value)) for name, of_value in columns.items()}
+        {"measure": measure.replace("_", " ")} | {name: tau(of_value, measure) for name, of_value in columns.items()}
         for measure in measures
     )
 

@@ -19,9 +19,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     bench = commands.add_parser("bench", help="time this package against the libraries that measure the same")
     bench.add_argument(
         "what",
-        choices=["curvature", "exact", "traps"],
+        choices=["curvature", "exact", "panel", "traps"],
         help="curvature: time and memory of the largest eigenvalue; exact: time of the exact trace and of Jacobian "
-        "norms; traps: values where libraries go wrong",
+        "norms; panel: time of every measure, alone and together; traps: values where libraries go wrong",
     )
     bench.add_argument("--cases", default="*", help="shell patterns of cases, with commas between them (default all)")
     bench.add_argument("--dataset", default="cifar10", help="images the networks are trained on (default cifar10)")

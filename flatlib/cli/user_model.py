@@ -22,11 +22,12 @@ from flatlib.losses import LOSSES
 from flatlib.measures import REGISTRY, Checkpoint, measure
 from flatlib.runs.provenance import provenance
 
-# All measures that need no more than a model and examples.
-MEASURABLE = tuple(name for name in REGISTRY if name not in ("performance", "between_iterates"))
+# Measures that need more than a model and examples: test images, a training step, an optimizer.
+UNMEASURABLE = ("performance", "cross_entropy", "between_iterates", "preconditioned_lambda_max")
+MEASURABLE = tuple(name for name in REGISTRY if name not in UNMEASURABLE)
 COLUMNS = ("value", "error", "products", "converged", "exact", "seconds")
-COMPANIONS = {  # column of each companion of a measure: a residual and a standard error are both its error
-    **dict.fromkeys(("residual", "standard_error", "error"), "error"),
+COMPANIONS = {  # column of each companion of a measure: a residual, a standard error and a gap are all its error
+    **dict.fromkeys(("residual", "standard_error", "frank_wolfe_gap", "error"), "error"),
     **{name: name for name in ("products", "converged", "exact")},
 }
 Row = dict[str, Any]
@@ -134,11 +135,12 @@ def measured(names: Sequence[str], checkpoint: Checkpoint) -> Iterator[tuple[str
         bar.set_description(f"measuring {name}")
         start = time.perf_counter()
         try:
-            numbers = measure([name], checkpoint)
+            numbers = measure([name], checkpoint, keep=True)
         except FlatlibError as error:
             yield name, error
             continue
         seconds = time.perf_counter() - start
+        numbers.pop(f"{name}_version", None)
         rows: dict[str, Row] = {}
         for key, value in numbers.items():
             if column := COMPANIONS.get(key.removeprefix(f"{name}_")):

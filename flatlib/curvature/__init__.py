@@ -4,6 +4,7 @@ from flatlib.curvature.operators.examples import from_dict_batches
 from flatlib.curvature.operators.fisher import EmpiricalFisherOperator, MonteCarloFisherOperator
 from flatlib.curvature.operators.gauss_newton import GaussNewtonOperator
 from flatlib.curvature.operators.hessian import HessianOperator
+from flatlib.curvature.spectrum.deflation import Deflation, krylov_deflation
 from flatlib.curvature.spectrum.density import Density, density
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
 from flatlib.curvature.spectrum.eigenvalues_above import EigenvaluesAbove, eigenvalues_above
@@ -41,6 +42,8 @@ __all__ = [  # noqa: RUF022 -- grouped by subject
     "Diagonal",
     "frobenius",
     "FrobeniusEstimate",
+    "krylov_deflation",
+    "Deflation",
     # layer by layer
     "per_layer",
     # stability of optimizers

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import XAxis, YAxis
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from flatlib.errors import FlatlibError
+from flatlib.figures.ticks import format_log_ticks, set_ticks
+from flatlib.names import AT_LOSS
 from flatlib.stats import require_columns
 
 P = ParamSpec("P")  # of a figure function
@@ -67,7 +68,6 @@ class Column(NamedTuple):
         return " ".join(filter(None, [self.name, self.symbol, f"({self.unit})" if self.unit else ""]))
 
 
-AT_LOSS = "_at_loss"  # ending of a measure taken where the training loss first reached `RunConfig.matched_loss`
 COLUMNS = {  # every column that can be drawn
     "learning_rate": Column("Learning rate", r"$\eta$", scale="log"),
     "batch_size": Column("Batch size", "$B$", scale="log"),
@@ -95,6 +95,12 @@ COLUMNS = {  # every column that can be drawn
     "validation_loss": Column("Validation loss", "$L$", scale="log"),
     "lambda_max": Column("Sharpness", r"$\lambda_{\max}$", scale="log"),
     "lambda_min": Column("Smallest eigenvalue", r"$\lambda_{\min}$"),
+    "train_cross_entropy": Column("Training cross-entropy", "$L$", scale="log"),
+    "test_cross_entropy": Column("Test cross-entropy", "$L$", scale="log"),
+    "validation_cross_entropy": Column("Validation cross-entropy", "$L$", scale="log"),
+    "cross_entropy_gap": Column("Cross-entropy gap", unit="nats"),
+    "cross_entropy_lambda_max": Column("Sharpness of the cross-entropy", r"$\lambda_{\max}$", scale="log"),
+    "preconditioned_lambda_max": Column("Preconditioned sharpness", r"$\lambda_{\max}(P^{-1}H)$", scale="log"),
     "curvature": Column("Curvature along", "$v_1$"),
     "gauss_newton_lambda_max": Column("Gauss-Newton sharpness", r"$\lambda_{\max}(G)$", scale="log"),
     "empirical_fisher_lambda_max": Column("Empirical Fisher sharpness", scale="log"),
@@ -114,7 +120,7 @@ COLUMNS = {  # every column that can be drawn
     "sam_sharpness": Column("SAM sharpness", scale="log"),
     "keskar_sharpness": Column("Keskar sharpness", unit="%", scale="log"),
     "margin": Column("Median margin", unit="input distance"),
-    "margin_low": Column("10 % margin", unit="input distance"),
+    "margin_low": Column("10% margin", unit="input distance"),
     "gradient_norm": Column("Gradient norm", r"$\Vert g\Vert$", scale="log"),
     "weight_norm": Column("Weight norm", r"$\Vert w\Vert$", scale="log"),
     "input_lambda_max": Column("Input curvature", scale="log"),
@@ -123,6 +129,10 @@ COLUMNS = {  # every column that can be drawn
     "jacobian_norm_mean": Column("Mean Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
     "softmax_jacobian_norm": Column("Softmax Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
     "softmax_jacobian_norm_mean": Column("Mean softmax Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
+    "jacobian_lower_bound": Column("Lower bound of the Jacobian norm"),
+    "jacobian_lower_bound_misfit": Column("Largest misfit", r"$\ell$", scale="log"),
+    "jacobian_lower_bound_fitted": Column("Lower bound of the Jacobian norm when fitted", scale="log"),
+    "jacobian_lower_bound_quotient": Column("Largest difference quotient", scale="log"),
 }
 
 
@@ -173,8 +183,7 @@ def label_axes(ax: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
     if axis_of(x).scale == "log" and rows[x].min() == 0 < rows[x].max():
         values = np.unique(rows[x])
         ax.set_xscale("symlog", linthresh=values[1], linscale=0.5)
-        ax.set_xticks(values, [f"{value:g}" for value in values])
-        ax.minorticks_off()
+        set_ticks(ax, values)
     else:
         set_scale(ax.xaxis, x, rows[x])
     set_scale(ax.yaxis, y, rows[y])
@@ -186,11 +195,4 @@ def set_scale(axis: XAxis | YAxis, column: str, values: pd.Series) -> None:
     set_axis_scale = axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale
     set_axis_scale("log" if logarithmic else "linear")
     if logarithmic:
-        format_log_ticks(axis, values.max() / values.min())
-
-
-def format_log_ticks(axis: XAxis | YAxis, ratio: float) -> None:
-    """Write plain numbers at 1, 2 and 5 of each decade, or at decades alone if the data span two or more (`ratio`)."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 100 else (1.0,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+        format_log_ticks(axis, float(values.min()), float(values.max()))

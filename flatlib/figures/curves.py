@@ -5,11 +5,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.transforms import ScaledTranslation
 
 from flatlib.errors import FlatlibError
-from flatlib.figures.axes import EmptyPlot, axis_of, drawable_runs, finite_rows, label_axes, placeholder_if_empty
+from flatlib.figures.axes import (
+    EmptyPlot,
+    axis_of,
+    drawable_runs,
+    finite_rows,
+    label_axes,
+    placeholder_if_empty,
+)
 from flatlib.figures.labels import End, key_above, label_ends, label_theory
-from flatlib.figures.style import DASHED, EDGE, GREY, INK, Series, series
+from flatlib.figures.style import DASHED, EDGE, GREY, Series, series
+from flatlib.figures.ticks import set_ticks
 from flatlib.stats import Interval, bootstrap_mean, seed_slopes
 
 
@@ -49,7 +58,7 @@ def mean_curves(
         eta = np.unique(rows[x])
         ax.plot(eta, 2 / eta, **DASHED)
         label_theory(ax, eta[0], 2 / eta[0], EDGE)
-    label_ends(ax, ends)
+    label_ends(ax, ends if len(ends) > 1 else [])  # a single line needs no name
 
 
 @placeholder_if_empty
@@ -80,12 +89,13 @@ def trajectories(
         if not mean.empty:
             ax.plot(mean.index, mean, color=look.color, marker=look.marker, markevery=[-1], label="_mean")
     if theory is None:
-        key_above(ax, looks.values(), linestyle="-")
+        key_above(ax, looks.values() if len(looks) > 1 else [], linestyle="-")
         return
     _require_theory(theory, "by", by)
     for eta in looks:
         ax.axhline(2 / eta, **DASHED)
-    label_ends(ax, [End(None, 2 / eta, look._replace(label=f"{EDGE}, {look.label}")) for eta, look in looks.items()])
+    names = {eta: f"{EDGE}, {look.label}" if len(looks) > 1 else EDGE for eta, look in looks.items()}
+    label_ends(ax, [End(None, 2 / eta, look._replace(label=names[eta])) for eta, look in looks.items()])
 
 
 @placeholder_if_empty
@@ -113,14 +123,14 @@ def slope_by_group(
     unit = "points " if axis_of(y).multiplier == 100 else ""  # a difference of percentages is in points
     per = f"{unit}per decade of {axis_of(x).symbol or axis_of(x).name}"
     ax.set(xlabel=axis_of(group).label, ylabel=f"{axis_of(y).name}, slope\n({per})")
-    ax.set_xticks(list(slopes), [f"{value:g}" for value in slopes])
-    ax.minorticks_off()
+    set_ticks(ax, list(slopes))
     ax.axhline(0, color=GREY, linewidth=1.0)
     means = {value: bootstrap_mean(of_seeds) for value, of_seeds in slopes.items()}
-    ax.plot(list(means), [mean.estimate for mean in means.values()], color=INK, linewidth=1, alpha=0.4, label="_mean")
+    beside = ax.transData + ScaledTranslation(-7 / 72, 0, ax.figure.dpi_scale_trans)  # the interval would hide them
     for value, look in series(rows, group).items():
         if value in slopes:
-            ax.plot(np.full(len(slopes[value]), value), slopes[value], ".", color=look.color, alpha=0.35, label="_seed")
+            seeds, here = slopes[value], np.full(len(slopes[value]), value)
+            ax.plot(here, seeds, ".", color=look.color, alpha=0.5, label="_seed", transform=beside)
             ax.errorbar(value, means[value].estimate, error_bar(means[value]), color=look.color, fmt=look.marker)
 
 

@@ -1,7 +1,6 @@
-"""A row per name: means and their intervals, estimates with given intervals, ratios, or verdicts."""
+"""A row per name: means and their intervals, estimates with given intervals, or ratios."""
 
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,16 +10,12 @@ from matplotlib.axes import Axes
 from flatlib.figures.axes import EmptyPlot, axis_of, drawable_runs, placeholder_if_empty, set_scale
 from flatlib.figures.curves import error_bar
 from flatlib.figures.labels import ABOVE, key_above
-from flatlib.figures.style import CATEGORY, GREEN, GREY, MARKERS, PURPLE, series
+from flatlib.figures.style import CATEGORY, GREY, MARKERS, series
+from flatlib.figures.ticks import set_ticks
 from flatlib.stats import bootstrap_mean
 
 SPACING = 0.25  # between the marks of a row, whose height is 1
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)  # of ratios
-VERDICTS: dict[str, dict[str, Any]] = {  # distinguished not by colour alone
-    "supported": {"marker": "o", "color": GREEN},
-    "contradicted": {"marker": "X", "color": PURPLE},
-    "inconclusive": {"marker": "o", "color": GREY, "markerfacecolor": "none"},
-}
 
 
 @placeholder_if_empty
@@ -38,21 +33,24 @@ def dot_plot(table: pd.DataFrame, x: str, ax: Axes, *, row: str, by: str) -> Non
     """
     rows = drawable_runs(table, x, x, row, by, "seed")
     complete = (table["status"] == "reached").groupby([table[row], table[by]]).transform("all")
-    heights = _heights(rows[row])
+    heights = row_heights(rows[row])
     looks = series(rows, by)
-    for shift, (value, look) in zip(np.linspace(0.15, -0.15, len(looks)), looks.items(), strict=True):
-        for name, height in heights.items():
-            here = rows[(rows[row] == name) & (rows[by] == value)]
+    for name, height in heights.items():
+        of_row = rows[rows[row] == name]
+        present = [value for value in looks if (of_row[by] == value).any()]
+        for shift, value in zip(_shifts(len(present)), present, strict=True):
+            look, here = looks[value], of_row[of_row[by] == value]
             for status, dots in here.groupby("status")[x]:
                 fill = look.color if status == "reached" else "none"
                 ax.plot(dots, np.full(len(dots), height + shift), ".", color=look.color, mfc=fill, alpha=0.35)
-            if not here.empty and complete[here.index].all():
+            if complete[here.index].all():
                 mean = bootstrap_mean(here[x])
                 ax.errorbar(mean.estimate, height + shift, xerr=error_bar(mean), color=look.color, fmt=look.marker)
     ax.set_yticks(list(heights.values()), list(heights))
-    ax.set_xlabel(axis_of(x).label)
+    ax.set(xlabel=axis_of(x).label, ylim=(-0.6, len(heights) - 0.4))
     set_scale(ax.xaxis, x, rows[x])
-    key_above(ax, looks.values(), linestyle="none")
+    if rows.groupby(row)[by].nunique().max() > 1:  # otherwise the row's own name says it
+        key_above(ax, looks.values(), linestyle="none")
 
 
 @placeholder_if_empty
@@ -67,7 +65,7 @@ def forest_plot(table: pd.DataFrame, ax: Axes, *, label: str) -> None:
     known = table[np.isfinite(table["estimate"])]
     if known.empty:
         raise EmptyPlot("nothing to draw: the table has no estimate")
-    heights, names = _heights(known["row"]), list(dict.fromkeys(known["series"]))
+    heights, names = row_heights(known["row"]), list(dict.fromkeys(known["series"]))
     ax.axvline(0, color=GREY, linewidth=1.0)
     for i, (name, color, marker) in enumerate(zip(names, CATEGORY, MARKERS, strict=False)):
         of_name = known[known["series"] == name]
@@ -100,41 +98,18 @@ def ratio_plot(table: pd.DataFrame, ax: Axes, *, reference: str, label: str) -> 
     ax.set_xscale("log")
     low, high = np.nanmin(rows.to_numpy()), np.nanmax(rows.to_numpy())
     ticks = [tick for tick in TICKS if low / 2 <= tick <= high * 2]
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.minorticks_off()
+    set_ticks(ax, ticks)
     ax.set_yticks(heights, list(rows.index))
     ax.set_xlabel(f"{label} ({reference} = 1)")
     ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3)
 
 
-@placeholder_if_empty
-def verdict_grid(judged: pd.DataFrame, ax: Axes, scales: Sequence[str]) -> None:
-    """Draw a mark for the verdict on each prediction at each scale; a place without a test stays empty.
-
-    Args:
-        judged: Columns chapter (``01_lr_batch``), prediction, scale and verdict. Rows keep the order in which the
-            predictions appear, numbered by their chapter, with a line between two chapters.
-        scales: The columns, from left to right.
-    """
-    if judged.empty:
-        raise EmptyPlot("nothing to draw: there is no verdict")
-    heights = _heights(zip(judged["chapter"], judged["prediction"], strict=True))
-    for verdict, mark in VERDICTS.items():
-        found = judged[judged["verdict"] == verdict]
-        y = [heights[row] for row in zip(found["chapter"], found["prediction"], strict=True)]
-        x = [scales.index(scale) for scale in found["scale"]]
-        ax.plot(x, y, linestyle="none", markersize=5, label=verdict, **mark)
-    for above, below in pairwise(heights):
-        if above[0] != below[0]:
-            ax.axhline(heights[below] + 0.5, color=GREY, linewidth=0.4)
-    ax.set_yticks(list(heights.values()), [f"{name}  {int(chapter.partition('_')[0])}" for chapter, name in heights])
-    ax.set_xticks(range(len(scales)), scales, rotation=45, ha="left", rotation_mode="anchor")
-    ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-    ax.set(xlim=(-0.5, len(scales) - 0.5), ylim=(-0.6, len(heights) - 0.4))
-    ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.0), ncols=3, handletextpad=0.2, columnspacing=1.0)
+def _shifts(n: int) -> np.ndarray:
+    """Return the heights of the n marks of a row above its middle."""
+    return np.linspace(0.15, -0.15, n) if n > 1 else np.zeros(n)
 
 
-def _heights(names: Iterable[Any]) -> dict[Any, int]:
+def row_heights(names: Iterable[Any]) -> dict[Any, int]:
     """Return the height of each name's row, the first one at the top."""
     rows = list(dict.fromkeys(names))
     return {name: len(rows) - 1 - i for i, name in enumerate(rows)}

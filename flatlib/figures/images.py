@@ -8,10 +8,10 @@ from matplotlib.colors import FuncNorm, LinearSegmentedColormap
 
 from flatlib.errors import FlatlibError
 from flatlib.figures.axes import EmptyPlot, placeholder_if_empty
-from flatlib.figures.style import CATEGORY, GREEN, GREY, MARKERS, PURPLE
+from flatlib.figures.style import CATEGORY, GREY, MARKERS
 
 # purple below zero, green above, and darker towards both ends
-SIGNED = LinearSegmentedColormap.from_list("signed", ["#6B2650", PURPLE, "white", GREEN, "#004D38"])
+SIGNED = LinearSegmentedColormap.from_list("signed", ["#6B2650", "#CC79A7", "white", "#009E73", "#004D38"])
 
 
 @placeholder_if_empty

@@ -56,6 +56,8 @@ def label_theory(ax: Axes, x: float, y: float, text: str) -> None:
 def key_above(ax: Axes, looks: Iterable[Series], linestyle: Literal["-", "none"]) -> None:
     """Name the series in rows above the axes, for clouds and crossing lines, where a label beside one would mislead."""
     looks = list(looks)
+    if not looks:
+        return
     marks = [Line2D([], [], color=c, marker=marker, label=label, linestyle=linestyle) for c, marker, label in looks]
     spacing: dict[str, Any] = {"handlelength": 1.5, "handletextpad": 0.5, "columnspacing": 1.5, "labelspacing": 0.3}
     columns = 2 if len(looks) <= 4 else 3

@@ -13,11 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flatlib.errors import FlatlibError
-from flatlib.figures.axes import COLUMNS, format_log_ticks
+from flatlib.figures.axes import COLUMNS
 from flatlib.figures.data_text import data_text
 from flatlib.figures.labels import label_theory
 from flatlib.figures.spectra import X_LABEL, Y_LABEL
 from flatlib.figures.style import BLACK, DASHED, EDGE, GREEN, INK, PURPLE
+from flatlib.figures.ticks import format_log_ticks
 from flatlib.stats import require_columns
 
 MARKED = re.compile(r'<g id="(now|since)-(\d+)"')  # the group of a marked artist
@@ -112,7 +113,7 @@ def sharpening(track: pd.DataFrame, losses: pd.DataFrame, spectra: pd.DataFrame,
     _draw_until(track, "lambda_max", moments, top, GREEN)
     _draw_until(losses, "train_loss", moments, middle, PURPLE)
     middle.set_yscale("log")
-    format_log_ticks(middle.yaxis, losses["train_loss"].max() / losses["train_loss"].min())
+    format_log_ticks(middle.yaxis, losses["train_loss"].min(), losses["train_loss"].max())
     top.axhline(edge, **DASHED)
     label_theory(top, track["update"].iloc[0], edge, EDGE)
     top.set(xlabel="", ylim=(0, 1.1 * max(edge, track["lambda_max"].max())))

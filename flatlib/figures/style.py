@@ -12,27 +12,33 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
 from flatlib.figures.data_text import data_text
+from flatlib.figures.panels import svg_with_panels
 
 ONE_COLUMN = 3.3  # inches, width of a figure in one column
 TWO_COLUMNS = 6.8  # inches, width of a figure over both columns
 
-# Okabe and Ito 2008, "Color Universal Design"
-VERMILLION, ORANGE, SKY, BLUE = "#D55E00", "#E69F00", "#56B4E9", "#0072B2"
-GREEN, PURPLE, BLACK = "#009E73", "#CC79A7", "#000000"
+# The hues of Okabe and Ito 2008, "Color Universal Design", darkened: 3:1 or more on white (WCAG 1.4.11)
+VERMILLION, ORANGE, SKY, BLUE = "#C45500", "#A87400", "#2E8FC4", "#0072B2"
+GREEN, PURPLE, BLACK = "#00805D", "#B0558A", "#000000"
 
 INK, GREY = "#333333", "#767676"
 BATCH = {2: (VERMILLION, BLUE), 3: (VERMILLION, ORANGE, BLUE), 4: (VERMILLION, ORANGE, SKY, BLUE)}  # small to large
 BATCH_RAMP = LinearSegmentedColormap.from_list("batch", BATCH[4])
-CATEGORY = (GREEN, PURPLE, ORANGE, BLACK)
+CATEGORY = (GREEN, PURPLE, ORANGE, BLACK, BLUE, VERMILLION)
 INNER_MARKERS = "^v<>pX"  # between a circle (first) and a square (last); hollow diamonds are published values
 MARKERS = "o" + INNER_MARKERS  # of series without a last one
-VIRIDIS_END = 0.8  # its last fifth is too pale on white
+VIRIDIS_END = 0.55  # from here on its contrast to white is below 3:1
 DASHED: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1.0, "zorder": 2.5}  # theory, above the data
 EDGE = r"$2/\eta$"  # the sharpness below which gradient descent on a quadratic is stable (Cohen et al. 2021)
 NAMES = {"batch_size": "batch", "learning_rate": r"$\eta$ =", "sam_rho": r"$\rho$ =", "dropout": "$p$ ="} | {
     "alpha": r"$\alpha$ =",
     "weight_decay": r"$\gamma$ =",
     "label_smoothing": "smoothing",
+}
+VALUES = {  # of a column of names, as a reader knows them
+    **{"small_cnn": "CNN", "small_cnn_bn": "CNN, batch norm", "vgg11": "VGG-11", "vgg11_bn": "VGG-11, batch norm"},
+    **{"mlp": "MLP", "mlp_bn": "MLP, batch norm", "softmax_regression": "softmax regression"},
+    **{"sgd": "SGD", "heavy_ball": "SGD, momentum", "adam": "Adam", "adamw": "AdamW"},
 }
 
 
@@ -45,7 +51,7 @@ class Series(NamedTuple):
 
     @property
     def ink(self) -> tuple[float, ...]:
-        """The colour darkened by 30 %, for text: orange and sky are too pale for letters on white."""
+        """The colour darkened by 30 %, for text: letters need a contrast of 4.5:1."""
         return tuple(0.7 * channel for channel in to_rgb(self.color))
 
 
@@ -65,8 +71,8 @@ def use_style() -> None:
         from matplotlib_inline.config import InlineBackend  # only a kernel is sure to have it
 
         inline: Any = InlineBackend.instance(parent=shell)
-        inline.print_figure_kwargs = {"bbox_inches": None, "metadata": {"Date": None, "Creator": None}}
         inline.figure_formats = {"svg"}
+        shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, svg_with_panels)
         shell.display_formatter.formatters["text/plain"].for_type(
             Figure, lambda figure, page, _: page.text(data_text(figure))
         )
@@ -83,7 +89,7 @@ def series(rows: pd.DataFrame, by: str) -> dict[Any, Series]:
 
 
 def _colors(by: str, n: int, ordered: bool) -> Sequence[Any]:
-    """Batch sizes from vermillion (small) to blue (large); numbers viridis; up to four names colours of their own."""
+    """Batch sizes from vermillion (small) to blue (large); numbers viridis; up to six names colours of their own."""
     if n == 1:
         return [INK]
     if by == "batch_size":
@@ -102,6 +108,6 @@ def series_label(by: str, value: Any) -> str:
     """Return the label of one value of a column.
 
     >>> series_label("batch_size", 32), series_label("learning_rate", 0.05), series_label("model", "vgg11")
-    ('batch 32', '$\\\\eta$ = 0.05', 'vgg11')
+    ('batch 32', '$\\\\eta$ = 0.05', 'VGG-11')
     """
-    return value if isinstance(value, str) else f"{NAMES.get(by, by.replace('_', ' '))} {value:g}"
+    return VALUES.get(value, value) if isinstance(value, str) else f"{NAMES.get(by, by.replace('_', ' '))} {value:g}"

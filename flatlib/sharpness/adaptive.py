@@ -13,7 +13,7 @@ from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.errors import FlatlibError, NotDefined, require_one_of
 from flatlib.sharpness.logit_normalization import of_normalized_logits
 from flatlib.sharpness.perturbed_loss import Options, PerturbedLoss, require_positive
-from flatlib.sharpness.sam import BALLS, LossIncrease, ascend
+from flatlib.sharpness.sam import BALLS, GAP, LossIncrease, ascend
 
 RHO = {"l2": 0.5, "linf": 1e-3}  # Kwon et al. 2021 for CIFAR-10; the README of Andriushchenko et al. 2023
 MEAN_RHO = 0.1  # in the grids of Andriushchenko et al. 2023 for either distribution
@@ -30,7 +30,9 @@ def adaptive_sharpness(
     eta: float = 0.0,
     steps: int = 20,
     restarts: int = 0,
+    tolerance: float = GAP,
     seed: int = 0,
+    around: PerturbedLoss | None = None,
     **options: Unpack[Options],
 ) -> LossIncrease:
     r"""Compute the largest rise found in a ball that is round in multiples of each weight.
@@ -42,7 +44,8 @@ def adaptive_sharpness(
     stays zero). With $\epsilon = T_w v$ the maximum is approached from $v = 0$ by the point of the ball furthest along
     $T_w g$, g the gradient at $w + T_w v$: $v \leftarrow \rho\, T_w g / \|T_w g\|_2$ for p = 2, whose first step is
     ASAM's perturbation, and $v \leftarrow \rho\, \mathrm{sign}(g)$ for $p = \infty$. Where the loss is convex along the
-    way every later step rises. The value is the largest rise of all points evaluated, the origin among them.
+    way every later step rises. It ends when the Frank-Wolfe gap, the rise of a further step to first order, is a small
+    part of the rise. The value is the largest rise of all points evaluated, the origin among them.
 
     The ascent can end at a local maximum: on a ReLU network that fits its data (a loss of 4e-5), ten random starts
     found up to 4.7 times the rise that the start along the gradient finds. On the other small networks tried that one
@@ -69,24 +72,28 @@ def adaptive_sharpness(
         eta: Constant added to every |w|, in the units of the weights; Kwon et al. train with 0.01.
         steps: Most steps of the ascent, 20 tuned; with "l2" 1 is ASAM's own perturbation.
         restarts: Further ascents from random points of the ball's surface; the best of all counts.
+        tolerance: Part of the rise at which the Frank-Wolfe gap ends an ascent.
         seed: Seed of the random points, and of the first direction where the gradient is exactly zero.
+        around: The measured loss around the weights, with normalized logits where these are requested, if it exists
+            already: its gradient there is then not computed again.
         **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
 
     Raises:
         NotDefined: If all weights are zero, or the logits cannot be normalized.
-        FlatlibError: If norm, rho, eta or steps are not allowed, or `HessianOperator` refuses.
+        FlatlibError: If norm, rho, eta, steps or tolerance is not allowed, or `HessianOperator` refuses.
     """
     require_one_of("norm", norm, BALLS)
     rho = RHO[norm] if rho is None else rho
-    require_positive(rho=rho, steps=steps)
+    require_positive(rho=rho, steps=steps, tolerance=tolerance)
     if restarts < 0:
         raise FlatlibError(f"restarts={restarts} must not be negative")
-    around, scale = _scaled(model, loss, data, normalize_logits, eta, options)
-    base, gradient = around.loss_and_gradient()
+    around = around or loss_around(model, loss, data, normalize_logits=normalize_logits, **options)
+    scale = _scale(around, eta)
+    _, gradient = around.at_weights
     generator = torch.Generator().manual_seed(seed)
     slopes = [torch.randn(len(scale), generator=generator, dtype=torch.float64).to(scale) for _ in range(restarts + 1)]
     slopes[0] = scale * (gradient if (scale * gradient).any() else slopes[0])
-    found = [ascend(around, scale, BALLS[norm], rho, steps, base, slope) for slope in slopes]
+    found = [ascend(around, scale, BALLS[norm], rho, steps, slope, tolerance) for slope in slopes]
     return replace(max(found, key=lambda one: one.value), evaluations=1 + sum(one.evaluations - 1 for one in found))
 
 
@@ -118,6 +125,7 @@ def average_adaptive_sharpness(
     eta: float = 0.0,
     pairs: int = 20,
     seed: int = 0,
+    around: PerturbedLoss | None = None,
     **options: Unpack[Options],
 ) -> MeanLossIncrease:
     r"""Estimate the mean rise of the loss over perturbations in proportion to each weight.
@@ -147,6 +155,8 @@ def average_adaptive_sharpness(
         eta: Constant added to every |w|, in the units of the weights.
         pairs: Pairs of perturbations, at least 2, fixed beforehand; Andriushchenko et al. draw 20 perturbations.
         seed: Seed of the perturbations.
+        around: The measured loss around the weights, with normalized logits where these are requested, if it exists
+            already.
         **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
 
     Raises:
@@ -157,7 +167,8 @@ def average_adaptive_sharpness(
     require_positive(rho=rho)
     if pairs < 2:
         raise FlatlibError(f"pairs={pairs} cannot give a standard error: at least 2 are needed")
-    around, scale = _scaled(model, loss, data, normalize_logits, eta, options)
+    around = around or loss_around(model, loss, data, normalize_logits=normalize_logits, **options)
+    scale = _scale(around, eta)
     base = around.loss()
     generator = torch.Generator().manual_seed(seed)
     rises = []
@@ -172,15 +183,19 @@ def average_adaptive_sharpness(
     return MeanLossIncrease(float(values.mean()), float(values.std()) / math.sqrt(pairs), base, 2 * pairs + 1)
 
 
-def _scaled(
-    model: nn.Module, loss: Loss, data: Data, normalize_logits: bool, eta: float, options: Options
-) -> tuple[PerturbedLoss, Tensor]:
-    """Return the loss around the weights, and the diagonal of T."""
+def loss_around(
+    model: nn.Module, loss: Loss, data: Data, *, normalize_logits: bool, **options: Unpack[Options]
+) -> PerturbedLoss:
+    """Return the loss around the weights that adaptive sharpness measures, of normalized logits or not."""
+    measured = of_normalized_logits(loss) if normalize_logits else loss
+    return PerturbedLoss(HessianOperator(model, measured, data, **options))
+
+
+def _scale(around: PerturbedLoss, eta: float) -> Tensor:
+    """Return the diagonal of T."""
     if not 0 <= eta < float("inf"):
         raise FlatlibError(f"eta={eta} must not be negative")
-    measured = of_normalized_logits(loss) if normalize_logits else loss
-    around = PerturbedLoss(HessianOperator(model, measured, data, **options))
     scale = around.weights.abs() + eta
     if not scale.any():
         raise NotDefined("all weights are zero: no perturbation is small beside them")
-    return around, scale
+    return scale

@@ -25,6 +25,7 @@ def batch_sharpness(
     batch_size: int,
     batches: int = BATCHES,
     seed: int = 0,
+    operator: HessianOperator | None = None,
     **options: Unpack[Options],
 ) -> Estimate:
     r"""Estimate batch sharpness, $\mathbb{E}_B\big[g_B^\top H_B\, g_B / \|g_B\|^2\big]$ over random batches B.
@@ -49,6 +50,7 @@ def batch_sharpness(
         batch_size: Examples in a random batch, those of the training.
         batches: Random batches, at least 2.
         seed: Seed of the batches.
+        operator: The Hessian of the loss over the data, if it exists already: its derivatives are not checked again.
         **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`; with
             ``batch_norm="train"`` every batch is normalized by its own statistics, as in training.
 
@@ -56,7 +58,7 @@ def batch_sharpness(
         NotDefined: If the gradient of a batch is zero.
         FlatlibError: If batch_size or batches is out of range, or `HessianOperator` refuses.
     """
-    operator = HessianOperator(model, loss, data, **options)
+    operator = operator or HessianOperator(model, loss, data, **options)
     if not 1 <= batch_size <= operator.examples:
         raise FlatlibError(f"batch_size={batch_size} is not between 1 and the {operator.examples} examples")
     if batches < 2:
@@ -80,11 +82,12 @@ def _batch(operator: HessianOperator, size: int, generator: torch.Generator) -> 
 
 
 def _curvature_along_gradient(operator: HessianOperator) -> float:
-    gradient = operator.gradient().double()
-    if not gradient.any():
+    gradient = operator.gradient()
+    length = float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
+    if length == 0:
         raise NotDefined("the gradient of a batch is zero: there is no direction of its step")
-    direction = gradient / torch.linalg.vector_norm(gradient)
-    curvature = float(direction @ operator.matvec(direction).double())
+    direction = gradient / length
+    curvature = float(torch.dot(direction, operator.matvec(direction)))
     if not math.isfinite(curvature):
         raise NotFinite("a Hessian-vector product is not finite: the curvature is not defined")
     return curvature

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from flatlib.curvature.operators.empirical_risk import Loss
-from flatlib.curvature.operators.examples import Data
+from flatlib.curvature.operators.examples import Data, Examples
 from flatlib.curvature.operators.frozen_model import FrozenModel
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
+from flatlib.curvature.spectrum.lanczos_search import Eigenvalues
 from flatlib.errors import FlatlibError
+from flatlib.losses import inputs_in_a_batch, resolve_loss
 from flatlib.sharpness.perturbed_loss import BlockOptions
 
 
@@ -64,6 +66,10 @@ def between_iterates(
     points between the final iterate and one extra step. As in their code the buffers are interpolated too (those of
     integers stay those of the iterate before) and batch norm is in train mode.
 
+    Each search after the first starts from the last eigenvector and so certifies an eigenvalue, not that it is the
+    largest (see `top_eigenvalues`). ``certify="end"`` is no option here: along the training of an MLP and a small CNN
+    it found the same eigenvalues for 2 to 2.5 times the products.
+
     >>> _ = torch.manual_seed(0)
     >>> data = torch.eye(2), torch.tensor([0, 1])
     >>> found = between_iterates(nn.Linear(2, 2), nn.Linear(2, 2), "cross_entropy", data, points=3)
@@ -91,12 +97,16 @@ def between_iterates(
         raise FlatlibError(f"points={points}: both iterates are points, so there are at least 2")
     _require_alike(model_before, model_after)
     positions = torch.linspace(0, 1, points, dtype=torch.float64)
-    found = []
+    examples = Examples.read(data, inputs_in_a_batch(resolve_loss(loss)))
+    found: list[Eigenvalues] = []
+    first: HessianOperator | None = None
     for position in positions:
         between = interpolated(model_before, model_after, float(position), options.get("dtype"))
-        operator = HessianOperator(between, loss, data, batch_norm=batch_norm, **options)
+        operator = HessianOperator(between, loss, examples, batch_norm=batch_norm, **options)
+        if first is not None:
+            operator.trust(first)
         top = top_eigenvalues(operator, engine=engine, tol=tol, max_products=max_products, start=start, seed=seed)
-        start = top.vectors[:, 0]
+        start, first = top.vectors[:, 0], first or operator
         found.append(top)
     values = torch.cat([point.values for point in found])
     residuals = torch.cat([point.residuals for point in found])

@@ -46,6 +46,7 @@ def critical_sharpness(
     direction: Tensor | None = None,
     tolerance: float = TOLERANCE,
     start: float | None = None,
+    around: PerturbedLoss | None = None,
     **options: Unpack[Options],
 ) -> CriticalSharpness:
     r"""Compute $\lambda_c = 2 / \eta_c$, $\eta_c = \min\{\eta > 0 : L(w - \eta \Delta) > L(w)\}$.
@@ -70,6 +71,7 @@ def critical_sharpness(
             over minus its learning rate; by default the gradient.
         tolerance: Relative width of the interval of learning rates; every halving costs one loss.
         start: Learning rate to start from, such as an earlier $\eta_c$; by default that of a parabola with minimum 0.
+        around: The loss around the weights, if it exists already: its gradient there is then not computed again.
         **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
 
     Raises:
@@ -77,8 +79,8 @@ def critical_sharpness(
         FlatlibError: If tolerance, start or the direction's shape is not allowed, or `HessianOperator` refuses.
     """
     require_positive(tolerance=tolerance, **({} if start is None else {"start": start}))
-    around = PerturbedLoss(HessianOperator(model, loss, data, **options))
-    base, gradient = around.loss_and_gradient()
+    around = around or PerturbedLoss(HessianOperator(model, loss, data, **options))
+    base, gradient = around.at_weights
     step = gradient if direction is None else direction.detach().to(gradient)
     if step.shape != gradient.shape or not torch.isfinite(step).all():
         raise FlatlibError(f"direction must be {len(gradient)} finite numbers, got the shape {tuple(step.shape)}")

@@ -49,6 +49,7 @@ def input_lambda_max(
     tol: float = 1e-3,
     max_products: int = MOST,
     seed: int = 0,
+    operator: HessianOperator | None = None,
     **options: Unpack[Options],
 ) -> InputCurvature:
     r"""Compute $\lambda_{\max}(\nabla^2_x \ell(f(x), y))$ at each example, with its residual.
@@ -75,6 +76,7 @@ def input_lambda_max(
         tol: Stop when each residual is at most tol |value|, or at the rounding error.
         max_products: Stop with ``converged=False`` after this many products.
         seed: Seed of the starting vectors.
+        operator: The Hessian of the loss over the data, if it exists already: its derivatives are not checked again.
         **options: ``batch_norm``, ``chunk_size``, ``parameters`` and ``dtype`` of `HessianOperator`.
 
     Raises:
@@ -83,7 +85,7 @@ def input_lambda_max(
     """
     if not tol > 0 or max_products < 1:
         raise FlatlibError(f"tol={tol} and max_products={max_products} must be positive")
-    operator = HessianOperator(model, loss, data, **options)
+    operator = operator or HessianOperator(model, loss, data, **options)
     if operator.data is None or not operator.data[0].is_floating_point():
         raise NotDefined("the inputs are no tensor of floating-point numbers: the loss has no derivative in them")
     operator.check_derivatives(products=True)

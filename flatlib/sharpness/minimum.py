@@ -59,6 +59,7 @@ def minimum_sharpness(
     dtype: torch.dtype | None = None,
     probes: int | None = None,
     seed: int = 0,
+    traces: dict[str, float] | None = None,
 ) -> MinimumSharpness:
     r"""Compute the least trace of the Hessian over all rescalings of the layers that keep the function.
 
@@ -96,6 +97,7 @@ def minimum_sharpness(
         dtype: Precision of the copy that is measured, as for `HessianOperator`.
         probes: Probes of `trace` for each block; by default the traces are exact where that is possible.
         seed: Seed of the probes.
+        traces: Exact trace of each parameter's block, from ``exact_traces``, if they are known already.
 
     Raises:
         NotDefined: If minimum sharpness is not defined, with the reason.
@@ -108,7 +110,7 @@ def minimum_sharpness(
     hessian = partial(HessianOperator, model, loss, examples, batch_norm=batch_norm, chunk_size=chunk_size, dtype=dtype)
     operator = hessian()
     require_homogeneous(model, layers, examples.few(SAMPLES).parts[0].inputs)
-    exact = exact_traces(operator) if probes is None else None
+    exact = traces or (exact_traces(operator) if probes is None else None)
 
     def estimate(name: str | None) -> Estimate:
         if name is None or name not in operator.parameters:

@@ -1,8 +1,8 @@
 """The loss around the weights of a model, for every measure that evaluates it at perturbed weights."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import TypedDict
 
 import torch
@@ -71,6 +71,11 @@ class PerturbedLoss:
             raise NotFinite("the gradient is not finite: the loss has no direction of steepest ascent")
         return loss, gradient
 
+    @functools.cached_property
+    def at_weights(self) -> tuple[float, Tensor]:
+        r"""Loss and gradient at w, where every ascent starts; computed once."""
+        return self.loss_and_gradient()
+
     def _values(
         self, displaced: Tensor, compute: Callable[[Callable[[], Tensor]], Tensor] = lambda run: run()
     ) -> Iterator[tuple[float, Tensor]]:
@@ -80,7 +85,7 @@ class PerturbedLoss:
         own = {n: p.view(s) for n, p, s in zip(operator.parameters, pieces, self._shapes, strict=True)}
         for chunk in operator.chunks():
             with operator.frozen.displaced(own):
-                yield chunk.share, compute(partial(operator.chunk_loss, chunk))
+                yield chunk.share, compute(functools.partial(operator.chunk_loss, chunk))
 
 
 def require_positive(**numbers: float) -> None:

@@ -55,7 +55,7 @@ def test_every_run_and_estimate_is_counted(glued, runs, estimates, unconverged, 
 def test_settings_are_listed_with_their_endings(glued):
     rows = [[50, 0.1, 2, 0, 0, "yes"], [250, 0.1, 0, 1, 0, "no"], [250, 0.2, 0, 0, 1, "no"]]
     assert exclusions(RUNS, ["one"]).to_numpy().tolist() == rows
-    exclusions(RUNS[RUNS["status"] == "reached"], ["one"])
+    assert exclusions(RUNS[RUNS["status"] == "reached"], ["one"]).to_numpy().tolist() == [["all 1", 2, 0, 0]]
     assert [glued[f"n_{name}"] for name in ("runs", "reached", "capped", "diverged")] == [2, 2, 0, 0]
 
 

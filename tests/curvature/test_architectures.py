@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import Net, dense_hessian
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from conftest import Net, dense_hessian
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, frobenius, top_eigenvalues
 from flatlib.curvature.traces.exact import exact_traces
 

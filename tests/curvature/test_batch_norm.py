@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from conftest import Net, assert_untouched, snapshot
 from torch import nn
 
+from conftest import Net, assert_untouched, snapshot
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, top_eigenvalues, trace
 
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Net
 from torch import nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.utils import parametrizations
 
+from conftest import Net
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, density, frobenius, top_eigenvalues, trace
 from flatlib.errors import FlatlibError
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from central_differences import assert_measured, jacobian
-from conftest import Net
 from torch import nn
 
+from conftest import Net
 from flatlib.curvature import GaussNewtonOperator
 from flatlib.curvature.operators.double_backward import FastDoubleBackward, TwiceDifferentiable
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from central_differences import assert_measured, loss_differences
-from conftest import Net
 from torch import nn
 
+from conftest import Net
 from flatlib.curvature import HessianOperator
 from flatlib.curvature.operators.double_backward_embedding import embedding_bag
 from flatlib.errors import FlatlibError

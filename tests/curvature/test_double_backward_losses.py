@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from central_differences import assert_measured, differences
-from conftest import Net
 from torch import Tensor, nn
 
+from conftest import Net
 from flatlib.curvature import HessianOperator
 from flatlib.curvature.operators.double_backward_losses import ctc_loss, multi_margin_loss, multilabel_margin_loss
 

@@ -59,7 +59,8 @@ def test_zero_hessian(quadratic, n):
     sum_, norm, spectrum = trace(H), frobenius(H), density(H)
     assert (sum_.value, sum_.standard_error, sum_.exact) == (0.0, 0.0, False)
     assert (norm.value, norm.standard_error, norm.per_parameter.value) == (0.0, 0.0, 0.0)
-    assert (spectrum.nodes.tolist(), spectrum.weights.tolist(), spectrum.products) == ([0.0], [pytest.approx(1.0)], 1)
+    assert (spectrum.nodes.tolist(), float(spectrum.weights.sum()), spectrum.products) == ([0.0, 0.0], 1.0, 2)
+    assert spectrum.relative_error == 0.0
     grid, curve = spectrum.smooth()
     assert float(torch.trapezoid(curve, grid)) == pytest.approx(1, abs=1e-3)
 
@@ -91,6 +92,9 @@ def test_infinite_products_are_refused(quadratic, measure, n):
         (lambda H: top_eigenvalues(H, certify="all"), "eigenvalue, end"),
         (lambda H: top_eigenvalues(H, engine="pyhessian", certify="end"), "has no limits"),
         (lambda H: trace(H, probes=1), "at least 2"),
+        (lambda H: trace(H, relative_error=0.0), "must be positive"),
+        (lambda H: frobenius(H, relative_error=float("nan")), "must be positive"),
+        (lambda H: density(H, relative_error=-1.0), "must be positive"),
         (lambda H: density(H, steps=0), "at least 1"),
         (lambda H: density(H, probes=0), "at least 1"),
         (lambda H: density(H).smooth(width=0.0), "must be positive"),

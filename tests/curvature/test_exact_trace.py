@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Net
 from torch import nn
 
+from conftest import Net
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, trace
 from flatlib.curvature.traces.exact import exact_traces
 
@@ -32,7 +32,6 @@ def check(model, data, exact, loss="cross_entropy", **arguments):
         assert (found.standard_error, found.products) == (0.0, 0)
     else:
         assert abs(found.value - true) < 5 * found.standard_error
-        assert found.products == 100
 
 
 @pytest.mark.parametrize("chunk_size", [None, 12])

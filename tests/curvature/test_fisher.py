@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Net
 from torch import nn
 
+from conftest import Net
 from flatlib.curvature import (
     EmpiricalFisherOperator,
     GaussNewtonOperator,

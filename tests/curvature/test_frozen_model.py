@@ -1,8 +1,8 @@
 import pytest
 import torch
-from conftest import assert_untouched, snapshot
 from torch import nn
 
+from conftest import assert_untouched, snapshot
 from flatlib.curvature import HessianOperator
 from flatlib.device import PRECISION_SWITCHES
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from central_differences import assert_measured, differences, jacobian
-from conftest import Net
 from torch import Tensor, nn
 
+from conftest import Net
 from flatlib.curvature import GaussNewtonOperator, HessianOperator
 from flatlib.errors import FlatlibError
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from brought import differences, flat_gradient
-from conftest import Net
 from torch import nn
 
+from conftest import Net
 from flatlib.curvature import GaussNewtonOperator, HessianOperator
 from flatlib.curvature.operators.measurement_mode import _uninterrupted
 from flatlib.errors import FlatlibError

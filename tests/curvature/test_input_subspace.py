@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import Net
 from torch import nn
 
+from conftest import Net
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, top_eigenvalues
 from flatlib.curvature.spectrum.input_subspace import reduced_operator
 

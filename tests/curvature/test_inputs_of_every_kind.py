@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Net
 from torch import nn
 from torch.nn.utils import prune
 
+from conftest import Net
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, top_eigenvalues, trace
 from flatlib.errors import FlatlibError
 from flatlib.measures import Checkpoint, measure

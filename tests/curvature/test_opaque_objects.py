@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from brought import differences, flat_gradient
-from conftest import Net
 from torch import nn
 
+from conftest import Net
 from flatlib.curvature import HessianOperator
 from flatlib.errors import FlatlibError
 

@@ -9,9 +9,9 @@ import pytest
 import scipy.sparse.linalg
 import torch
 import torch.nn.functional as F
-from conftest import Net
 from torch import nn
 
+from conftest import Net
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, from_dict_batches, top_eigenvalues, trace
 from flatlib.errors import FlatlibError
 from flatlib.losses import resolve_loss

@@ -8,9 +8,9 @@ import pyhessian
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import assert_untouched, snapshot
 from torch import nn
 
+from conftest import assert_untouched, snapshot
 from flatlib.curvature import HessianOperator, density, from_dict_batches, per_layer, top_eigenvalues, trace
 from flatlib.curvature.spectrum.pyhessian import PyHessianProducts, power_iteration
 from flatlib.errors import FlatlibError

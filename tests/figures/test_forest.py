@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flatlib.figures import dot_plot, forest_plot, ratio_plot, verdict_grid
+from flatlib.figures import dot_plot, forest_plot, ratio_plot
 from flatlib.stats import bootstrap_mean
 
 pytestmark = pytest.mark.usefixtures("style")
@@ -34,7 +34,7 @@ def test_dot_plot_has_means_and_intervals(runs, ax):
     marks = draw_rows(runs, ax)
     assert row_names(ax) == ["sgd", "adam"]  # in the order of the table
     assert ax.get_yticks().tolist() == [1, 0]
-    expected = [("sgd", "alone", 1.15), ("adam", "alone", 0.15), ("sgd", "inside SAM", 0.85)]
+    expected = [("sgd", "alone", 1.15), ("sgd", "inside SAM", 0.85), ("adam", "alone", 0.0)]
     for (x, y), bar, (name, training, height) in zip(marks, ax.containers, expected, strict=True):
         chosen = runs[(runs["optimizer"] == name) & (runs["training"] == training)]["minimum_sharpness"]
         mean = bootstrap_mean(chosen)
@@ -60,7 +60,7 @@ def test_dot_plot_excludes_diverged_runs(runs, ax):
 
 def test_capped_run_leaves_group_without_mean(runs, ax):
     runs.loc[0, "status"] = "capped"  # plain SGD, one seed of three
-    assert [height for _, height in draw_rows(runs, ax)] == [0.15, 0.85]
+    assert [height for _, height in draw_rows(runs, ax)] == [0.85, 0.0]
     (capped,) = [line for line in ax.lines if line.get_marker() == "." and line.get_mfc() == "none"]
     assert capped.get_xdata() == pytest.approx(runs.loc[[0], "minimum_sharpness"])
 
@@ -96,18 +96,3 @@ def test_missing_numbers_are_not_drawn(ax):
     forest_plot(table, ax, label="τ")
     ratio_plot(table[["low"]], ax, reference="ours", label="Time")
     assert ["no estimate" in ax.texts[0].get_text(), "no ratio" in ax.texts[1].get_text()] == [True, True]
-
-
-def test_verdict_grid_marks_prediction_and_scale(ax):
-    rows = [("01_a", "x", "small", "supported"), ("01_a", "y", "small", "inconclusive")]
-    rows += [("01_a", "x", "paper", "contradicted"), ("02_b", "x", "small", "supported")]
-    judged = pd.DataFrame(rows, columns=["chapter", "prediction", "scale", "verdict"])
-    verdict_grid(judged, ax, ["small", "paper"])
-    marks = {line.get_label(): line for line in ax.lines[:3]}
-    np.testing.assert_array_equal(marks["supported"].get_xydata(), [[0, 2], [0, 0]])
-    np.testing.assert_array_equal(marks["contradicted"].get_xydata(), [[1, 2]])
-    np.testing.assert_array_equal(marks["inconclusive"].get_xydata(), [[0, 1]])
-    assert len({(line.get_marker(), line.get_markerfacecolor()) for line in marks.values()}) == 3, "not by colour alone"
-    assert row_names(ax) == ["x  1", "y  1", "x  2"]
-    (between,) = ax.lines[3:]
-    assert between.get_ydata()[0] == 0.5

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Net, dense_hessian, mean_output
 from torch import nn
 from torch.autograd import Function
 
+from conftest import Net, dense_hessian, mean_output
 from flatlib.curvature import HessianOperator, top_eigenvalues
 from flatlib.errors import FlatlibError, NotDefined
 from flatlib.sharpness import batch_sharpness, critical_sharpness

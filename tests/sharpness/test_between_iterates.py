@@ -2,10 +2,11 @@ import copy
 
 import pytest
 import torch
-from conftest import Net, mean_output
 from torch import nn
 
+from conftest import Net, mean_output
 from flatlib.curvature import HessianOperator, top_eigenvalues
+from flatlib.curvature.operators import base
 from flatlib.errors import FlatlibError
 from flatlib.sharpness import between_iterates
 from flatlib.sharpness.between_iterates import interpolated
@@ -93,3 +94,13 @@ def test_bad_input_is_refused(change, batches, options, message):
     data = list(zip(x.chunk(batches), y.chunk(batches), strict=True))
     with pytest.raises(FlatlibError, match=message):
         between_iterates(before, change(after).double(), "cross_entropy", data, **options)
+
+
+def test_data_are_read_and_derivatives_compared_once(monkeypatch):
+    before, after, data = iterates()
+    compared = []
+    check = base.require_derivatives
+    monkeypatch.setattr(base, "require_derivatives", lambda *how: compared.append(check(*how)))
+    found = between_iterates(before, after, "cross_entropy", iter([data]), points=3)
+    assert found.values.tolist() == between_iterates(before, after, "cross_entropy", data, points=3).values.tolist()
+    assert len(compared) == 2

@@ -5,9 +5,9 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from conftest import assert_untouched, snapshot
 from torch import nn
 
+from conftest import assert_untouched, snapshot
 from flatlib.errors import FlatlibError
 from flatlib.sharpness import (
     adaptive_sharpness,
@@ -16,6 +16,7 @@ from flatlib.sharpness import (
     between_iterates,
     critical_sharpness,
     input_lambda_max,
+    jacobian_lower_bound,
     keskar_sharpness,
     loss_along,
     loss_along_eigenvectors,
@@ -29,6 +30,7 @@ MEASURES = {
     "along": lambda model, loss, data: loss_along(model, loss, data, {"v": V[:, 0]}, radius=0.1, points=3),
     "adaptive": adaptive_sharpness,
     "average": average_adaptive_sharpness,
+    "bound": jacobian_lower_bound,
     "box": lambda model, loss, data: adaptive_sharpness(model, loss, data, norm="linf", normalize_logits=True),
     "batch": lambda model, loss, data: batch_sharpness(model, loss, data, batch_size=5, batches=3),
     "critical": critical_sharpness,

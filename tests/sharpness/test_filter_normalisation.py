@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from conftest import assert_untouched, snapshot
 from torch import nn
 
+from conftest import assert_untouched, snapshot
 from flatlib.errors import FlatlibError
 from flatlib.sharpness import filter_normalised_directions, loss_along, loss_in_plane
 

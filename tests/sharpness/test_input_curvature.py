@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Net
 from torch import nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from conftest import Net
 from flatlib.errors import FlatlibError, NotDefined
 from flatlib.losses import resolve_loss
 from flatlib.sharpness import input_lambda_max

@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Net, assert_untouched, snapshot
 from torch import nn
 
+from conftest import Net, assert_untouched, snapshot
 from flatlib.curvature import HessianOperator, top_eigenvalues
 from flatlib.curvature.closed_form import quadratic as bowls
 from flatlib.errors import FlatlibError, NotFinite

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import scipy.optimize
 import torch
-from conftest import Net
 from torch import nn
 
+from conftest import Net
 from flatlib.curvature import HessianOperator
 from flatlib.errors import FlatlibError
 from flatlib.sharpness import minimum_sharpness

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import Net, mean_output
 from scipy.optimize import brentq
 from torch import nn
 
+from conftest import Net, mean_output
 from flatlib.curvature import HessianOperator
 from flatlib.errors import FlatlibError, NotDefined
 from flatlib.sharpness import adaptive_sharpness, average_adaptive_sharpness, keskar_sharpness, sam_sharpness
@@ -67,9 +67,15 @@ def test_adaptive_reaches_the_maximum(quadratic, rho):
     """At unit weights the ball is round; beside a convex loss the ascent reaches the largest rise."""
     model, loss, data = quadratic([5.0, 2.0, 1.0, 0.3])
     H = model.matrix.numpy()
-    found = adaptive_sharpness(model, loss, data, rho=rho, steps=100)
-    assert found.value == pytest.approx(largest_rise(H, H.sum(1), rho), rel=1e-6)
+    largest = largest_rise(H, H.sum(1), rho)
+    found = adaptive_sharpness(model, loss, data, rho=rho, steps=100, tolerance=1e-9)
+    assert found.value == pytest.approx(largest, rel=1e-6)
     assert found.alignment > 1 - 1e-5
+    for tolerance in (1e-1, 1e-2, 1e-3):
+        early = adaptive_sharpness(model, loss, data, rho=rho, tolerance=tolerance)
+        assert early.frank_wolfe_gap <= tolerance * early.value
+        assert 0 < largest - early.value <= 3 * early.frank_wolfe_gap
+        assert early.evaluations < found.evaluations
     first = adaptive_sharpness(model, loss, data, rho=rho, steps=1)
     assert first.value == pytest.approx(sam_sharpness(model, loss, data, rho=rho).value)
     assert first.value <= found.value
@@ -164,6 +170,47 @@ def test_keskar_in_a_subspace(small_case):
 def test_bad_options_and_undefined_rises(measure, weight, arguments, message):
     with pytest.raises(FlatlibError, match=message):
         measure(valley([weight, 0.0, 0.0], offset=min(weight, 0.0) * 20), mean_output, DATA, **arguments)
+
+
+def inner_maximum(weight):
+    """Loss 3 + sum_i sin(3 w_i): some maxima lie inside of a large box."""
+    weight = nn.Parameter(torch.tensor(weight, dtype=torch.float64))
+    return Net(lambda net, x: (3 + (3 * net.weight).sin().sum()).expand(len(x), 1), weight=weight)
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
+def test_keskar_finds_maxima_inside(tolerance):
+    found = keskar_sharpness(inner_maximum([0.1, 0.2, 0.0]), mean_output, DATA, epsilon=0.6, tolerance=tolerance)
+    base = 3 + np.sin([0.3, 0.6, 0.0]).sum()
+    largest = 100 * (6 - base) / (1 + base)  # sin(3 w) is 1 at pi / 6 = 0.52, which is less than 0.6 away
+    assert found.converged
+    assert found.frank_wolfe_gap <= tolerance * found.value
+    assert 0 <= largest - found.value <= 2 * tolerance * largest
+
+
+def test_keskar_stops_where_it_was_asked(small_case):
+    def ascend(**options):
+        return keskar_sharpness(*small_case, epsilon=0.5, **options)
+
+    short, long = ascend(iterations=1), ascend(iterations=100)
+    assert not short.converged
+    assert long.converged
+    assert short.frank_wolfe_gap > long.frank_wolfe_gap
+    assert short.evaluations < long.evaluations
+    assert short.value <= long.value
+
+
+@pytest.mark.parametrize("measure", [sam_sharpness, adaptive_sharpness, keskar_sharpness])
+def test_a_shared_start_changes_nothing(small_case, measure):
+    around = PerturbedLoss(HessianOperator(*small_case))
+    around.at_weights  # noqa: B018
+    around.evaluated = 0
+    compute = around.loss_and_gradient
+    around.loss_and_gradient = lambda *moved: (setattr(around, "evaluated", around.evaluated + 1), compute(*moved))[1]
+    shared, alone = measure(*small_case, around=around), measure(*small_case)
+    assert shared.value == alone.value
+    assert torch.equal(shared.perturbation, alone.perturbation)
+    assert around.evaluated == alone.evaluations - 1
 
 
 def test_flat_loss_has_no_rise():

@@ -38,7 +38,7 @@ flatlibExplorer.makeControls = (selection, state, onChange) => {
     made.append(log);
     return made;
   };
-  const colours = [["chapter", "Chapter"], ...Object.entries(runs.settings).map(([name, { label }]) => [name, label])];
+  const colours = selection.colours.map((name) => [name, selection.colourName(name)]);
   const colour = choice("explorer-colour", "Colour", [[null, colours]], state.colour, (value) => {
     state.colour = value;
     onChange();

@@ -7,7 +7,7 @@ flatlibExplorer.start = (root, runs) => {
   const words = flatlibExplorer.makeWords(selection);
   const state = selection.read(window.location.search);
   let points = [];
-  let chosen = null;
+  let chosen = state.run;
 
   const surface = element("div", {
     ...{ class: "explorer-plot", tabindex: "0", role: "application", "aria-roledescription": "scatter plot" },
@@ -47,6 +47,7 @@ flatlibExplorer.start = (root, runs) => {
     const axes = { x: axis("x", drawn), y: axis("y", drawn) };
     const bent = ["x", "y"].filter((side) => state[`${side}log`] && !axes[side].log);
     key.replaceChildren(
+      element("li", { class: "explorer-title" }, `${selection.colourName(state.colour)}:`),
       ...[...looks.of.values()].map((look) => {
         const sign = element("span", { style: `color: ${look.colour}`, "aria-hidden": "true" }, look.sign);
         return element("li", {}, sign, ` ${look.name}`);
@@ -61,6 +62,11 @@ flatlibExplorer.start = (root, runs) => {
     fillTable();
     controls.refresh();
     choose(points.some((point) => point.run === chosen) ? chosen : null, false);
+    if (!points.length) {
+      plot.clear(element("p", { class: "explorer-empty" }, "No run is left that has both numbers. Keep more runs, or choose another axis."));
+      root.setAttribute("aria-busy", "false");
+      return Promise.resolve();
+    }
     return plot.draw(axes, points, theme).then(() => {
       plot.mark(points.find((point) => point.run === chosen));
       root.setAttribute("aria-busy", "false");
@@ -78,9 +84,11 @@ flatlibExplorer.start = (root, runs) => {
       [n("reached") - compared, "without one of the two numbers"],
     ];
     const out = left.filter(([count]) => count).map(([count, why]) => `${count} ${why}`);
-    const tau = levels[0].tau;
+    // Runs of different experiments differ in everything at once: the headline compares those of the same one.
+    const { level, tau } = levels.find((found) => found.level === "same experiment") || levels[0];
     status.replaceChildren(
       element("strong", {}, `Kendall's τ = ${tau === null ? "–" : number(Number(tau.toFixed(3)))}`),
+      ` (${level})`,
       ` over ${compared} of the ${kept.length} runs kept${out.length ? `; left out: ${out.join(", ")}` : ""}.`,
       ...bent.map(
         (side) => ` The ${side === "x" ? "horizontal" : "vertical"} axis is linear, as not every value is positive.`,
@@ -115,13 +123,19 @@ flatlibExplorer.start = (root, runs) => {
         "p",
         { class: "explorer-note" },
         "Runs of the same experiment share chapter, scale, data and network; a run that two chapters share counts in both. ",
-        "The τ of several groups is their mean, weighted by their pairs.",
+        "The τ of several groups is their mean, weighted by their pairs. ",
+        element("a", { href: "glossary.html" }, "What the words mean"),
+        ".",
       ),
     );
   };
 
   const choose = (run, mark = true) => {
     chosen = run;
+    if (run !== state.run) {
+      state.run = run;
+      window.history.replaceState(null, "", selection.write(state));
+    }
     const point = points.find((one) => one.run === run);
     card.replaceChildren(...(point ? words.card(state, run) : []));
     if (mark) plot.mark(point);
@@ -159,7 +173,9 @@ flatlibExplorer.start = (root, runs) => {
       "div",
       { class: "explorer-middle" },
       controls.filters,
-      element("div", { class: "explorer-main" }, status, surface, key, taus, card),
+      element("div", { class: "explorer-main" }, status, surface, key),
+      card,
+      taus,
     ),
     list,
     save,

@@ -115,8 +115,16 @@ flatlibExplorer.makePlot = (target, onTap) => {
 
   // A ring around one point, or around none.
   const mark = (point) => {
-    ring.data = { x: point ? [point.x] : [], y: point ? [point.y] : [] };
+    if (ring) ring.data = { x: point ? [point.x] : [], y: point ? [point.y] : [] };
   };
 
-  return { draw, mark };
+  // Words in the place of a plot without points.
+  const clear = (words) => {
+    last += 1; // a plot that is still being drawn is dropped
+    if (view) view.remove();
+    view = ring = null;
+    target.replaceChildren(words);
+  };
+
+  return { draw, mark, clear };
 };

@@ -22,6 +22,11 @@ flatlibExplorer.makeSelection = (runs) => {
   };
   const facets = flatlibExplorer.FACETS.filter((facet) => facet in places[0] || facet in runs.settings);
 
+  // What can colour the points: settings that differ within some chapter.
+  const differing = new Set(runs.varies.flat());
+  const colours = ["chapter", ...Object.keys(runs.settings).filter((name) => differing.has(name))];
+  const colourName = (name) => (name === "chapter" ? "Chapter" : runs.settings[name].label);
+
   const allowed = (filters, facet, name) => !filters[facet].size || filters[facet].has(name);
   // The places (chapter and scale) through which a run is kept: one that two chapters share has two.
   const placesKept = (filters, run) =>
@@ -78,11 +83,11 @@ flatlibExplorer.makeSelection = (runs) => {
     };
     const scale = (side, name) =>
       ["log", "linear"].includes(query.get(`${side}scale`)) ? query.get(`${side}scale`) === "log" : axes.get(name).log;
-    const colours = ["chapter", ...Object.keys(runs.settings)];
     const [x, y] = [axis("x"), axis("y")];
     const usual = filters.chapter.size === 1 ? firstVarying([...filters.chapter][0]) : "chapter";
     const colour = colours.includes(query.get("colour")) ? query.get("colour") : usual;
-    return { x, y, xlog: scale("x", x), ylog: scale("y", y), colour, filters };
+    const found = runs.run_id.indexOf(query.get("run"));
+    return { x, y, xlog: scale("x", x), ylog: scale("y", y), colour, filters, run: found < 0 ? null : found };
   };
   // The setting that a chapter's points are coloured by at first: its batch size if that varies, as in its figures.
   const firstVarying = (chapter) => {
@@ -96,6 +101,7 @@ flatlibExplorer.makeSelection = (runs) => {
       if (log !== axes.get(state[side]).log) query.set(`${side}scale`, log ? "log" : "linear");
     }
     for (const facet of facets) for (const name of state.filters[facet]) query.append(facet, name);
+    if (state.run !== null) query.set("run", runs.run_id[state.run]);
     return `?${query}`;
   };
 
@@ -113,6 +119,8 @@ flatlibExplorer.makeSelection = (runs) => {
     nameOf,
     has,
     chapterOf,
+    colours,
+    colourName,
     read,
     write,
   };

@@ -39,9 +39,9 @@ class CurvatureOperator(EmpiricalRisk):
 
     Args:
         model: Network that maps inputs to outputs, each example independently of the others.
-        loss: "cross_entropy", "mse", or a callable (output, target) -> scalar that averages over examples, or over what
-            counts in them. One of three arguments gets sample weights as well; one whose first argument is called
-            ``model`` is called with (model, batch).
+        loss: "cross_entropy", "mse", "squared", or a callable (output, target) -> scalar that averages over examples,
+            or over what counts in them. One of three arguments gets sample weights as well; one whose first argument is
+            called ``model`` is called with (model, batch).
         data: A batch, or an iterable of batches, which is read once; batches may differ in size. A batch is (inputs,
             targets), (first input, second input, ..., targets) or a mapping with the key ``labels``, ``label``,
             ``targets``, ``target`` or ``y``. Inputs are a tensor, a tuple, passed by position, or a mapping, passed by
@@ -129,20 +129,25 @@ class CurvatureOperator(EmpiricalRisk):
     def shares(self) -> list[float]:
         if self._shares is None:
             with others_restored(), self.measuring():
-                self._shares = risk_shares(self)
+                found = risk_shares(self)
             self.check_derivatives(products=False)
+            self._shares = found  # last, so that what is refused once is refused again
         return self._shares
 
     def check_derivatives(self, products: bool) -> None:
         """Compare derivatives with differences of the loss, once."""
         needed = {"gradient", "product"} if products else {"gradient"}
         if not needed <= self._compared:
-            self._compared = self._compared | needed
             with others_restored(), self.measuring():
                 require_derivatives(self, products)
+            self._compared = self._compared | needed
 
     def _take(self, examples: Examples) -> None:
         super()._take(examples)
+        self.release()
+
+    def release(self) -> None:
+        """Drop the graph that products share; the next one builds it again."""
         self._graph = None
 
     def restricted(self, parameters: Sequence[str]) -> Self:

@@ -24,6 +24,7 @@ def top_eigenvalues(
     start: Tensor | str | None = None,
     certify: str = "eigenvalue",
     seed: int = 0,
+    keep_krylov: bool = False,
 ) -> Eigenvalues:
     """Compute the k largest or smallest eigenvalues (by sign, not by magnitude), or both ends.
 
@@ -56,6 +57,7 @@ def top_eigenvalues(
         certify: "eigenvalue": each value is within the tolerance of an eigenvalue. "end": also, with a probability of
             95 % over the random part of the start, no eigenvalue lies further out by more than the tolerance.
         seed: Seed of the subsample and of the random vectors.
+        keep_krylov: Return Lanczos's vectors too, for ``krylov_deflation``; "pyhessian" has none.
 
     Raises:
         FlatlibError: If an argument is out of range, or a product is not finite.
@@ -79,7 +81,7 @@ def top_eigenvalues(
     if isinstance(start, Tensor) and (start.shape != (n,) or not torch.isfinite(start).all()):
         raise FlatlibError(f"start must be {n} finite numbers, got the shape {tuple(start.shape)}")
     generator = torch.Generator().manual_seed(seed)
-    request = EigenvalueRequest(k, ENDS[which], tol, max_products, certify)
+    request = EigenvalueRequest(k, ENDS[which], tol, max_products, certify, keep_krylov)
     if engine == "lanczos":
         return lanczos_eigenvalues(operator, start, generator, request)
     if certify == "end":

@@ -7,13 +7,16 @@ import torch
 from torch import Tensor
 
 from flatlib.curvature.operators.base import CurvatureOperator
-from flatlib.curvature.operators.symmetry import require_symmetric, require_symmetry
-from flatlib.curvature.spectrum.lanczos import Lanczos
-from flatlib.curvature.traces.hutchinson import Estimate, mean_over_probes, rademacher
-from flatlib.errors import FlatlibError, NotFinite
-
-PROBES = 70  # with DEFLATION 100 products, as for the trace; not tuned
-DEFLATION = 30  # Lanczos steps whose space is measured without probes; not tuned
+from flatlib.curvature.spectrum.deflation import STEPS, Deflation, basis_deflation, lanczos_deflation
+from flatlib.curvature.traces.hutchinson import (
+    MOST_PROBES,
+    RELATIVE_ERROR,
+    Estimate,
+    mean_over_probes,
+    require_finite,
+    require_precision,
+)
+from flatlib.errors import FlatlibError
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,22 @@ class FrobeniusEstimate(Estimate):
 
 
 def frobenius(
-    operator: CurvatureOperator, *, probes: int = PROBES, seed: int = 0, basis: Tensor | None = None
+    operator: CurvatureOperator,
+    *,
+    relative_error: float = RELATIVE_ERROR,
+    probes: int | None = None,
+    seed: int = 0,
+    basis: Tensor | None = None,
+    deflation: Deflation | None = None,
 ) -> FrobeniusEstimate:
     r"""Estimate $\|C\|_F$ by deflation: the few large eigenvalues, whose squares dominate, are measured, not sampled.
 
     With an orthonormal basis Q and $P = I - Q Q^\top$,
     $\|C\|_F^2 = \|Q^\top C Q\|_F^2 + 2 \|P C Q\|_F^2 + \|P C P\|_F^2$.
-    The first two terms follow from $CQ$; the last is the mean of $\|P C P z\|^2$ over Rademacher vectors z.
-    Lanczos gives Q, and T and beta with $CQ = QT + \beta q e_m^\top$, for one product per vector. A matrix of at most
-    ``DEFLATION + probes`` rows is measured column by column instead, exactly.
+    The first two terms follow from $CQ$; the last is the mean of $\|P C P z\|^2$ over Rademacher vectors z, as many as
+    the wanted error needs (see ``mean_over_probes``). Lanczos gives Q, and T and beta with
+    $CQ = QT + \beta q e_m^\top$, for one product per vector. A matrix of few rows, no more than 14 and the probes
+    allowed, is measured column by column instead, exactly.
 
     >>> from flatlib.curvature import HessianOperator
     >>> H = HessianOperator(torch.nn.Linear(2, 1, bias=False), "mse", (torch.eye(2), torch.ones(2, 1)))
@@ -52,57 +62,39 @@ def frobenius(
 
     Args:
         operator: Matrix $C$, (n, n).
-        probes: Rademacher vectors for the last term, at least 2, fixed beforehand.
+        relative_error: Wanted standard error over the norm; at most 100 probes are drawn for it.
+        probes: Rademacher vectors for the last term, at least 2, instead of as many as the wanted error needs.
         seed: Seed of the start vector and the probes.
-        basis: Independent columns (n, m) to use as Q, such as ``Eigenvalues.vectors``; by default 30 Lanczos steps.
+        basis: Independent columns (n, m) to use as Q, such as ``Eigenvalues.vectors``; by default 14 Lanczos steps.
+        deflation: Q with what C does there, instead of a basis.
 
     Raises:
-        FlatlibError: If there are fewer than two probes, the basis has another shape, or a product is not finite.
+        FlatlibError: If there are fewer than two probes, the wanted error is not positive, the basis has another shape,
+            or a product is not finite.
     """
     n = operator.shape[0]
-    if probes < 2:
-        raise FlatlibError(f"probes={probes} cannot give a standard error: at least 2 are needed")
+    require_precision(relative_error, probes)
     if basis is not None and (basis.ndim != 2 or len(basis) != n or not 1 <= basis.shape[1] <= n):
         raise FlatlibError(f"basis must be columns of {n} numbers, got the shape {tuple(basis.shape)}")
-    if n <= DEFLATION + probes:
-        return _root(Estimate(_square(operator.to_dense()), 0.0, n, True), n)
-    generator = torch.Generator().manual_seed(seed)
-    Q, known = _from_lanczos(operator, generator) if basis is None else _from_basis(operator, basis)
-
-    def deflate(v: Tensor) -> Tensor:
-        return v - Q @ (Q.T @ v)
+    if n <= STEPS + (probes or MOST_PROBES):
+        return _root(Estimate(require_finite(float(operator.to_dense().double().square().sum())), 0.0, n, True), n)
+    if basis is not None:
+        deflation = basis_deflation(operator, basis)
+    deflation = deflation or lanczos_deflation(operator, seed)
+    known = deflation.squared_norm
 
     def sample(z: Tensor) -> Tensor:
-        return deflate(operator.matmat(deflate(z))).double().square().sum(0)
+        inside = deflation.operator.matmat(deflation.project(z))
+        return deflation.project(inside).double().square().sum(0)
 
-    rest, error = mean_over_probes(operator, sample, probes, generator)
-    return _root(Estimate(known + rest, error, Q.shape[1] + probes, False), n)
-
-
-def _from_lanczos(operator: CurvatureOperator, generator: torch.Generator) -> tuple[Tensor, float]:
-    start = rademacher(operator.shape[0], 1, generator)[:, 0].to(operator.device, operator.torch_dtype)
-    lanczos = Lanczos(operator.matvec, start, generator)
-    for _ in range(DEFLATION):
-        lanczos.step()
-    require_symmetry(lanczos.asymmetry, lanczos.size, operator.noise)
-    values, residuals, _ = lanczos.ritz()
-    # The eigenvectors of T have unit last rows, so that the squared residuals sum to beta^2.
-    return lanczos.basis.T, float((values**2).sum() + 2 * (residuals**2).sum())
-
-
-def _from_basis(operator: CurvatureOperator, basis: Tensor) -> tuple[Tensor, float]:
-    Q, _ = torch.linalg.qr(basis.detach().to(operator.device, operator.torch_dtype))
-    CQ = operator.matmat(Q)
-    projected = Q.T @ CQ
-    require_symmetric(projected, operator.noise)
-    return Q, 2 * _square(CQ) - _square(projected)
-
-
-def _square(matrix: Tensor) -> float:
-    square = float(matrix.double().square().sum())
-    if not math.isfinite(square):
-        raise NotFinite("a Hessian-vector product is not finite: the curvature is not defined")
-    return square
+    rest, error, drawn = mean_over_probes(
+        deflation.operator,
+        sample,
+        torch.Generator().manual_seed(seed),
+        probes,
+        lambda mean: 2 * relative_error * (known + mean),  # of the square, so that the root has half of it
+    )
+    return _root(Estimate(known + rest, error, deflation.products + drawn, False), n)
 
 
 def _root(squared: Estimate, n: int) -> FrobeniusEstimate:

@@ -1,6 +1,6 @@
 """Lanczos search for the ends of a spectrum, from a start vector computed on a subsample."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,13 @@ SUBSAMPLE_MAX_PRODUCTS = 20  # of the subsample, and two more per eigenvalue
 MIN_COST_RATIO = 2.0  # memory of the subsample's graph over that of a vector, below which products cost no less
 
 
+class KrylovSpace(NamedTuple):
+    """Lanczos iteration of a search, and the operator that it ran on: the whole one, or one reduced to its inputs."""
+
+    operator: SymmetricOperator
+    lanczos: Lanczos
+
+
 @dataclass(frozen=True)
 class Eigenvalues:
     """Eigenvalues at one end of the spectrum (k), or at both (2k), with their errors.
@@ -46,6 +53,7 @@ class Eigenvalues:
         products: Hessian-vector products used, on all examples.
         converged: Whether every residual is at most tol |value|, or at the rounding error of H; with ``certify="end"``
             also every distance from the outermost value to its limit.
+        krylov: The search itself, if it was to be kept: it holds ``products`` vectors of length n.
     """
 
     values: Tensor
@@ -55,6 +63,7 @@ class Eigenvalues:
     vectors: Tensor
     products: int
     converged: bool
+    krylov: KrylovSpace | None = field(default=None, repr=False)
 
 
 class EigenvalueRequest(NamedTuple):
@@ -65,6 +74,7 @@ class EigenvalueRequest(NamedTuple):
     tol: float
     max_products: int | None
     certify: str
+    keep_krylov: bool = False
 
     @property
     def signs(self) -> Tensor:
@@ -120,6 +130,7 @@ def _search(
         columns / torch.linalg.vector_norm(columns, dim=0),
         lanczos.steps,
         converged,
+        KrylovSpace(operator, lanczos) if request.keep_krylov else None,
     )
 
 
@@ -154,7 +165,7 @@ def subsampled_initial_vector(
     if part is None:
         return None
     limit = min(n, SUBSAMPLE_MAX_PRODUCTS + 2 * request.k)
-    rough = request._replace(tol=SUBSAMPLE_TOLERANCE, max_products=limit)
+    rough = request._replace(tol=SUBSAMPLE_TOLERANCE, max_products=limit, keep_krylov=False)
     return lanczos_eigenvalues(part, "random", generator, rough).vectors.sum(1)
 
 

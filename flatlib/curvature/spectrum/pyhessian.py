@@ -114,7 +114,7 @@ def pyhessian_eigenvalues(
     operator: HessianOperator, start: Tensor | str | None, generator: torch.Generator, request: EigenvalueRequest
 ) -> Eigenvalues:
     """Compute the requested eigenvalues by PyHessian's power iteration; see ``top_eigenvalues``."""
-    k, ends, tol, max_products, _ = request
+    k, ends, tol, max_products, *_ = request
     products = PyHessianProducts(operator)
     limit = max_products or MAX_PRODUCTS
 
