@@ -6,8 +6,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from flatlib.book import explorer
 from flatlib.book.build import copied_sources, render
 from flatlib.book.html import finish_pages
+from flatlib.book.paper import for_paper, page_numbers
 from flatlib.errors import FlatlibError
 
 MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"  # not on the PATH of a Mac
@@ -21,12 +23,13 @@ PRINTED = (LIGHT, "--no-pdf-header-footer", "--generate-pdf-document-outline")
 TIMEOUT = 300  # seconds to print some 200 pages, on a slow machine
 
 
-def print_book(pdf: Path, chapters: Path | None = None) -> Path:
+def print_book(pdf: Path, chapters: Path | None = None, api: bool = False) -> Path:
     """Print the book, with page numbers and an outline, and return the file.
 
     Args:
         pdf: The file to write.
         chapters: Executed chapters to show in place of the committed ones, as for `flatlib.book.build.build`.
+        api: Whether the pages about the package's functions are printed, too.
 
     Raises:
         FlatlibError: No browser, a browser that fails, or a book that cannot be built.
@@ -40,7 +43,12 @@ def print_book(pdf: Path, chapters: Path | None = None) -> Path:
         page = folder / "all.html"
         (folder / "book" / "index.html").rename(page)  # its links lead from the top folder, but it is not written there
         finish_pages(folder)
-        print_page(browser, page, pdf)
+        explorer.write(source, folder / "_static" / "explorer")
+        text, numbers = page.read_text(encoding="utf-8"), dict[str, int]()
+        for _ in range(2):  # the page numbers of the contents are known once it has been printed
+            page.write_text(for_paper(text, numbers, api), encoding="utf-8")
+            print_page(browser, page, pdf)
+            numbers = page_numbers(pdf.read_bytes())
     pdf.with_suffix(".log").unlink()
     return pdf
 

@@ -50,6 +50,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     book.add_argument(
         "--pdf", type=Path, metavar="FILE", help="print the whole book to this file, by Chromium or Chrome"
     )
+    book.add_argument("--api", action="store_true", help="with --pdf: print the pages about the package, too")
     book.add_argument("--repository", help="where it is published from, https://github.com/OWNER/NAME: launch buttons")
     book.add_argument("--branch", default="main", help="branch of the repository (default main)")
     book.add_argument("--url", default="", help="address of the published pages (default that of GitHub Pages)")
@@ -201,7 +202,7 @@ def render_book(options: argparse.Namespace) -> int:
     if options.pdf is not None:
         from flatlib.book.pdf import print_book
 
-        print(f"open {print_book(options.pdf, chapters=options.chapters)}")
+        print(f"open {print_book(options.pdf, chapters=options.chapters, api=options.api)}")
         return 0
     from flatlib.book.build import build
 
