@@ -107,9 +107,10 @@ def test_chapters_show_verdict_and_figure(browser, address, page):
     assert browser.find_elements("css selector", "figure img")
 
 
-LAID_OUT = """const article = document.querySelector('article'), top = article.getBoundingClientRect().top;
+LAID_OUT = """const article = document.querySelector('article');
     const of = element => element.getBoundingClientRect();
-    const tables = [...article.querySelectorAll('table')].reduce((sum, table) => sum + of(table).height, 0);
+    const shown = [...article.querySelectorAll('table')].filter(table => !table.closest('details:not([open])'));
+    const tables = shown.reduce((sum, table) => sum + of(table).height, 0);
     return [of(article.querySelector('figure img')).top + window.scrollY, tables / of(article).height]"""
 SCREEN = 900  # pixels
 FIRST_FIGURE = 1.2  # screens down to the top of the first figure, at most
