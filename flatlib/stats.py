@@ -43,9 +43,7 @@ class Interval:
 
     def __str__(self) -> str:
         width = self.high - self.low
-        if (
-            width <= 1e-12 * abs(self.estimate) and self.n > 1
-        ):  # a statistic with few values, such as a rank correlation
+        if width <= 1e-12 * abs(self.estimate) and self.n > 1:  # of few values, such as a rank correlation
             return f"{self.estimate:.4g}, all {self.n} seeds"
         form = "z.4g"  # z: no negative zero
         if width != 0 and not isinf(width):
