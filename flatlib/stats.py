@@ -29,10 +29,8 @@ class Interval:
 
     >>> print(Interval(93.1234, 92.871, 93.402, n=5, level=0.95))
     93.12 [92.87, 93.40], n = 5
-    >>> print(Interval(-1.0, -1.0, -1.0, n=5))
-    -1, all 5 seeds
-    >>> print(Interval(-0.04, -1.02, 0.83, n=5), "|", Interval(-0.235312, -0.235362, -0.235272, n=5))
-    0.0 [-1.0, 0.8], n = 5 | -0.2353 [-0.2354, -0.2353], n = 5
+    >>> print(Interval(-1.0, -1.0, -1.0, n=5), "|", Interval(-0.235312, -0.235362, -0.235272, n=5))
+    -1, all 5 seeds | -0.2353 [-0.2354, -0.2353], n = 5
     """
 
     estimate: float
@@ -46,9 +44,15 @@ class Interval:
         if width <= 1e-12 * abs(self.estimate) and self.n > 1:  # of few values, such as a rank correlation
             return f"{self.estimate:.4g}, all {self.n} seeds"
         form = "z.4g"  # no negative zero
+<<<<<<< HEAD
         if 0 < width < inf:
             most = 3 - floor(log10(max(abs(self.low), abs(self.high))))  # decimals of a number of four digits
             form = f"z.{min(max(min(1 - floor(log10(width)), most), 0), 12)}f"  # two significant digits of the width
+=======
+        if width != 0 and not isinf(width):
+            most = 3 - floor(log10(max(abs(self.low), abs(self.high))))  # four digits of the number, or two of the width
+            form = f"z.{min(max(min(1 - floor(log10(width)), most), 0), 12)}f"
+>>>>>>> craft
         return f"{self.estimate:{form}} [{self.low:{form}}, {self.high:{form}}], n = {self.n}"
 
 

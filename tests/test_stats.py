@@ -74,6 +74,8 @@ def test_bootstrap_needs_a_probability(level):
         (Interval(1234.5, 1000.0, 1500.0, 5, 0.95), "1234 [1000, 1500], n = 5"),
         (Interval(0.5, -inf, inf, 1, 0.95), "0.5 [-inf, inf], n = 1"),
         (Interval(0.25, 0.25, 0.25, 5, 0.95), "0.25, all 5 seeds"),
+        (Interval(-0.004, -0.102, 0.083, 5, 0.95), "0.00 [-0.10, 0.08], n = 5"),
+        (Interval(-0.235312, -0.235362, -0.235272, 5, 0.95), "-0.2353 [-0.2354, -0.2353], n = 5"),
     ],
 )
 def test_interval_prints_two_digits(interval, text):

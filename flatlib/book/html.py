@@ -103,7 +103,7 @@ def picture(found: re.Match[str], file: Path) -> str:
         return image
     height = round(PHONE * float(view[2]) / float(view[1]))
     source = f'srcset="{found[2]}#{NARROW}" width="{PHONE}" height="{height}"'
-    return f'<picture><source media="(max-width: 600px)" {source}>{image}</picture>'
+    return f'<picture style="--narrow: {PHONE}/{height}"><source media="(max-width: 600px)" {source}>{image}</picture>'
 
 
 def svg_size(picture: Path) -> str:

@@ -5,9 +5,7 @@ import html
 import re
 from importlib.metadata import version
 
-PART = re.compile(
-    r'<span id="(document-book/[^"]+)"></span><section\b[^>]*>\s*<h1>(.*?)<a class="headerlink"', re.DOTALL
-)
+PART = re.compile(r'<span id="(document-book/[^"]+)"></span><section\b[^>]*>\s*<h\d>(.*?)<a class="headerlink"', re.S)
 ARTICLE = '<article class="bd-article">'
 API = '<style>span[id^="document-book/api/"] + section { display: none !important; }</style>'
 NOSCRIPT = re.compile(r"<noscript><style>.*?</style>(.*?)</noscript>", re.DOTALL)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from flatlib.figures.axes import EmptyPlot, axis_of, drawable_runs, placeholder_if_empty, set_scale
 from flatlib.figures.curves import error_bar
 from flatlib.figures.labels import ABOVE, key_above
-from flatlib.figures.style import CATEGORY, GREY, MARKERS, series
+from flatlib.figures.style import CATEGORY, GREY, MARKERS, series, series_label
 from flatlib.figures.ticks import set_ticks
 from flatlib.stats import bootstrap_mean
 
@@ -46,7 +46,7 @@ def dot_plot(table: pd.DataFrame, x: str, ax: Axes, *, row: str, by: str) -> Non
             if complete[here.index].all():
                 mean = bootstrap_mean(here[x])
                 ax.errorbar(mean.estimate, height + shift, xerr=error_bar(mean), color=look.color, fmt=look.marker)
-    ax.set_yticks(list(heights.values()), list(heights))
+    ax.set_yticks(list(heights.values()), [series_label(row, name) for name in heights])
     ax.set(xlabel=axis_of(x).label, ylim=(-0.6, len(heights) - 0.4))
     set_scale(ax.xaxis, x, rows[x])
     if rows.groupby(row)[by].nunique().max() > 1:  # otherwise the row's own name says it

@@ -39,6 +39,7 @@ VALUES = {  # of a column of names, as a reader knows them
     **{"small_cnn": "CNN", "small_cnn_bn": "CNN, batch norm", "vgg11": "VGG-11", "vgg11_bn": "VGG-11, batch norm"},
     **{"mlp": "MLP", "mlp_bn": "MLP, batch norm", "softmax_regression": "softmax regression"},
     **{"sgd": "SGD", "heavy_ball": "SGD, momentum", "adam": "Adam", "adamw": "AdamW"},
+    **{"adagrad": "AdaGrad", "adashift": "AdaShift", "adabound": "AdaBound"},
 }
 
 

@@ -229,6 +229,35 @@ def test_the_address_holds_the_state(explore):
     assert page.find_element("id", "explorer-colour").get_attribute("value") == "seed"
 
 
+def test_the_headline_compares_runs_of_the_same_experiment(explore):
+    """The pooled number of all runs is in the table only: experiments differ in everything at once."""
+    page = explore()
+    found = levels(page)
+    headline = float(re.search(r"τ = (\S+) \(same experiment\)", status(page))[1].replace("\N{MINUS SIGN}", "-"))
+    assert headline == pytest.approx(found["same experiment"][0], abs=1e-3)
+    assert abs(headline - found["any two runs"][0]) > 0.1
+
+
+def test_an_empty_selection_says_so(explore):
+    page = explore("chapter=04_dropout&scale=medium")
+    assert "No run is left" in page.find_element("css selector", ".explorer-plot").text
+    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+    page.find_element("css selector", ".explorer-filters > .explorer-button").click()
+    settle(page)
+    assert page.find_elements("css selector", ".explorer-plot .explorer-empty") == []
+
+
+def test_the_chosen_run_is_in_view_and_in_the_address(explore):
+    page, keys = explore("chapter=04_dropout"), pytest.importorskip("selenium.webdriver").Keys
+    page.find_element("css selector", ".explorer-plot").send_keys(keys.END)
+    beside = """const [plot, card] = ['.explorer-plot', '.explorer-card'].map(
+        name => document.querySelector(name).getBoundingClientRect()); return card.top < plot.bottom"""
+    assert page.execute_script(beside)
+    (run,) = parse_qs(urlsplit(page.current_url).query)["run"]
+    again = explore(urlsplit(page.current_url).query)
+    assert run in again.find_element("css selector", ".explorer-card").text
+
+
 def test_it_works_from_disk(explore, pages, runs):
     page = explore("chapter=02_linear_scaling", at=pages.as_uri())
     n = runs.query("chapter == '02_linear_scaling'")["run_id"].nunique()

@@ -13,7 +13,8 @@ SIZES = """const done = arguments[0];
         const [file, view] = img.currentSrc.split('#');
         const svg = new DOMParser().parseFromString(await (await fetch(file)).text(), 'image/svg+xml');
         const box = (view ? svg.getElementById(view) : svg.documentElement).getAttribute('viewBox').split(' ');
-        const scale = img.getBoundingClientRect().width / box[2];
+        const shown = img.getBoundingClientRect();
+        const scale = Math.min(shown.width / box[2], shown.height / box[3]);
         const size = text => Math.max(0, ...(text.outerHTML.match(/font[^;"]*?[\\d.]+px/g) || [])
             .map(style => parseFloat(style.match(/([\\d.]+)px/)[1])));  // of an equation its letters, not its indices
         return [file.split('/').pop(), Math.min(...[...svg.querySelectorAll('text')].map(size)) * scale];

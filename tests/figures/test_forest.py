@@ -32,7 +32,7 @@ def row_names(ax) -> list[str]:
 
 def test_dot_plot_has_means_and_intervals(runs, ax):
     marks = draw_rows(runs, ax)
-    assert row_names(ax) == ["sgd", "adam"]  # in the order of the table
+    assert row_names(ax) == ["SGD", "Adam"]  # in the order of the table
     assert ax.get_yticks().tolist() == [1, 0]
     expected = [("sgd", "alone", 1.15), ("sgd", "inside SAM", 0.85), ("adam", "alone", 0.0)]
     for (x, y), bar, (name, training, height) in zip(marks, ax.containers, expected, strict=True):
@@ -57,7 +57,7 @@ def test_dot_plot_has_means_and_intervals(runs, ax):
 def test_dot_plot_excludes_diverged_runs(runs, ax):
     runs.loc[runs["optimizer"] == "adam", "status"] = "diverged"
     assert [x for x, _ in draw_rows(runs, ax, "test_accuracy")] == [50.0, 50.0]
-    assert row_names(ax) == ["sgd"]
+    assert row_names(ax) == ["SGD"]
     assert (ax.get_xscale(), ax.get_xlabel()) == ("linear", "Test accuracy (%)")
 
 
