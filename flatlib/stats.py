@@ -44,15 +44,9 @@ class Interval:
         if width <= 1e-12 * abs(self.estimate) and self.n > 1:  # of few values, such as a rank correlation
             return f"{self.estimate:.4g}, all {self.n} seeds"
         form = "z.4g"  # no negative zero
-<<<<<<< HEAD
         if 0 < width < inf:
             most = 3 - floor(log10(max(abs(self.low), abs(self.high))))  # decimals of a number of four digits
             form = f"z.{min(max(min(1 - floor(log10(width)), most), 0), 12)}f"  # two significant digits of the width
-=======
-        if width != 0 and not isinf(width):
-            most = 3 - floor(log10(max(abs(self.low), abs(self.high))))  # four digits of the number, or two of the width
-            form = f"z.{min(max(min(1 - floor(log10(width)), most), 0), 12)}f"
->>>>>>> craft
         return f"{self.estimate:{form}} [{self.low:{form}}, {self.high:{form}}], n = {self.n}"
 
 
