@@ -1,11 +1,7 @@
 """The answer to the book's question, in words that follow the records: for the landing page and the overview."""
 
-import json
-from pathlib import Path
-
 import pandas as pd
 
-from flatlib.bench import failure_modes
 from flatlib.book import results
 from flatlib.book.overview import in_markdown
 from flatlib.claims.verdict import SUPPORTED
@@ -89,13 +85,3 @@ def claims_in_lines(judged: pd.DataFrame, folder: str = "") -> str:
         claim = f"[{in_markdown(str(chapter))}]({folder}{chapter}.ipynb)."
         items.append(f"{number}. {claim} {found} *({best})*\n\n   {results.strip(rows)}\n")
     return "\n".join(items)
-
-
-def pyhessian_traps(root: Path) -> "pd.Series[str]":
-    """Return in one word how PyHessian answers each problem whose answer is known, such as "right" or "wrong".
-
-    Args:
-        root: The checkout, for its record of these problems.
-    """
-    recorded = json.loads((root / "book" / "records" / "libraries" / "traps.json").read_text(encoding="utf-8"))
-    return failure_modes.verdicts(recorded["answers"])["PyHessian"].str.partition(":")[0]
