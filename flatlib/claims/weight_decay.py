@@ -49,7 +49,7 @@ def compare_with_paper(scales: dict[str, pd.DataFrame]) -> pd.DataFrame:
             row |= {"γ": f"{setting['weight_decay']:g}", "n": group["seed"].nunique()}
             for (name, column, unit), reported in zip(MEASURES, paper, strict=True):
                 ours = format_mean(group[column].dropna() * unit, missing="").partition(", n =")[0]
-                row[f"{name} (paper)"] = f"{ours or 'none'} ({reported})"
+                row[f"{name} (paper)"] = (ours or "none") + f" ({reported})" * bool(reported)
             rows.append(row)
     return pd.DataFrame(rows or [{"scale": "no scale here has the paper's networks on MNIST"}])
 
