@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
     from sphinx.config import Config
 
+PLACEHOLDER = "https://github.com/OWNER/NAME"  # on the landing page, as in pyproject.toml
 COLAB = "https://colab.research.google.com"
 REPOSITORY = re.compile(r"https://github\.com/(?!executablebooks/jupyter-book$)(?P<path>[\w.-]+/(?P<name>[\w.-]+))")
 PUBLISHED = {  # settings of a book that has an address
@@ -35,6 +36,7 @@ def configure(app: "Sphinx", config: "Config") -> None:
         buttons = config.html_theme_options["launch_buttons"]
         buttons |= {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org"}
         buttons |= {"colab_url": COLAB} if config.colab_branch else {}
+        config.html_theme_options["use_repository_button"] = True
     if config.html_baseurl:
         app.setup_extension("sphinx_sitemap")
         app.setup_extension("sphinxext.opengraph")
@@ -56,6 +58,8 @@ def finish(app: "Sphinx", error: Exception | None) -> None:
         branch, colab = options["repository_branch"], app.config.colab_branch
         for path in sorted((pages / "_sources").rglob("*.ipynb")):
             add_install_cell(path, path.relative_to(pages / "_sources"), found, branch)
+        for path in (pages / "book" / "index.html", pages / "_sources" / "book" / "index.ipynb"):
+            path.write_text(path.read_text(encoding="utf-8").replace(PLACEHOLDER, found[0]), encoding="utf-8")
         blob = f"{COLAB}/github/{found['path']}/blob"
         for path in html_pages(pages) if colab else ():
             text = path.read_text(encoding="utf-8")

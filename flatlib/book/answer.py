@@ -1,11 +1,7 @@
 """The answer to the book's question, in words that follow the records: for the landing page and the overview."""
 
-import json
-from pathlib import Path
-
 import pandas as pd
 
-from flatlib.bench import failure_modes
 from flatlib.book import results
 from flatlib.book.overview import in_markdown
 from flatlib.claims.verdict import SUPPORTED
@@ -32,10 +28,8 @@ def summary(judged: pd.DataFrame, tau: Interval) -> str:
         judged: The table of verdicts at one scale.
         tau: Kendall's tau of sharpness and test accuracy within experiments.
     """
-    about = by_kind(judged)["about"]
-    curvature, accuracy = (
-        held(judged[about == name]) for name in (results.CURVATURE_KIND, results.GENERALIZATION_KIND)
-    )
+    rows = by_kind(judged)
+    curvature, accuracy = (held(rows[rows["about"] == name]) for name in results.KINDS)
     flatter = "Only a little" if abs(tau.estimate) < SLIGHT else "Yes"
     lead = flatter if tau.high < 0 else "Rather the reverse" if tau.low > 0 else "Not that we can see"
     return (
@@ -91,13 +85,3 @@ def claims_in_lines(judged: pd.DataFrame, folder: str = "") -> str:
         claim = f"[{in_markdown(str(chapter))}]({folder}{chapter}.ipynb)."
         items.append(f"{number}. {claim} {found} *({best})*\n\n   {results.strip(rows)}\n")
     return "\n".join(items)
-
-
-def pyhessian_traps(root: Path) -> "pd.Series[str]":
-    """Return in one word how PyHessian answers each problem whose answer is known, such as "right" or "wrong".
-
-    Args:
-        root: The checkout, for its record of these problems.
-    """
-    recorded = json.loads((root / "book" / "records" / "libraries" / "traps.json").read_text(encoding="utf-8"))
-    return failure_modes.verdicts(recorded["answers"])["PyHessian"].str.partition(":")[0]

@@ -27,7 +27,7 @@ IN_A_ROW = 30  # dots
 
 
 def verdict_size(judged: pd.DataFrame) -> tuple[float, float]:
-    """Return width and height in inches of a figure for :func:`verdict_intervals`."""
+    """Return width and height in inches of a figure for the `judged` table of :func:`verdict_intervals`."""
     return WIDTH, TOP + ROW * judged["prediction"].nunique() + MARK * len(judged)
 
 

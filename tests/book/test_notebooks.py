@@ -7,6 +7,7 @@ import pytest
 from notebook_text import code, prose
 
 from flatlib.book.paths import find_root, notebooks, other_pages
+from flatlib.book.results import SCALES
 from flatlib.claims import CLAIMS, label_smoothing
 from flatlib.claims import progressive_sharpening as ps
 
@@ -98,12 +99,28 @@ def test_figures_have_captions(page):
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_the_result_comes_first(chapter):
+    """The card has the result and all verdicts; the first figure follows it, and its caption says what is found."""
+    page = nbformat.read(CHAPTERS[chapter], 4)
+    card = page.cells[0].source
+    assert ["{glue:md}`result:myst`" in card, "{glue:md}`strip:myst`" in card] == [True, True]
+    first = next(cell for cell in code(page) if "plt.show()" in cell.source)
+    before = page.cells[1 : page.cells.index(first)]
+    assert {cell.cell_type for cell in before} == {"code"}, "prose between the card and the figure"
+    assert first.metadata["mystnb"]["figure"]["caption"].startswith("**{glue:text}`finding`**")
+    assert "figures.verdict_intervals(verdicts, ax)" in source(page)
+    assert re.search(r"^show_exercise\(chapter, question, \w+=", source(page), re.MULTILINE)
+
+
 def test_glued_names_come_from_the_page(name, page):
     text = source(page)
-    by_chapter = {"verdict", "verdict_sentence", "scale"} if "chapter.glue_verdicts(" in text else set()
+    by_chapter = {"verdict", "verdict_sentence", "scale", "finding"} if "chapter.glue_verdicts(" in text else set()
+    by_chapter |= {f"finding {scale}" for scale in SCALES} | {"result:myst", "strip:myst"} if by_chapter else set()
     if "chapter.report_exclusions(" in text:
         by_chapter |= {"n_runs", "n_reached", "n_capped", "n_diverged", "n_unconverged", "worst_residual"}
-    for glued in re.findall(r"\{glue:text\}`([^`]+)`", prose(page)):
+    captions = [cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", "") for cell in code(page)]
+    for glued in re.findall(r"\{glue:\w+\}`([^`]+)`", "\n".join([prose(page), *captions])):
         family = glued.rpartition("_")[0]
         assert glued in by_chapter or re.search(rf"\b{glued}=|{family}_\{{", text), glued
     if name not in CHAPTERS:

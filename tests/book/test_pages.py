@@ -107,6 +107,38 @@ def test_chapters_show_verdict_and_figure(browser, address, page):
     assert browser.find_elements("css selector", "figure img")
 
 
+LAID_OUT = """const article = document.querySelector('article');
+    const of = element => element.getBoundingClientRect();
+    const shown = [...article.querySelectorAll('table')].filter(table => !table.closest('details:not([open])'));
+    const tables = shown.reduce((sum, table) => sum + of(table).height, 0);
+    return [of(article.querySelector('figure img')).top + window.scrollY, tables / of(article).height]"""
+SCREEN = 900  # pixels
+FIRST_FIGURE = 1.2  # screens down to the top of the first figure, at most
+TABLES = 0.15  # of a chapter's height, at most
+
+
+@pytest.mark.parametrize("page", CHAPTER_PAGES)
+def test_a_chapter_is_led_by_its_picture(browser, address, page):
+    """The first figure is near the top, and tables that are not folded take a small part of the page."""
+    open_page(browser, f"{address}/{page}", WIDTHS[0])
+    first, tables = browser.execute_script(LAID_OUT)
+    assert first <= FIRST_FIGURE * SCREEN
+    assert tables <= TABLES
+
+
+SMALLEST = """return [...document.querySelectorAll('article figure img')].map(img => {
+    const shrunk = img.getBoundingClientRect().width / img.naturalWidth;
+    return [img.alt.slice(0, 60), shrunk]})"""
+
+
+@pytest.mark.parametrize(("page", "figure"), [(page, -1) for page in CHAPTER_PAGES[:1]] + [("book/index.html", 0)])
+def test_verdict_pictures_are_readable_on_a_phone(browser, address, page, figure):
+    """Their smallest letters have eight points, ten and two thirds of a pixel; on a phone eight pixels are left."""
+    open_page(browser, f"{address}/{page}", WIDTHS[1])
+    shown = [shrunk for alt, shrunk in browser.execute_script(SMALLEST) if figure == 0 or "One row for each" in alt]
+    assert 8 * 4 / 3 * shown[0] >= 8
+
+
 @pytest.mark.parametrize(("theme", "paper"), [("light", 255), ("dark", 18)])
 def test_figures_match_the_pages_theme(browser, address, theme, paper):
     open_page(browser, f"{address}/book/claims/01_lr_batch.html", WIDTHS[0])

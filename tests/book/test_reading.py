@@ -8,7 +8,7 @@ from browser import CHAPTER_PAGES, PAGES, WIDTHS, open_page
 PHONE = WIDTHS[1]
 READABLE = 8  # pixels
 SIZES = """const done = arguments[0];
-    const images = [...document.querySelectorAll('article figure img')].filter(img => img.currentSrc.includes('_images'));
+    const images = [...document.querySelectorAll('article figure img')].filter(e => e.currentSrc.includes('_images'));
     Promise.all(images.map(async img => {
         const [file, view] = img.currentSrc.split('#');
         const svg = new DOMParser().parseFromString(await (await fetch(file)).text(), 'image/svg+xml');

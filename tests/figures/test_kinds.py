@@ -40,6 +40,7 @@ ESTIMATES = pd.DataFrame({"row": ["A", "B"], "series": "all", "estimate": [0.5, 
 NUMBERS = ESTIMATES[["low", "high"]]
 PARTS = ESTIMATES.assign(part=["all", "one"])
 VERDICTS = pd.DataFrame({"chapter": ["01_a"], "prediction": "x", "scale": "small", "verdict": "supported"})
+INTERVALS = VERDICTS.assign(unit="points", threshold="> 0", estimate=1.0, low=0.5, high=1.5)
 DEVIATIONS = pd.DataFrame({"intervention": ["SAM", "MLP"], "lambda_max": [1.0, -1.0], "test_accuracy": [2.0, -2.0]})
 
 KINDS = {  # the function, its table, and a column that it needs
@@ -56,6 +57,8 @@ KINDS = {  # the function, its table, and a column that it needs
     "landscape_steps": (figures.landscape_steps, LANDSCAPE, "path"),
     "forest_plot": (lambda t, ax: figures.forest_plot(t, ax, label="τ"), ESTIMATES, None),
     "verdict_grid": (lambda t, ax: figures.verdict_grid(t, ax, ["small"]), VERDICTS, None),
+    "verdict_intervals": (figures.verdict_intervals, INTERVALS, "threshold"),
+    "verdict_dots": (lambda t, ax: figures.verdict_dots(t, ax, by="chapter"), VERDICTS, "verdict"),
     "contributions": (lambda t, ax: figures.contributions(t, ax, total="all", label="x"), PARTS, "part"),
     "ratio_plot": (lambda t, ax: figures.ratio_plot(t, ax, reference="ours", label="Time"), NUMBERS, None),
     "curvature_matrix": (lambda t, ax: figures.curvature_matrix(t.to_numpy()[:, : len(t)], ax), NUMBERS, None),
