@@ -45,9 +45,7 @@ class Interval:
             return f"{self.estimate:.4g}, all {self.n} seeds"
         form = "z.4g"  # no negative zero
         if width != 0 and not isinf(width):
-            most = 3 - floor(
-                log10(max(abs(self.low), abs(self.high)))
-            )  # four digits of the number, or two of the width
+            most = 3 - floor(log10(max(abs(self.low), abs(self.high))))  # for four digits of the number
             form = f"z.{min(max(min(1 - floor(log10(width)), most), 0), 12)}f"
         return f"{self.estimate:{form}} [{self.low:{form}}, {self.high:{form}}], n = {self.n}"
 
