@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations_with_replacement
-from math import factorial, floor, inf, isinf, log10, prod, sqrt
+from math import factorial, floor, inf, log10, prod, sqrt
 
 import numpy as np
 import pandas as pd
@@ -44,9 +44,9 @@ class Interval:
         if width <= 1e-12 * abs(self.estimate) and self.n > 1:  # of few values, such as a rank correlation
             return f"{self.estimate:.4g}, all {self.n} seeds"
         form = "z.4g"  # no negative zero
-        if width != 0 and not isinf(width):
-            most = 3 - floor(log10(max(abs(self.low), abs(self.high))))  # for four digits of the number
-            form = f"z.{min(max(min(1 - floor(log10(width)), most), 0), 12)}f"
+        if 0 < width < inf:
+            most = 3 - floor(log10(max(abs(self.low), abs(self.high))))  # decimals of a number of four digits
+            form = f"z.{min(max(min(1 - floor(log10(width)), most), 0), 12)}f"  # two significant digits of the width
         return f"{self.estimate:{form}} [{self.low:{form}}, {self.high:{form}}], n = {self.n}"
 
 
@@ -94,8 +94,7 @@ def bootstrap_mean(values: ArrayLike, level: float = 0.95, resamples: int = 10_0
 
 def format_mean(values: pd.Series, missing: str = UNDEFINED) -> str:
     """Return the mean over the seeds that have a value, with its interval, as text; ``missing`` if there is none."""
-    valid = values.dropna()
-    return str(bootstrap_mean(valid)) if len(valid) else missing
+    return str(bootstrap_mean(values.dropna())) if values.notna().any() else missing
 
 
 def expanded_percentile(resampled: np.ndarray, weights: np.ndarray, n: int, level: float) -> tuple[float, float]:

@@ -23,6 +23,7 @@ FITTED = 0.3  # training loss, in nats, from which the collapse of the cross-ent
 LINEAR = "softmax_regression"
 JACOBIAN = "softmax_jacobian_norm"  # the paper's choice: the softmaxed model, largest over the training samples
 SHARPENS, GROWS = "doublings of λ_max", "doublings of the Jacobian norm"  # units
+TINY = np.finfo(float).tiny  # in place of a sharpness of zero, of a network that broke down
 NEVER = "never reached it"  # in a table, where no seed's run reached 2 / learning rate
 
 
@@ -92,7 +93,7 @@ def distance_at_start(run: pd.Series) -> float:
 
 def farthest_from_edge(means: pd.Series) -> float:
     """Return the learning rate whose lambda_max x learning rate / 2 is farthest from 1, as a ratio."""
-    return np.log2(means).abs().idxmax()
+    return np.maximum(means, 1 / means.where(means > 0, TINY)).idxmax()
 
 
 MAIN, LINEAR_MODEL = Study(prepare=main_runs), Study(prepare=lambda runs: runs[runs["model"] == LINEAR])

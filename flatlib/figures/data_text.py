@@ -21,8 +21,8 @@ def data_text(figure: Figure) -> str:
     for number, ax in enumerate(figure.axes, start=1):
         scales = ax.get_xscale(), ax.get_yscale()
         x, y = (name + remark(scale) for name, scale in zip("xy", scales, strict=True))
-        title = f" {ax.get_title()}" * bool(ax.get_title())
-        parts.append(f"axes {number}:{title} {x} {ax.get_xlabel()}, {y} {ax.get_ylabel()}")
+        titles = [f" {ax.get_title(place)}" for place in ("left", "center", "right") if ax.get_title(place)]
+        parts.append(f"axes {number}:{''.join(titles)} {x} {ax.get_xlabel()}, {y} {ax.get_ylabel()}")
         for kind, points in series_of(ax):
             columns = [listed(column, scale) for column, scale in zip(points.T, scales, strict=True)]
             parts += [f"  {kind}, {len(points)} points", f"    {x}: {columns[0]}", f"    {y}: {columns[1]}"]

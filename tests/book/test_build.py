@@ -1,16 +1,25 @@
 """The build: pages, rerun chapters in place of committed ones, errors, finished HTML."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
+import nbformat
 import pytest
 from browser import PAGES, ROOT
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from flatlib.book import build as builder
 from flatlib.book import html
 from flatlib.book.build import build
-from flatlib.book.paths import notebooks, other_pages
+from flatlib.book.display import GLUE_PREFIX as GLUE
+from flatlib.book.page_links import PageLinks
+from flatlib.book.paths import notebooks, other_pages, read_notebook
+from flatlib.book.resolve import RECORD, resolve, resolve_file, write
 from flatlib.errors import FlatlibError
+
+CONTENTS = "format: jb-book\nroot: book/index\n"
 
 
 def test_every_page_is_built(pages):
@@ -28,7 +37,10 @@ def test_text_in_figures_is_text(pages):
 def test_committed_notebooks_can_be_downloaded(pages, path):
     place = path.relative_to(ROOT)
     assert f'_sources/{place}"' in (pages / place.with_suffix(".html")).read_text(encoding="utf-8")
-    assert (pages / "_sources" / place).read_bytes() == path.read_bytes()
+    offered = read_notebook(pages / "_sources" / place)
+    assert offered == resolve(read_notebook(path), ROOT, PageLinks(ROOT, path, path.parent))
+    linked = re.findall(r"\]\((?!http|#)([^)]+)\)", str(offered["cells"]))
+    assert not [link for link in linked if not (pages / "_sources" / place.parent / link).is_file()]
 
 
 def test_rerun_chapters_replace_the_committed_ones(tmp_path):
@@ -44,8 +56,17 @@ def test_rerun_chapters_replace_the_committed_ones(tmp_path):
     builder.overlay(rerun, book)
     kept = [path.name for path in sorted((book / "claims").iterdir()) if path.read_text() == "committed"]
     assert kept == ["02_b.ipynb"]
-    assert (book / "claims" / "03_c.ipynb").read_text() == (rerun / "mine.ipynb").read_text()
+    assert read_notebook(book / "claims" / "03_c.ipynb") == read_notebook(rerun / "mine.ipynb")
     builder.overlay(rerun / "01_a.ipynb", book)  # one file
+
+
+def test_style_sheets_have_what_pages_use(pages):
+    css = (pages / "_static" / "styles" / "pydata-sphinx-theme.css").read_text(encoding="utf-8")
+    assert ".fa-moon" in css
+    assert ".fa-ghost" not in css
+    assert "fa-solid-900.woff)" in css
+    assert 1000 < (pages / "_static" / "vendor/fontawesome/webfonts/fa-solid-900.woff").stat().st_size < 10_000
+    assert not [*pages.rglob("*.map"), *pages.rglob("fontawesome.js")]
 
 
 def test_unusable_chapters_are_an_error(tmp_path):
@@ -67,14 +88,55 @@ def build_page(tmp_path, monkeypatch):
     for name in ("_config.yml", "book/references.bib", "book/records/03_sam/small.jsonl", "book/claims/03_sam.ipynb"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, root / name)
-    (root / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
+    (root / "_toc.yml").write_text(CONTENTS)
     monkeypatch.chdir(root)
 
-    def build_one(text):
+    def build_one(text, **options):
         (root / "book" / "index.md").write_text(text)
-        return build(output=tmp_path / "out")
+        return build(output=tmp_path / "out", **options)
 
     return build_one
+
+
+LANGUAGE = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
+SVG = '<svg xmlns="http://www.w3.org/2000/svg" width="9pt" height="9pt"/>'
+
+
+def executed_chapter(**texts: str) -> dict:
+    """Return a chapter with a figure, which quotes what its cell has glued."""
+    stored = [
+        new_output("display_data", {RECORD: repr(text)}, metadata={"scrapbook": {"name": name, "mime_prefix": GLUE}})
+        for name, text in texts.items()
+    ]
+    figure = {"mystnb": {"figure": {"name": "fig-a", "caption": "A caption."}, "image": {"alt": "a"}}}
+    cell = new_code_cell("x", outputs=[*stored, new_output("display_data", {"image/svg+xml": SVG})], metadata=figure)
+    text = "# SAM\n\n[{glue:text}`verdict`]{.verdict} {numref}`fig-a`, [home](../index.md)"
+    return json.loads(nbformat.writes(new_notebook(cells=[new_markdown_cell(text), cell], metadata=LANGUAGE)))
+
+
+def test_own_runs_are_shown_beside_the_published_pages(tmp_path, build_page, capsys):
+    root = Path.cwd()
+    write(root / "book" / "claims" / "03_sam.ipynb", executed_chapter(verdict="supported", scale="large"))
+    (root / "book" / "explorer.md").write_text("# Explorer")
+    files = ["book/claims/03_sam", "book/explorer"]
+    (root / "_toc.yml").write_text(f"{CONTENTS}parts:\n  - chapters: {[{'file': file} for file in files]}\n")
+    own = executed_chapter(verdict="contradicted", scale="tiny")
+    failed = executed_chapter(verdict="supported", scale="tiny")
+    failed["cells"][-1]["outputs"] = [{"output_type": "error", "ename": "E", "evalue": "x", "traceback": []}]
+    for place, page in {"medium/03_sam": failed, "smoke/03_sam": own, "smoke/mine": own}.items():
+        write(tmp_path / "run" / f"{place}.ipynb", page)
+    resolve_file(tmp_path / "run" / "smoke" / "03_sam.ipynb")
+    page = build_page("# Book", runs=tmp_path / "run").parent / "book" / "runs"
+    assert sorted(path.name for path in page.rglob("*.html")) == ["03_sam.html", "smoke.html"]
+    left_out = re.findall(r"not shown: \S+/(\S+) \(([\w ]+)", capsys.readouterr().err)
+    assert left_out == [("03_sam.ipynb", "stopped at E"), ("mine.ipynb", "not a chapter of the book")]
+    table = (page / "smoke.html").read_text(encoding="utf-8")
+    assert re.findall(r'data-verdict="(\w+)"', table) == ["contradicted", "supported"]
+    assert all(f'href="{link}"' in table for link in ("smoke/03_sam.html", "../claims/03_sam.html"))
+    text = (page / "smoke" / "03_sam.html").read_text(encoding="utf-8")
+    assert "Your run at the preset" in text
+    assert "<strong>Figure 1.</strong> A caption." in text
+    assert all(f'href="{link}"' in text for link in ("../../claims/03_sam.html", "../../index.html"))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import json
 import re
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from notebook_text import code, prose
 from flatlib import stats
 from flatlib.book.chapter import Chapter
 from flatlib.book.execute import glued
+from flatlib.book.paths import read_notebook
+from flatlib.book.plain_markdown import markup_left
+from flatlib.book.resolve import restore
 from flatlib.claims import progressive_sharpening as ps
 from flatlib.cli import main
 from flatlib.errors import FlatlibError
@@ -40,14 +44,15 @@ def rerun(tmp_path_factory):
         before = state_of_the_checkout()
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
             assert main(command) == 0, err.getvalue()
-        at = quick(chapter, records=str(folder / "records"))
+        at, page = quick(chapter, records=str(folder / "records")), folder / "pages" / f"{chapter}.ipynb"
         return SimpleNamespace(
             out=out.getvalue(),
             err=err.getvalue(),
             untouched=state_of_the_checkout() == before,
             at=at,
             lines=records.read(at.record),
-            page=nbformat.read(folder / "pages" / f"{chapter}.ipynb", 4),
+            resolved=nbformat.read(page, 4),
+            page=nbformat.reads(json.dumps(restore(read_notebook(page))), 4),
         )
 
     return done
@@ -72,6 +77,21 @@ def test_figures_are_drawn_and_prose_glued(rerun, chapter):
             assert any("image/svg+xml" in output.get("data", {}) for output in cell.outputs), cell.source
     for name in re.findall(r"\{glue:text\}`([^`]+)`", prose(page)):
         assert glued(page, name).strip() not in ("", "nan")
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_rerun_stands_on_its_own(rerun, chapter):
+    """No markup of the book is left, the verdict is on a card, and progress is one line."""
+    page = rerun(chapter).resolved
+    outputs = [output.get("data", {}) for cell in code(page) for output in cell.outputs]
+    shown = [prose(page), *(data.get("text/markdown", "") for data in outputs)]
+    assert [left for text in shown for left in markup_left(text)] == []
+    assert prose(page).count("**Figure ") == len(set(re.findall(r"\*\*Figure (\d+)\.", prose(page)))) > 0
+    cards = [data["text/plain"] for data in outputs if data.get("text/plain", "").startswith("Claim. ")]
+    assert len(cards) == 1
+    assert "inconclusive (smoke: " in cards[0]
+    streams = [output for cell in code(page) for output in cell.outputs if output.output_type == "stream"]
+    assert [(output.name, output.text.count("\n")) for output in streams] in ([("stdout", 1)], [])
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)

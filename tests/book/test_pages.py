@@ -23,8 +23,8 @@ SHIFTED = """const [done] = arguments;
     setTimeout(() => done([]), 100)"""
 WEIGHT = """return [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
     .map(entry => [entry.decodedBodySize, entry.name])"""
-LIMIT = 1_500_000  # bytes of a page with all it loads, not compressed
-LIMITS = {"book/explorer.html": 3_500_000}  # loads a plotting library and every run
+LIMIT = 1_000_000  # bytes of a page with all it loads, not compressed
+LIMITS = {"book/explorer.html": 3_000_000}  # loads a plotting library and every run
 STEADY = 0.1  # largest layout shift that is called good (web.dev); on an idle machine the pages stay below 0.01
 STANDARD = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 CONTRAST = "color-contrast"

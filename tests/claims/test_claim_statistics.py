@@ -137,6 +137,11 @@ def test_every_learning_rate_is_judged():
     assert words(claim, runs)["edge of stability"] == "contradicted"
 
 
+def test_the_farthest_rate_is_so_as_a_ratio():
+    for means, rate in (({0.1: 1.2, 0.2: 0.8}, 0.2), ({0.1: 1.3, 0.2: 0.8}, 0.1), ({0.1: 9.0, 0.2: 0.0}, 0.2)):
+        assert ps.farthest_from_edge(pd.Series(means)) == rate
+
+
 @pytest.mark.parametrize(("values", "peaks"), [([1, 9, 8, 8, 8], True), ([1, 2, 3, 4, 5], False), ([9, 8], True)])
 def test_what_still_rises_has_no_peak(values, peaks):
     assert label_smoothing.has_peak(pd.Series(values)) == peaks

@@ -47,7 +47,10 @@ def test_dot_plot_has_means_and_intervals(runs, ax):
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["alone", "inside SAM"]
     draw_rows(runs.query("optimizer == 'sgd'"), other := ax.figure.subplots())
     ax.figure.canvas.draw()
-    assert {"0.6", "1"} <= {tick.get_text() for tick in other.get_xticklabels()}, "plain numbers on a log axis"
+    labels = [tick.get_text() for tick in other.xaxis.get_ticklabels(which="both")]
+    shown = [float(label) for label in labels if label]  # plain numbers, no powers of ten
+    assert len(shown) > 1
+    assert min(shown) < 1 <= max(shown)
     assert not any(tick.get_text() for tick in other.get_xticklabels(minor=True))
 
 
