@@ -34,11 +34,11 @@ class IndexWords(SphinxTransform):
     default_priority = 400  # before Sphinx collects the index
 
     def apply(self, **kwargs: Any) -> None:
-        """Put the entries at the page's first heading."""
+        """Put the entries after the first heading, which Sphinx expects first."""
         words, section = WORDS.get(self.env.docname, ()), self.document.next_node(nodes.section)
         if words and section is not None:
             entries = [("single", word, section["ids"][0], "main", None) for word in words]
-            section.insert(0, addnodes.index(entries=entries))
+            section.insert(1, addnodes.index(entries=entries))
 
 
 def clean_excerpts(app: "Sphinx", error: Exception | None) -> None:

@@ -28,7 +28,10 @@ def show_exercise(chapter: Chapter, question: str, **given: Any) -> None:
 def answer(chapter: Chapter, **given: Any) -> str:
     """Return verdict and result of a chapter at changed parameters, if all its runs there are recorded."""
     name, changed = chapter.claim.chapter, Chapter(chapter.claim, vars(chapter.parameters) | given)
-    requests = changed.requests()
+    try:
+        requests = changed.requests()
+    except FlatlibError as error:
+        return f"These parameters give no runs here: {error}."
     lines = changed.recorded(requests)
     if any(config.run_id not in lines for config in requests):
         return "These runs are not recorded: the command trains them, and prints the answer."

@@ -49,7 +49,7 @@ def critical_sharpness(
     around: PerturbedLoss | None = None,
     **options: Unpack[Options],
 ) -> CriticalSharpness:
-    r"""Compute $\lambda_c = 2 / \eta_c$, $\eta_c = \min\{\eta > 0 : L(w - \eta \Delta) > L(w)\}$.
+    r"""Compute $\lambda_c = 2 / \eta_c$, $\eta_c$ the least $\eta > 0$ with $L(w - \eta \Delta) > L(w)$.
 
     Kalra et al. 2026, "A scalable measure of loss landscape curvature" (arXiv:2601.16979), definition 2.1: the
     direction $\Delta$ is that of the optimizer's step, by default the gradient. For a quadratic loss it is

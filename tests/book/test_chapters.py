@@ -89,7 +89,7 @@ def test_a_rerun_stands_on_its_own(rerun, chapter):
     assert prose(page).count("**Figure ") == len(set(re.findall(r"\*\*Figure (\d+)\.", prose(page)))) > 0
     cards = [data["text/plain"] for data in outputs if data.get("text/plain", "").startswith("Claim. ")]
     assert len(cards) == 1
-    assert "inconclusive (smoke: " in cards[0]
+    assert any(f"{word} (smoke: " in cards[0] for word in OPEN)
     streams = [output for cell in code(page) for output in cell.outputs if output.output_type == "stream"]
     assert [(output.name, output.text.count("\n")) for output in streams] in ([("stdout", 1)], [])
 
@@ -167,7 +167,7 @@ ODD = {  # beside one value of every list, for every chapter
     "05 all capped": ("05_batch_norm", {"batch_sizes": [20], "max_epochs": 1}),
     "06 no weight decay": ("06_weight_decay", {"weight_decays": [0.0]}),
     "06 one diverges": ("06_weight_decay", {"weight_decays": [0.0, 1e20]}),
-    "06 two of everything": ("06_weight_decay", {"inputs": ["raw", "standardized"], "epochs": [1, 2]}),
+    "06 two of everything": ("06_weight_decay", {"inputs": ["in [0, 1]", "standardized"], "epochs": [1, 2]}),
     "06 two networks": ("06_weight_decay", {"models": ["softmax_regression", "mlp"]}),
     "07 no tuning": ("07_adam_vs_sgd", {"tuning_seeds": []}),
     "07 all of SGD diverges": ("07_adam_vs_sgd", {"sgd_rates": [1e20], "tuning_seeds": []}),

@@ -90,7 +90,7 @@ def preconditioned_eigenvalue(
 
 
 def adam_preconditioner(optimizer: Optimizer, model: nn.Module, operator: HessianOperator) -> Tensor:
-    r"""Return the diagonal of $P_t = (1 - \beta_1^t) \big(\sqrt{\nu_t / (1 - \beta_2^t)} + \epsilon\big)$ of Adam.
+    r"""Return the diagonal of Adam's $P_t$, $1 - \beta_1^t$ times $\sqrt{\nu_t / (1 - \beta_2^t)} + \epsilon$.
 
     It has the shape (n,), in float64 on the operator's device, in the units of the gradient. Adam's step is
     $\eta P_t^{-1} m_t$ with the raw first moment $m_t$, so that both bias corrections are in P (Cohen et al. 2022,
