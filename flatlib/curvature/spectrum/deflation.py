@@ -21,7 +21,8 @@ STEPS = 14
 class Deflation:
     r"""Orthonormal basis $Q$ of m dimensions, and what a matrix $C$ does there.
 
-    With $P = I - Q Q^\top$, $C = Q Q^\top C Q Q^\top + P C P + (P C Q Q^\top + \text{transpose})$.
+    With $P = I - Q Q^\top$, $C$ is the sum of $Q Q^\top C Q Q^\top$, $P C P$, $P C Q Q^\top$ and the transpose of the
+    last one.
 
     Attributes:
         operator: $C$, (n, n), or a smaller matrix with the same eigenvalues apart from zeros.
