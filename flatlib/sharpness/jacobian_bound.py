@@ -36,9 +36,10 @@ def jacobian_lower_bound(model: nn.Module, loss: Loss, data: Data, *, chunk_size
     The largest $\|J f(x_i)\|_2$ is at least the largest $(\|f^*_i - f^*_j\| - 2\ell) / \|x_i - x_j\|$ of a pair, less
     the largest $V_i$, if no cost $c(f_i, f^*_i)$ exceeds $\ell^2 \alpha$, where $c \ge \alpha \|f - f^*\|^2$. For
     cross-entropy less the entropy of the targets f is the softmaxed model, $f^*$ its (smoothed) probabilities and
-    $\alpha = 1/2$ by Pinsker's inequality; for "squared" f is the model, $f^*$ one-hot, $\alpha = 1/2$. The smallest such $\ell$ is taken. $V_i$, the variation
-    of the Jacobian around $x_i$, is not computed: somewhere between the two inputs the norm is at least this large, at
-    the examples themselves it may be smaller. Evaluation mode; pairs of equal inputs are excluded.
+    $\alpha = 1/2$ by Pinsker's inequality; for "squared" f is the model, $f^*$ one-hot, $\alpha = 1/2$. The
+    smallest such $\ell$ is taken. $V_i$, the variation of the Jacobian around $x_i$, is not computed: somewhere
+    between the two inputs the norm is at least this large, at the examples themselves it may be smaller. Evaluation
+    mode; pairs of equal inputs are excluded.
 
     >>> model = nn.Linear(1, 2, bias=False)  # f = (x, -x)
     >>> _ = model.weight.data.copy_(torch.tensor([[1.0], [-1.0]]))
