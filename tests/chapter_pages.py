@@ -29,7 +29,13 @@ QUICK = {  # beside `smoke`: small enough for seconds, large enough for every fi
         "train_size": 150,
         **{"learning_rates": [0.1, 0.4], "widths": [0.08], "max_updates": 400},
     },
-    "09_label_smoothing": {"train_size": 100, "smoothings": [0.0, 0.5], "max_updates": 60, "track_every": 20},
+    "09_label_smoothing": {
+        "train_size": 100,
+        "stop_loss": 2.0,
+        "smoothings": [0.0, 0.5],
+        "max_updates": 60,
+        "track_every": 20,
+    },
     "10_minimum_sharpness": {"max_epochs": 120, "seeds": [0]},
     "11_regularisers": {
         **{"train_size": 100, "epochs": 4, "measure_size": 50},

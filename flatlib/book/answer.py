@@ -46,7 +46,7 @@ def odds(tau: Interval) -> str:
 
 def signed(tau: "Interval | pd.Series[float]") -> str:
     """Return an estimate with its interval, with a true minus."""
-    return f"{tau.estimate:.2f} [{tau.low:.2f}, {tau.high:.2f}]".replace("-", "−")
+    return f"{tau.estimate:z.2f} [{tau.low:z.2f}, {tau.high:z.2f}]".replace("-", "−")
 
 
 def movers(parts: pd.DataFrame, scale: str) -> tuple[str, str]:

@@ -89,8 +89,8 @@ def concordances(runs: pd.DataFrame, gap: str) -> pd.DataFrame:
 
 def readable_taus(found: pd.DataFrame) -> pd.DataFrame:
     """Format a table of `concordances` for a page, one row per measure and level."""
-    taus = [f"{row.estimate:.2f} [{row.low:.2f}, {row.high:.2f}]" for row in found.itertuples()]
-    single = [f"{row.lowest:.2f} to {row.highest:.2f}" if row.groups > 1 else "" for row in found.itertuples()]
+    taus = [f"{row.estimate:z.2f} [{row.low:z.2f}, {row.high:z.2f}]" for row in found.itertuples()]
+    single = [f"{row.lowest:z.2f} to {row.highest:z.2f}" if row.groups > 1 else "" for row in found.itertuples()]
     table = found.assign(**{"Kendall's τ": taus, "τ of single groups": single})
     table = table.rename(columns={"row": "measure", "series": "compared"})
     return table[["measure", "compared", "Kendall's τ", "seeds", "runs", "groups", "pairs", "τ of single groups"]]

@@ -57,7 +57,7 @@ class Told:
 
     >>> row = pd.Series({"estimate": -2.0, "low": -2.5, "high": -1.5, "n": 5})
     >>> f"{Told(row):move}, {Told(row):points}, {Told(row):factor}"
-    'fell, −2.0 [−2.5, −1.5] points, 4.0'
+    'fell, −2.0 [−2.5, −1.5] points, 4'
     """
 
     def __init__(self, row: "pd.Series[float]") -> None:

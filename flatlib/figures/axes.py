@@ -130,7 +130,7 @@ COLUMNS = {  # every column that can be drawn
     "softmax_jacobian_norm": Column("Softmax Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
     "softmax_jacobian_norm_mean": Column("Mean softmax Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
     "jacobian_lower_bound": Column("Lower bound of the Jacobian norm"),
-    "jacobian_lower_bound_misfit": Column("Largest misfit", r"$\ell$", scale="log"),
+    "jacobian_lower_bound_misfit": Column("Largest misfit", scale="log"),
     "jacobian_lower_bound_fitted": Column("Lower bound of the Jacobian norm when fitted", scale="log"),
     "jacobian_lower_bound_quotient": Column("Largest difference quotient", scale="log"),
 }

@@ -81,7 +81,7 @@ def krylov_deflation(found: Eigenvalues, steps: int = 0) -> Deflation:
     >>> model = torch.nn.Sequential(torch.nn.Linear(6, 20), torch.nn.Tanh(), torch.nn.Linear(20, 3))
     >>> H = HessianOperator(model, "cross_entropy", (torch.randn(40, 6), torch.arange(40) % 3))
     >>> space = krylov_deflation(top_eigenvalues(H, keep_krylov=True))
-    >>> trace(H, deflation=space).standard_error < trace(H, probes=100).standard_error
+    >>> trace(H, probes=100, deflation=space).standard_error < trace(H, probes=100).standard_error
     True
 
     Args:
