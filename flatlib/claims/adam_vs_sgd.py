@@ -14,7 +14,7 @@ from scipy.stats import ks_2samp
 from flatlib.claims.bejan2022 import optimizer_grid
 from flatlib.claims.papers import CIFAR10, CIFAR100, FROBENIUS, P_ACCURACY, P_SHARPNESS, TRAINING
 from flatlib.claims.prediction import Claim, Prediction, above, between
-from flatlib.claims.settings import base_config
+from flatlib.claims.settings import JACOBIANS, SIZES, base_config, with_own_images
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
@@ -94,7 +94,7 @@ def comparison(p: SimpleNamespace, index: int) -> dict[str, Any]:
 
 def candidates(p: SimpleNamespace) -> list[RunConfig]:
     """Return the three methods (SGD, Adam, and Adam with averaged iterates), each at every learning rate."""
-    measures = ("performance", "lambda_max", "frobenius", "gradient_norm", "weight_norm")
+    measures = ("performance", "lambda_max", "lambda_min", "frobenius", *JACOBIANS, *SIZES)
     fixed = {"stop": "epochs", "augmentation": ("flip",), "validation_size": None, "measures": measures}
     base = base_config(p, **comparison(p, 0), **fixed)
     sgd = replace(base, optimizer="heavy_ball", momentum=0.9, weight_decay=p.decays[0], schedule="granziol")
@@ -109,7 +109,9 @@ def candidates(p: SimpleNamespace) -> list[RunConfig]:
 def tuning(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs that choose the learning rates: every candidate with seeds and validation images of its own."""
     trial = {"validation_size": p.validation_size, "measures": ("performance",)}
-    return [replace(config, **trial, seed=seed) for config in candidates(p) for seed in p.tuning_seeds]
+    return with_own_images(
+        p, [replace(config, **trial, seed=seed) for config in candidates(p) for seed in p.tuning_seeds]
+    )
 
 
 def experiment(p: SimpleNamespace, tuned_on: pd.DataFrame | None = None) -> list[RunConfig]:
@@ -124,7 +126,7 @@ def experiment(p: SimpleNamespace, tuned_on: pd.DataFrame | None = None) -> list
         methods = [config for config in methods if config.learning_rate == best_rate(tuned_on, config)]
     short = RunConfig(dataset=p.dataset, **comparison(p, 1))
     optimizers = [config for config in optimizer_grid(short) if not config.sam_rho]
-    return [replace(config, seed=seed) for config in methods + optimizers for seed in p.seeds]
+    return with_own_images(p, [replace(config, seed=seed) for config in methods + optimizers for seed in p.seeds])
 
 
 CLAIM = Claim(

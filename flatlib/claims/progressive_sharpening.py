@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Prediction, above, below, between
-from flatlib.claims.settings import base_config
+from flatlib.claims.settings import base_config, with_own_images
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
@@ -129,13 +129,14 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     fixed: dict[str, Any] = {
         **{"batch_size": 0, "max_updates": None, "max_epochs": p.max_updates, "check_every": 10},
         **{"stop": "train_loss", "stop_value": p.stop_loss, "measures": ("performance",)},
-        **{"track": ("train_loss", "lambda_max", JACOBIAN), "track_time": p.time_step},
+        **{"track": ("train_loss", "lambda_max", "jacobian_norm", JACOBIAN), "track_time": p.time_step},
     }
     lowest = min(p.learning_rates)
     main = grid(base_config(p, **fixed), learning_rate=p.learning_rates, seed=p.seeds)
     widths = [replace(run, width=width) for width in p.widths for run in main if run.learning_rate == lowest]
-    linear_model = base_config(p, **fixed, model=LINEAR, width=1.0)
-    return main + widths + grid(linear_model, learning_rate=[lowest], seed=p.seeds)
+    as_long = {"max_epochs": round(p.max_updates * lowest / p.linear_rate)}  # in time, learning rate times updates
+    linear_model = base_config(p, **fixed | as_long, model=LINEAR, width=1.0)
+    return with_own_images(p, main + widths + grid(linear_model, learning_rate=[p.linear_rate], seed=p.seeds))
 
 
 CLAIM = Claim(

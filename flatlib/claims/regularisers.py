@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Prediction, above, below
-from flatlib.claims.settings import base_config
+from flatlib.claims.settings import JACOBIANS, SIZES, base_config, with_own_images
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
@@ -20,7 +20,6 @@ STRENGTHS = {"label smoothing": "label_smoothing", "mixup": "mixup", "SAM": "sam
 AUGMENTATION, NONE = "augmentation", "none"
 OTHERS = ("label smoothing", AUGMENTATION, "mixup")  # than SAM
 JACOBIAN, GAP = "jacobian_norm_mean", "loss_gap"
-JACOBIANS = ("jacobian_norm", "softmax_jacobian_norm")
 
 
 def named(runs: pd.DataFrame) -> pd.DataFrame:
@@ -79,14 +78,14 @@ def lowers_jacobian(name: str) -> Prediction:
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: no regulariser, then every strength of each, one at a time, x seed."""
     fixed = {"optimizer": "heavy_ball", "momentum": 0.9, "weight_decay": 5e-4, "stop": "epochs", "max_epochs": p.epochs}
-    measures = ("performance", "lambda_max", *JACOBIANS, "gradient_norm", "weight_norm")
+    measures = ("performance", "lambda_max", "normalized_adaptive_sharpness", *JACOBIANS, *SIZES)
     base = base_config(p, **fixed, measures=measures)
     settings = [base]
     settings += [replace(base, label_smoothing=value) for value in p.smoothings]
     settings += [replace(base, augmentation=tuple(value.split("+"))) for value in p.augmentations]
     settings += [replace(base, mixup=value) for value in p.mixups]
     settings += [replace(base, sam_rho=value) for value in p.rhos]
-    return [replace(config, seed=seed) for config in settings for seed in p.seeds]
+    return with_own_images(p, [replace(config, seed=seed) for config in settings for seed in p.seeds])
 
 
 CLAIM = Claim(

@@ -7,7 +7,7 @@ is SAM's radius, 0 is plain SGD. Only runs at the same learning rate are compare
 from types import SimpleNamespace
 
 from flatlib.claims.prediction import Claim, Prediction, above, below
-from flatlib.claims.settings import OTHER_SHARPNESS, kaur2022_config
+from flatlib.claims.settings import OTHER_SHARPNESS, kaur2022_config, with_own_images
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig, grid
 
@@ -19,7 +19,8 @@ GAIN = ("test_accuracy", "sam_rho > 0", "sam_rho == 0")
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: batch size x learning rate x SAM's radius x seed, otherwise plain SGD to 99 % accuracy."""
     base = kaur2022_config(p, *OTHER_SHARPNESS)
-    return grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, sam_rho=p.rhos, seed=p.seeds)
+    runs = grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, sam_rho=p.rhos, seed=p.seeds)
+    return with_own_images(p, runs)
 
 
 CLAIM = Claim(

@@ -7,7 +7,12 @@ from typing import Any
 from flatlib.config import RunConfig
 
 # Sharpness measures beside lambda_max.
-OTHER_SHARPNESS = ("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
+OTHER_SHARPNESS = (
+    *("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness"),
+    "normalized_adaptive_sharpness",
+)
+JACOBIANS = ("jacobian_norm", "softmax_jacobian_norm")  # of the logits and of the probabilities, largest and mean
+SIZES = ("gradient_norm", "weight_norm")
 
 
 def base_config(p: SimpleNamespace, **fixed: Any) -> RunConfig:
@@ -33,5 +38,5 @@ def with_own_images(p: SimpleNamespace, runs: list[RunConfig]) -> list[RunConfig
 
 def kaur2022_config(p: SimpleNamespace, *sharpness: str) -> RunConfig:
     """Return the setting of Kaur et al. 2022: plain SGD to 99 % training accuracy, measured at equal loss as well."""
-    measures = ("performance", "lambda_max", *sharpness, "gradient_norm", "weight_norm")
+    measures = ("performance", "lambda_max", "batch_sharpness", *sharpness, *JACOBIANS, *SIZES)
     return base_config(p, matched_loss=0.15, tolerance=3e-4, measures=measures)
