@@ -12,13 +12,15 @@ WITH_DECOUPLED_DECAY = ("sgd", "adam", "adamw", "adabound")
 LARGEST_SEED = 2**62  # torch's generators take 63 bits, and the order of the batches has a seed of its own
 AT_LEAST_ONE = (
     *("train_size", "test_size", "validation_size", "depth", "max_epochs", "max_updates", "microbatch", "sam_batch"),
-    *("check_every", "track_every", "measure_size", "version"),
+    *("check_every", "track_every", "matched_loss_every", "measure_size", "crop_padding", "version"),
 )
 SEEDS = ("seed", "data_seed")
 POSITIVE = (
     *("learning_rate", "averaging_learning_rate", "width", "stop_value", "matched_loss", "track_time", "tolerance"),
+    "input_scale",
 )
 FRACTIONS = ("momentum", "label_smoothing", "dropout", "averaging_start")
+NOT_NEGATIVE = ("weight_decay", "sam_rho", "mixup", "jacobian_penalty")
 RANGES = (  # names, condition, description; NaN fulfils no condition
     (AT_LEAST_ONE, lambda value: value >= 1, "must be at least 1"),
     (
@@ -28,7 +30,7 @@ RANGES = (  # names, condition, description; NaN fulfils no condition
     ),
     (POSITIVE, lambda value: 0 < value < float("inf"), "must be positive and finite"),
     (FRACTIONS, lambda value: 0 <= value < 1, "must be at least 0 and below 1"),
-    (("weight_decay", "sam_rho", "mixup"), lambda value: 0 <= value < float("inf"), "must be finite and not negative"),
+    (NOT_NEGATIVE, lambda value: 0 <= value < float("inf"), "must be finite and not negative"),
 )
 
 
@@ -93,12 +95,22 @@ def check_combinations(config: Any) -> None:
         raise FlatlibError("weight_decay_kind: adamw is decoupled; use adam for l2")
     if config.optimizer == "adashift" and config.weight_decay > 0:
         raise FlatlibError("weight_decay: adashift has none")
-    if config.loss != "cross_entropy" and (config.label_smoothing or config.mixup or config.microbatch):
+    if config.loss == "squared" and config.label_smoothing:
+        raise FlatlibError("label_smoothing: goes with the cross-entropy; the squared loss has one-hot targets")
+    if config.loss == "batch_softmax" and (config.label_smoothing or config.mixup or config.microbatch):
         raise FlatlibError(f"loss: {config.loss} has hard targets and whole batches: no smoothing, mixup or microbatch")
+    if config.jacobian_penalty and (config.sam_rho or config.loss == "batch_softmax"):
+        raise FlatlibError("jacobian_penalty: goes with neither sam_rho nor batch_softmax")
+    if "crop" not in config.augmentation and config.crop_padding != 4:
+        raise FlatlibError("crop_padding: needs the augmentation crop")
+    if config.matched_loss is None and config.matched_loss_every is not None:
+        raise FlatlibError("matched_loss_every: needs a matched_loss")
     if config.sam_batch is not None and not config.sam_rho:
         raise FlatlibError("sam_batch: needs a sam_rho")
     if config.averaging_start is None and config.averaging_learning_rate is not None:
         raise FlatlibError("averaging_learning_rate: needs averaging_start")
+    if config.schedule == "granziol_averaging" and config.averaging_learning_rate is None:
+        raise FlatlibError("schedule: granziol_averaging falls to the averaging_learning_rate, which is missing")
     if config.averaging_start is not None and config.stop != "epochs":
         raise FlatlibError('averaging_start: needs stop="epochs", which defines when the average is complete')
     if config.stop == "updates" and config.max_updates is None:

@@ -1,16 +1,15 @@
-"""What determines a result (`RunConfig`) and what does not (`Execution`)."""
+"""What determines the result of a run, `RunConfig`; what does not is in `flatlib.execution`."""
 
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from flatlib._validation import check_combinations, check_device_name, check_ranges, coerce
+from flatlib._validation import check_combinations, check_ranges, coerce
 from flatlib.errors import FlatlibError, require_one_of
+from flatlib.execution import Execution
 from flatlib.names import AUGMENTATIONS, CHOICES, DATASETS, MEASURES
 
 __all__ = ["Execution", "RunConfig", "grid"]
@@ -35,14 +34,17 @@ class RunConfig:
             images of any class, and validates on the last ``validation_size`` of the training set (Granziol 2020).
         standardize: Give each channel mean 0 and variance 1 on the training images used (Kaur et al. 2022, section 3).
         pixels: Range of the pixels that are not standardized: "unit" is 0 to 1, "symmetric" -1 to 1.
+        input_scale: Factor of all images after that; below 1 it brings them closer together (MacDonald et al. 2023,
+            appendix C.2).
         model: Name in ``MODELS``.
         width: Factor of the number of channels or hidden units of every layer.
         depth: Number of hidden layers of "mlp".
         activation: Activation function of "mlp".
         dropout: Probability of dropping a unit of the fully connected hidden layers of "mlp" and the VGGs in a training
             step (Kaur et al. 2022, section 3.4); dropout is off in every measure.
-        loss: Training loss: "cross_entropy", or "batch_softmax", the loss as Bejan et al. 2022 coded it (see
-            :mod:`flatlib.losses`). Every measure is of the cross-entropy.
+        loss: Training loss: "cross_entropy", "squared", half the squared distance to the one-hot targets (Cohen et al.
+            2021), or "batch_softmax", the loss as Bejan et al. 2022 coded it (see :mod:`flatlib.losses`). Every measure
+            is of this loss, but of the cross-entropy for "batch_softmax".
         optimizer: Name in ``OPTIMIZERS``, see :mod:`flatlib.training.optim`.
         momentum: Momentum of "heavy_ball" and "nesterov".
         weight_decay: Coefficient $\\gamma$ of weight decay, which is not part of the measured loss (Granziol 2020).
@@ -50,7 +52,8 @@ class RunConfig:
         sam_rho: Radius of SAM around the optimizer (Kaur et al. 2022: one perturbation per batch); 0 for none.
         sam_batch: Number of images that share a perturbation (m-SAM); None for the whole batch.
         learning_rate: Initial learning rate.
-        schedule: "constant", or "granziol", set at the start of each epoch (:mod:`flatlib.training.optim.schedules`).
+        schedule: "constant", "granziol", or "granziol_averaging", which falls to `averaging_learning_rate` before the
+            averaging starts, set at the start of each epoch (:mod:`flatlib.training.optim.schedules`).
         averaging_start: Fraction of ``max_epochs`` after which the iterates at the ends of the epochs are averaged, and
             their mean measured at the end; None for no averaging.
         averaging_learning_rate: Learning rate while averaging; None for the schedule's.
@@ -58,7 +61,11 @@ class RunConfig:
         microbatch: Images per forward pass, for batches whose graph does not fit in memory; None for all.
         label_smoothing: Probability mass spread evenly over the classes; the loss, in every measure too, is the
             cross-entropy minus the entropy of the targets (MacDonald et al. 2023).
+        jacobian_penalty: Coefficient of the mean squared Frobenius norm of the input-output Jacobian, which is added to
+            the training loss only, estimated by one random projection of each image (Hoffman et al. 2019, who call
+            twice this coefficient $\\lambda_{JR}$); 0 for none. Every measure is of the loss without it.
         augmentation: Names in ``AUGMENTATIONS``.
+        crop_padding: Largest shift by "crop" in pixels: 4 of 32 (He et al. 2016, section 4.2), so 1 of 8.
         mixup: Parameter alpha of mixup's Beta distribution; 0 for none.
         seed: Seed of the initialization, the order of the batches and all other randomness of training.
         stop: Rule that ends the run as "reached": "train_accuracy" at or above ``stop_value`` (0.99 in Kaur et al.
@@ -70,6 +77,8 @@ class RunConfig:
         measures: Names in ``MEASURES``, evaluated at the end.
         matched_loss: Training loss at which the measures are evaluated once more, at the first check at or below it
             (their names end in ``_at_loss``); None for no such evaluation.
+        matched_loss_every: Updates between further checks for `matched_loss` alone, from the first check at or below
+            twice that loss on, so that it is not passed by far; None for the checks of the stop rule only.
         track: Names of the measures evaluated along the run, from initialization on.
         track_every: Updates between two points of the trajectory.
         track_time: Training time (learning rate times updates) between two points, comparable between learning rates.
@@ -91,6 +100,7 @@ class RunConfig:
     subset: str = "balanced"
     standardize: bool = True
     pixels: str = "unit"
+    input_scale: float = 1.0
     model: str = "mlp"
     width: float = 1.0
     depth: int = 2
@@ -110,7 +120,9 @@ class RunConfig:
     batch_size: int = 50
     microbatch: int | None = None
     label_smoothing: float = 0.0
+    jacobian_penalty: float = 0.0
     augmentation: tuple[str, ...] = ()
+    crop_padding: int = 4
     mixup: float = 0.0
     seed: int = 0
     stop: str = "train_accuracy"
@@ -120,6 +132,7 @@ class RunConfig:
     check_every: int | None = None
     measures: tuple[str, ...] = ("performance", "lambda_max")
     matched_loss: float | None = None
+    matched_loss_every: int | None = None
     track: tuple[str, ...] = ()
     track_every: int | None = None
     track_time: float | None = None
@@ -194,33 +207,3 @@ def grid(base: RunConfig, **axes: Iterable[Any]) -> list[RunConfig]:
         if any(value in values[name][:position] for position, value in enumerate(values[name])):
             raise FlatlibError(f"{name}: a value is listed twice in {values[name]}")
     return [replace(base, **dict(zip(values, point, strict=True))) for point in itertools.product(*values.values())]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Execution:
-    """Where, and how many at a time, runs are trained: settings that do not change a result.
-
-    Attributes:
-        device: "auto" (CUDA if available), "cpu", "cuda" or "cuda:N".
-        workers: Number of runs trained at the same time, each in a process of its own with one thread.
-        scheduler: Address of a Dask scheduler (``tcp://host:8786``) whose workers train; None for this machine.
-        time_limit: Seconds after which a sweep ends and keeps everything that has finished; None for no limit.
-        data: Folder of ``NAME.npz`` files and downloads; None for ``FLATLIB_DATA`` or the user's cache.
-        progress: Show a progress bar.
-    """
-
-    device: str = "auto"
-    workers: int = 1
-    scheduler: str | None = None
-    time_limit: float | None = None
-    data: Path | None = None
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        check_device_name(self.device)
-        if type(self.workers) is not int or self.workers < 1:
-            raise FlatlibError(f"workers: expected a whole number of at least 1, got {self.workers!r}")
-        if self.scheduler is not None and not re.fullmatch(r"(tcp|tls|ws|inproc)://\S+", str(self.scheduler)):
-            raise FlatlibError(f"scheduler: expected an address such as tcp://host:8786, got {self.scheduler!r}")
-        if self.time_limit is not None and not 0 < self.time_limit < float("inf"):
-            raise FlatlibError(f"time_limit: must be a positive number of seconds, got {self.time_limit!r}")

@@ -54,8 +54,8 @@ def current(device: torch.device) -> contextlib.AbstractContextManager[None]:
 def reproducible() -> Iterator[None]:
     """Use one CPU thread, deterministic kernels and full float32 precision in the context.
 
-    A sum split over threads depends on their number. With one thread the same configuration gives the same bits
-    whatever the number of workers, and workers do not compete for cores.
+    A sum split over threads depends on their number. With one thread the same configuration gives the same bits on the
+    same kind of CPU whatever the number of workers, and workers do not compete for cores.
     """
     threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     workspace = os.environ.get(CUBLAS)

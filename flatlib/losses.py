@@ -1,4 +1,4 @@
-"""The training loss: cross-entropy of hard, smoothed or mixed targets, and one that a paper used by mistake."""
+"""The training loss: cross-entropy of hard, smoothed or mixed targets, squared error, and one that was a mistake."""
 
 import inspect
 from collections.abc import Callable
@@ -58,11 +58,13 @@ def training_loss(name: str, smoothing: float = 0.0) -> Loss:
     """Return the training loss with this name; PyTorch's own function where labels are not smoothed.
 
     Args:
-        name: ``cross_entropy`` or ``batch_softmax``.
+        name: ``cross_entropy``, ``squared`` or ``batch_softmax``.
         smoothing: Share of the target that is spread evenly over the classes, in [0, 1).
     """
     if name == "batch_softmax":
         return batch_softmax_cross_entropy
+    if name == "squared":
+        return squared_error
     return SmoothedCrossEntropy(smoothing) if smoothing else F.cross_entropy
 
 
@@ -122,15 +124,36 @@ def mse(output: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(output, target.to(output.dtype))
 
 
+def squared_error(output: Tensor, target: Tensor) -> Tensor:
+    r"""Compute $\frac{1}{2N} \sum_i \|f_i - y_i\|_2^2$, a sum over outputs and a mean over examples.
+
+    This is the squared loss of Cohen et al. 2021 (arXiv:2103.00065; their code sums $\frac12 (f - y)^2$ over classes
+    and divides by N), C / 2 times `mse`: with that factor $\lambda_{\max}$ is to be compared with $2/\eta$.
+
+    >>> float(squared_error(torch.tensor([[3.0, 1.0]]), torch.tensor([0])))  # (2^2 + 1^2) / 2
+    2.5
+
+    Args:
+        output: Outputs f, (N, C).
+        target: Targets y, (N, C), or classes (N,), which become one-hot rows.
+
+    Raises:
+        FlatlibError: If the shapes differ, or a class does not exist.
+    """
+    return mse(output, target) * (output[0].numel() / 2)
+
+
 MODEL_NAMES = ("model", "net", "network", "module")  # of the first argument of a loss that takes (model, batch)
 NORMALISED = 1e-2  # largest deviation of a sum of probabilities from 1; mixed float16 labels have 1e-3
 IGNORED = -100  # PyTorch's default ignore_index
-LOSSES = {"cross_entropy": cross_entropy, "mse": mse}  # the losses that `resolve_loss` knows by name
+LOSSES = {"cross_entropy": cross_entropy, "mse": mse, "squared": squared_error}  # that `resolve_loss` knows by name
 
 
 def is_mean_of_examples(loss: Callable, target: Tensor) -> bool:
     """Return whether the loss is known to weight all examples equally; a class of -100 has no weight."""
-    return loss is mse or (loss is cross_entropy and (target.is_floating_point() or bool((target >= 0).all())))
+    if loss is cross_entropy:
+        return target.is_floating_point() or bool((target >= 0).all())
+    return loss in (mse, squared_error)
 
 
 def resolve_loss(loss: str | Loss) -> Loss:
@@ -139,7 +162,7 @@ def resolve_loss(loss: str | Loss) -> Loss:
     PyTorch's cross-entropy with default options is treated as "cross_entropy", whose output Hessian is known.
 
     Args:
-        loss: Name "cross_entropy" or "mse", or a callable (output, target) -> scalar that averages over examples.
+        loss: Name in ``LOSSES``, or a callable (output, target) -> scalar that averages over examples.
 
     Raises:
         FlatlibError: If the name is unknown, or the loss is a sum: its Hessian grows with the data.

@@ -6,14 +6,22 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import dense_hessian
 from torch import nn
 
 from flatlib.config import RunConfig
-from flatlib.curvature import HessianOperator, trace
+from flatlib.curvature import GaussNewtonOperator, HessianOperator, trace
 from flatlib.errors import FlatlibError
-from flatlib.losses import LOSSES, SmoothedCrossEntropy, batch_softmax_cross_entropy, resolve_loss, training_loss
+from flatlib.losses import (
+    LOSSES,
+    SmoothedCrossEntropy,
+    batch_softmax_cross_entropy,
+    resolve_loss,
+    squared_error,
+    training_loss,
+)
 from flatlib.measures import evaluate
-from flatlib.training.augmentation import augmented, cropped, flipped, mixed
+from flatlib.training.augmentation import augmented, flipped, mixed
 from flatlib.training.models import build
 from flatlib.training.train import train
 
@@ -97,6 +105,55 @@ def test_batch_softmax_needs_hard_targets(settings):
     assert RunConfig(loss="cross_entropy", **settings)
 
 
+def test_squared_loss_by_formula():
+    hard = F.one_hot(TARGETS, 4).double()
+    soft = 0.7 * hard + 0.3 * hard.roll(1, 0)
+    for target, rows in ((TARGETS, hard), (soft, soft)):
+        expected = 0.5 * ((LOGITS - rows) ** 2).sum() / 5
+        assert float(training_loss("squared")(LOGITS, target)) == pytest.approx(float(expected), rel=1e-12)
+    with pytest.raises(FlatlibError, match="label_smoothing: goes with the cross-entropy"):
+        RunConfig(loss="squared", label_smoothing=0.1)
+    assert RunConfig(loss="squared", mixup=0.2, microbatch=10)
+
+
+def test_curvature_of_the_squared_loss():
+    """Of a linear model it is the mean of x x^T for every output, and the Gauss-Newton matrix is the Hessian."""
+    torch.manual_seed(0)
+    model, x = nn.Linear(6, 4, bias=False).double(), torch.randn(5, 6, dtype=torch.float64)
+    expected = torch.kron(torch.eye(4, dtype=torch.float64), x.T @ x / 5)
+    for operator in (HessianOperator, GaussNewtonOperator):
+        torch.testing.assert_close(operator(model, "squared", (x, TARGETS)).to_dense(), expected, rtol=1e-8, atol=1e-9)
+    found = trace(HessianOperator(model, "squared", (x, TARGETS)))
+    assert found.value == pytest.approx(float(expected.trace()), rel=1e-10)
+    assert found.standard_error == 0
+    by_hand = squared_error(model(x), TARGETS).item()
+    assert evaluate(model, x, TARGETS, "squared")[0] == pytest.approx(by_hand, rel=1e-12)
+
+
+MEASURED = ("performance", "lambda_max", "gauss_newton_lambda_max", "trace", "empirical_fisher_trace", "gradient_norm")
+
+
+def test_squared_loss_trains_and_measures(tiny):
+    """Every number of such a run is that of the squared loss."""
+    config = replace(tiny, loss="squared", width=0.05, depth=1, max_epochs=30, measures=MEASURED, tolerance=1e-5)
+    run = train(config, device="cpu")
+    model, x, y = run.model.eval().double(), run.data.x_train.double(), run.data.y_train
+    loss = F.mse_loss(model(x), F.one_hot(y, 10).double(), reduction="sum") / (2 * len(x))
+    dense = torch.linalg.eigvalsh(dense_hessian(model, squared_error, (x, y)))
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+    expected = {
+        "train_loss": loss.item(),
+        "train_accuracy": float((model(x).argmax(1) == y).double().mean()),
+        "lambda_max": float(dense[-1]),
+        "trace": float(dense.sum()),
+        "gradient_norm": float(gradient.norm()),
+    }
+    assert {name: run.measures[name] for name in expected} == pytest.approx(expected, rel=1e-3)
+    assert 0.6 < run.measures["train_accuracy"] < 1
+    capped = train(replace(config, stop="train_loss", stop_value=0.3, check_every=1), device="cpu")
+    assert (capped.status, capped.measures["train_loss"] <= 0.3) == ("reached", True)
+
+
 IMAGES = torch.arange(2 * 3 * 8 * 8.0).reshape(2, 3, 8, 8).repeat(50, 1, 1, 1) + 1
 
 
@@ -107,17 +164,19 @@ def test_flips_mirror_half():
     assert 30 < sum(is_mirrored) < 70
 
 
+@pytest.mark.parametrize("padding", [4, 1])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_crops_are_padded_windows(layout):
-    found = cropped(IMAGES.to(memory_format=layout), generator())
+def test_crops_are_padded_windows(layout, padding):
+    config = RunConfig(augmentation=("crop",), crop_padding=padding)
+    found, _ = augmented(IMAGES.to(memory_format=layout), TARGETS, 4, config, generator())
     assert found.is_contiguous(memory_format=layout)
-    padded = F.pad(IMAGES, (4,) * 4)
+    padded, shifts = F.pad(IMAGES, (padding,) * 4), range(2 * padding + 1)
     offsets = set()
     for one, image in zip(found, padded, strict=True):
-        windows = {(i, j) for i in range(9) for j in range(9) if torch.equal(image[:, i : i + 8, j : j + 8], one)}
+        windows = {(i, j) for i in shifts for j in shifts if torch.equal(image[:, i : i + 8, j : j + 8], one)}
         assert len(windows) == 1
         offsets |= windows
-    assert {i for i, _ in offsets} == {j for _, j in offsets} == set(range(9))
+    assert {i for i, _ in offsets} == {j for _, j in offsets} == set(shifts)
 
 
 def test_mixup_mixes_images_and_labels():

@@ -229,6 +229,17 @@ def by_problem(entries: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(columns).rename_axis("measure")
 
 
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of costs as text: one digit after the point, small errors in powers of ten, nothing for NaN."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, str) or pd.isna(value) or value == 0:
+            return "" if pd.isna(value) else str(value)
+        return f"{value:.1f}" if value >= 0.1 else f"{value:.0e}"
+
+    return table.map(text)
+
+
 def report(entries: list[dict[str, Any]]) -> str:
     """Return both tables as text."""
     tables = [costs(entries), beside(entries)]

@@ -75,6 +75,11 @@ def lowers_jacobian(name: str) -> Prediction:
     return Prediction(f"Jacobian ({name})", statement, falls, below(0), "regularised, at least initially (Figure 5)")
 
 
+def augmented(base: RunConfig, kinds: tuple[str, ...], padding: int) -> RunConfig:
+    """Return the run with these kinds of augmentation; crops, if they are among them, shift by up to so many pixels."""
+    return replace(base, augmentation=kinds, crop_padding=padding if "crop" in kinds else base.crop_padding)
+
+
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: no regulariser, then every strength of each, one at a time, x seed."""
     fixed = {"optimizer": "heavy_ball", "momentum": 0.9, "weight_decay": 5e-4, "stop": "epochs", "max_epochs": p.epochs}
@@ -82,7 +87,8 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     base = base_config(p, **fixed, measures=measures)
     settings = [base]
     settings += [replace(base, label_smoothing=value) for value in p.smoothings]
-    settings += [replace(base, augmentation=tuple(value.split("+"))) for value in p.augmentations]
+    padding = getattr(p, "crop_padding", base.crop_padding)
+    settings += [augmented(base, tuple(value.split("+")), padding) for value in p.augmentations]
     settings += [replace(base, mixup=value) for value in p.mixups]
     settings += [replace(base, sam_rho=value) for value in p.rhos]
     return with_own_images(p, [replace(config, seed=seed) for config in settings for seed in p.seeds])

@@ -6,10 +6,13 @@ is SAM's radius, 0 is plain SGD. Only runs at the same learning rate are compare
 
 from types import SimpleNamespace
 
+import pandas as pd
+
 from flatlib.claims.prediction import Claim, Prediction, above, below
 from flatlib.claims.settings import OTHER_SHARPNESS, kaur2022_config, with_own_images
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig, grid
+from flatlib.stats import require_columns
 
 SAM = Study(settings=("batch_size", "learning_rate", "sam_rho"), blocks=("learning_rate",))
 SMALL, LARGE = SAM.at("small"), SAM.at("large")
@@ -21,6 +24,29 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     base = kaur2022_config(p, *OTHER_SHARPNESS)
     runs = grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, sam_rho=p.rhos, seed=p.seeds)
     return with_own_images(p, runs)
+
+
+def sam_bound(runs: pd.DataFrame, rho: float = 0.05) -> pd.DataFrame:
+    r"""Return the bound of the largest rise of the loss within a radius that Kaur et al. 2022 derive (appendix A.1).
+
+    To second order $\max_{\|\epsilon\| \le \rho} L(w + \epsilon) - L(w) \le \rho \|g\| + \rho^2 \lambda_{\max} / 2$.
+
+    >>> sam_bound(pd.DataFrame({"gradient_norm": [0.1], "lambda_max": [12.0], "sam_sharpness": [0.01]})).round(6)
+       rise  gradient_share  reached
+    0  0.02            0.25      0.5
+
+    Args:
+        runs: Table of runs with ``gradient_norm``, ``lambda_max`` and ``sam_sharpness``, the rise at SAM's step.
+        rho: Radius, by default that of the measure ``sam_sharpness``.
+
+    Returns:
+        For each run ``rise``, the bound less the loss; ``gradient_share``, the share of the term with the gradient; and
+        ``reached``, the rise at SAM's step over the bound.
+    """
+    require_columns(runs, ("gradient_norm", "lambda_max", "sam_sharpness"))
+    first, second = rho * runs["gradient_norm"], rho**2 * runs["lambda_max"] / 2
+    rise = first + second
+    return pd.DataFrame({"rise": rise, "gradient_share": first / rise, "reached": runs["sam_sharpness"] / rise})
 
 
 CLAIM = Claim(

@@ -19,16 +19,18 @@ def base_config(p: SimpleNamespace, **fixed: Any) -> RunConfig:
     """Return a configuration with those parameters of a chapter that are settings of a run.
 
     Args:
-        p: The chapter's parameters. One of 0 is None where the setting may be None; those of an MLP are dropped for
-            another network.
+        p: The chapter's parameters. One of 0 is None where the setting may be None; those that do not apply, such as
+            those of an MLP for another network, are dropped.
         **fixed: Further settings, which take precedence.
     """
     fields = RunConfig.__dataclass_fields__
     optional = {name for name, field in fields.items() if field.default is None}
     settings: dict[str, Any] = {name: value for name, value in vars(p).items() if name in fields}
     settings = {name: value or None if name in optional else value for name, value in settings.items()} | fixed
-    only_mlp = () if settings.get("model", "mlp") == "mlp" else ("activation", "depth")
-    return RunConfig(**{name: value for name, value in settings.items() if name not in only_mlp})
+    unused = set() if settings.get("model", "mlp") == "mlp" else {"activation", "depth"}
+    unused |= set() if "crop" in settings.get("augmentation", ()) else {"crop_padding"}
+    unused |= set() if settings.get("matched_loss") else {"matched_loss_every"}
+    return RunConfig(**{name: value for name, value in settings.items() if name not in unused})
 
 
 def with_own_images(p: SimpleNamespace, runs: list[RunConfig]) -> list[RunConfig]:

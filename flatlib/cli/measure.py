@@ -61,7 +61,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="names with spaces or commas between them, or all (default lambda_max lambda_min trace)",
     )
     measures.target = target
-    own.add_argument("--loss", help="cross_entropy (default), mse, or FILE.py:FUNCTION: yours of (output, target)")
+    own.add_argument("--loss", help="cross_entropy (default), mse, squared, or FILE.py:FUNCTION: of (output, target)")
     own.add_argument("--batch-norm", choices=["eval", "train", "recalibrated"], default="eval", help="default eval")
     own.add_argument("--batch-size", type=int, default=32, help="of the training, for batch_sharpness (default 32)")
     own.add_argument("--examples", type=int, help="only the first so many examples; reads no further (default all)")

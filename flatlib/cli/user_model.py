@@ -22,8 +22,9 @@ from flatlib.losses import LOSSES
 from flatlib.measures import REGISTRY, Checkpoint, measure
 from flatlib.runs.provenance import provenance
 
-# All measures that need no more than a model and examples.
-MEASURABLE = tuple(name for name in REGISTRY if name not in ("performance", "between_iterates"))
+# Measures that need more than a model and examples: test images, a training step, an optimizer.
+UNMEASURABLE = ("performance", "cross_entropy", "between_iterates", "preconditioned_lambda_max")
+MEASURABLE = tuple(name for name in REGISTRY if name not in UNMEASURABLE)
 COLUMNS = ("value", "error", "products", "converged", "exact", "seconds")
 COMPANIONS = {  # column of each companion of a measure: a residual, a standard error and a gap are all its error
     **dict.fromkeys(("residual", "standard_error", "frank_wolfe_gap", "error"), "error"),

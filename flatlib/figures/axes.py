@@ -95,6 +95,12 @@ COLUMNS = {  # every column that can be drawn
     "validation_loss": Column("Validation loss", "$L$", scale="log"),
     "lambda_max": Column("Sharpness", r"$\lambda_{\max}$", scale="log"),
     "lambda_min": Column("Smallest eigenvalue", r"$\lambda_{\min}$"),
+    "train_cross_entropy": Column("Training cross-entropy", "$L$", scale="log"),
+    "test_cross_entropy": Column("Test cross-entropy", "$L$", scale="log"),
+    "validation_cross_entropy": Column("Validation cross-entropy", "$L$", scale="log"),
+    "cross_entropy_gap": Column("Cross-entropy gap", unit="nats"),
+    "cross_entropy_lambda_max": Column("Sharpness of the cross-entropy", r"$\lambda_{\max}$", scale="log"),
+    "preconditioned_lambda_max": Column("Preconditioned sharpness", r"$\lambda_{\max}(P^{-1}H)$", scale="log"),
     "curvature": Column("Curvature along", "$v_1$"),
     "gauss_newton_lambda_max": Column("Gauss-Newton sharpness", r"$\lambda_{\max}(G)$", scale="log"),
     "empirical_fisher_lambda_max": Column("Empirical Fisher sharpness", scale="log"),
@@ -123,6 +129,10 @@ COLUMNS = {  # every column that can be drawn
     "jacobian_norm_mean": Column("Mean Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
     "softmax_jacobian_norm": Column("Softmax Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
     "softmax_jacobian_norm_mean": Column("Mean softmax Jacobian norm", r"$\Vert J\Vert_2$", scale="log"),
+    "jacobian_lower_bound": Column("Lower bound of the Jacobian norm"),
+    "jacobian_lower_bound_misfit": Column("Largest misfit", r"$\ell$", scale="log"),
+    "jacobian_lower_bound_fitted": Column("Lower bound of the Jacobian norm when fitted", scale="log"),
+    "jacobian_lower_bound_quotient": Column("Largest difference quotient", scale="log"),
 }
 
 

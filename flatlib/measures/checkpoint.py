@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from flatlib.curvature import (
     Eigenvalues,
@@ -45,6 +46,7 @@ class Checkpoint:
         test: Split on which test loss and accuracy are measured; None if they are not needed.
         validation: A third split, where a run keeps one to choose settings by.
         after: Returns the network after one more training step; None without training.
+        optimizer: Optimizer of the training with its state; None without training.
         batch_norm: Mode of batch norm, as for `HessianOperator`.
         engine: Method of `top_eigenvalues`.
         tolerance: Largest residual of an eigenvalue relative to it.
@@ -61,6 +63,7 @@ class Checkpoint:
     test: Split | None = None
     validation: Split | None = None
     after: Callable[[], nn.Module] | None = None
+    optimizer: Optimizer | None = None
     batch_norm: str = "eval"
     engine: str = "lanczos"
     tolerance: float = 1e-3

@@ -1,5 +1,6 @@
 """Evaluate loss and accuracy of a network on the training and test images."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,18 +18,21 @@ from flatlib.losses import (
     cross_entropy,
     inputs_in_a_batch,
     resolve_loss,
+    squared_error,
 )
 from flatlib.measures.checkpoint import Checkpoint, Split
 from flatlib.sharpness.perturbed_loss import PerturbedLoss
 
 Numbers = dict[str, float | None]  # measures by name; None where a measure is not defined for the network
-CROSS_ENTROPIES = (cross_entropy, batch_softmax_cross_entropy)  # whose value is given as the plain cross-entropy
+OF_CLASSES = (cross_entropy, squared_error, batch_softmax_cross_entropy)  # the last is given as the plain cross-entropy
 CHUNK = 1000  # images per forward pass when a whole split is evaluated
 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy") -> tuple[float, float]:
-    """Compute the mean cross-entropy (nats, summed in float64) and the accuracy (a share) in evaluation mode.
+    """Compute the mean loss (summed in float64) and the accuracy (a share) in evaluation mode.
+
+    The loss is the squared error where that is the training loss, otherwise the cross-entropy, in nats.
 
     Args:
         model: Maps (N, ...) to logits (N, C); its mode is restored.
@@ -41,6 +45,7 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy
     """
     smoothed = loss if isinstance(loss, SmoothedCrossEntropy) else None
     smoothing = smoothed.smoothing if smoothed else 0.0
+    squared = loss in ("squared", squared_error)
     training = model.training
     model.eval()
     place = next(model.parameters(), x).device
@@ -49,7 +54,11 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy
     with full_precision():
         for images, labels in zip(x.split(CHUNK), y.to(place).split(CHUNK), strict=True):
             logits = model(images.to(place, copy=True))  # which it may change
-            total += nn.functional.cross_entropy(logits.double(), labels, reduction="sum", label_smoothing=smoothing)
+            outputs = logits.double()
+            if squared:
+                total += squared_error(outputs, labels) * len(labels)
+            else:
+                total += nn.functional.cross_entropy(outputs, labels, reduction="sum", label_smoothing=smoothing)
             correct += (logits.argmax(dim=1) == labels).sum()
     model.train(training)
     mean = float(total) / len(x)
@@ -75,6 +84,14 @@ def train_loss(checkpoint: Checkpoint) -> Numbers:
     return _on_split(checkpoint, "train")
 
 
+def plain_cross_entropy(checkpoint: Checkpoint) -> Numbers:
+    """Return the cross-entropy on all splits without label smoothing, whatever the training loss is, and its gap."""
+    plain = replace(checkpoint, loss="cross_entropy")
+    names = [name for name in ("train", "test", "validation") if name != "validation" or checkpoint.validation]
+    losses = {f"{name}_cross_entropy": _on_split(plain, name)[f"{name}_loss"] for name in names}
+    return losses | {"cross_entropy_gap": abs(losses["train_cross_entropy"] - losses["test_cross_entropy"])}
+
+
 def _on_split(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     split: Split | None = getattr(checkpoint, name)
     if split is None:
@@ -84,7 +101,7 @@ def _on_split(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     frozen = FrozenModel(checkpoint.model, loss)
     set_modes(frozen.module, "eval")
     with frozen.measuring(), torch.no_grad():
-        if examples.pair is not None and (loss in CROSS_ENTROPIES or isinstance(loss, SmoothedCrossEntropy)):
+        if examples.pair is not None and (loss in OF_CLASSES or isinstance(loss, SmoothedCrossEntropy)):
             value, accuracy = evaluate(frozen.module, *examples.pair, loss)
             return {f"{name}_loss": value, f"{name}_accuracy": accuracy}
     operator = HessianOperator(checkpoint.model, loss, examples)

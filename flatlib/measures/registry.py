@@ -5,12 +5,17 @@ whether it converged.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from flatlib.curvature import top_eigenvalues, trace
-from flatlib.curvature.operators.examples import Examples
+from flatlib.curvature import (
+    adam_preconditioner,
+    preconditioned_eigenvalue,
+    top_eigenvalues,
+    trace,
+)
 from flatlib.errors import NotDefined, explained
 from flatlib.measures.checkpoint import Checkpoint
 from flatlib.measures.curvature import (
@@ -23,14 +28,14 @@ from flatlib.measures.curvature import (
     lambda_max_between_iterates,
     search_options,
 )
-from flatlib.measures.performance import Numbers, performance, train_loss
+from flatlib.measures.jacobian import both_jacobians, bound, jacobian_of
+from flatlib.measures.performance import Numbers, performance, plain_cross_entropy, train_loss
 from flatlib.sharpness import (
     adaptive_sharpness,
     average_adaptive_sharpness,
     batch_sharpness,
     critical_sharpness,
     input_lambda_max,
-    jacobian_norm,
     keskar_sharpness,
     margin,
     minimum_sharpness,
@@ -139,11 +144,14 @@ def input_curvature(checkpoint: Checkpoint) -> Numbers:
     }
 
 
-def jacobian_norms(name: str, checkpoint: Checkpoint, *, softmax: bool) -> Numbers:
-    """Return the spectral norm of the input-output Jacobian over the measured images, its largest and its mean."""
-    images, _ = Examples.read(checkpoint.examples).require_pair()
-    norms = jacobian_norm(checkpoint.model, images, softmax=softmax)
-    return {name: float(norms.max()), f"{name}_mean": float(norms.mean())}
+def preconditioned_sharpness(checkpoint: Checkpoint) -> Numbers:
+    """Return the largest eigenvalue of the Hessian preconditioned by Adam's state (Cohen et al. 2022)."""
+    if checkpoint.optimizer is None:
+        raise NotDefined("preconditioned_lambda_max needs Adam's state: this checkpoint has no optimizer")
+    hessian = checkpoint.operator
+    preconditioner = adam_preconditioner(checkpoint.optimizer, checkpoint.model, hessian)
+    found = preconditioned_eigenvalue(hessian, preconditioner, tol=checkpoint.tolerance, seed=checkpoint.seed)
+    return eigenvalue_columns("preconditioned_lambda_max", found)
 
 
 def _seeded(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -158,6 +166,11 @@ REGISTRY: dict[str, Callable[[Checkpoint], Numbers]] = {
     "lambda_min": lambda c: eigenvalue_columns(
         "lambda_min", top_eigenvalues(c.operator, which="smallest", **search_options(c))
     ),
+    "cross_entropy": plain_cross_entropy,
+    "cross_entropy_lambda_max": lambda c: eigenvalue_columns(
+        "cross_entropy_lambda_max", top_eigenvalues(replace(c, loss="cross_entropy").operator, **search_options(c))
+    ),
+    "preconditioned_lambda_max": preconditioned_sharpness,
     "gauss_newton_lambda_max": lambda c: eigenvalue_columns(
         "gauss_newton_lambda_max", top_eigenvalues(c.gauss_newton(), tol=c.tolerance, seed=c.seed)
     ),
@@ -193,8 +206,10 @@ REGISTRY: dict[str, Callable[[Checkpoint], Numbers]] = {
     "weight_norm": weight_norm,
     "margin": margin_quantiles,
     "input_lambda_max": input_curvature,
-    "jacobian_norm": lambda c: jacobian_norms("jacobian_norm", c, softmax=False),
-    "softmax_jacobian_norm": lambda c: jacobian_norms("softmax_jacobian_norm", c, softmax=True),
+    "jacobian_norm": lambda c: jacobian_of("jacobian_norm", c, softmax=False),
+    "softmax_jacobian_norm": lambda c: jacobian_of("softmax_jacobian_norm", c, softmax=True),
+    "jacobian_norms": both_jacobians,
+    "jacobian_lower_bound": bound,
 }
 # Versions of the estimators that are not the first one: recorded beside a value, except an exact one.
 VERSIONS = dict.fromkeys(

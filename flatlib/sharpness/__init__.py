@@ -9,7 +9,8 @@ from flatlib.sharpness.between_iterates import BetweenIterates, between_iterates
 from flatlib.sharpness.critical_sharpness import CriticalSharpness, critical_sharpness
 from flatlib.sharpness.filter_normalisation import filter_normalised_directions
 from flatlib.sharpness.input_curvature import InputCurvature, input_lambda_max
-from flatlib.sharpness.jacobian import Stretch, jacobian_norm, most_stretched
+from flatlib.sharpness.jacobian import JacobianNorms, Stretch, jacobian_norm, jacobian_norms, most_stretched
+from flatlib.sharpness.jacobian_bound import JacobianBound, jacobian_lower_bound
 from flatlib.sharpness.keskar import BoxSharpness, keskar_sharpness
 from flatlib.sharpness.landscape import Lines, loss_along, loss_along_eigenvectors, loss_in_plane
 from flatlib.sharpness.logit_normalization import of_normalized_logits
@@ -51,6 +52,10 @@ __all__ = [  # noqa: RUF022 -- grouped by subject
     "InputCurvature",
     # input-output Jacobian
     "jacobian_norm",
+    "jacobian_norms",
+    "JacobianNorms",
     "most_stretched",
     "Stretch",
+    "jacobian_lower_bound",
+    "JacobianBound",
 ]

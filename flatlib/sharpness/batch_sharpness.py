@@ -82,11 +82,12 @@ def _batch(operator: HessianOperator, size: int, generator: torch.Generator) -> 
 
 
 def _curvature_along_gradient(operator: HessianOperator) -> float:
-    gradient = operator.gradient().double()
-    if not gradient.any():
+    gradient = operator.gradient()
+    length = float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
+    if length == 0:
         raise NotDefined("the gradient of a batch is zero: there is no direction of its step")
-    direction = gradient / torch.linalg.vector_norm(gradient)
-    curvature = float(direction @ operator.matvec(direction).double())
+    direction = gradient / length
+    curvature = float(torch.dot(direction, operator.matvec(direction)))
     if not math.isfinite(curvature):
         raise NotFinite("a Hessian-vector product is not finite: the curvature is not defined")
     return curvature

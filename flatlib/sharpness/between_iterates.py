@@ -66,6 +66,10 @@ def between_iterates(
     points between the final iterate and one extra step. As in their code the buffers are interpolated too (those of
     integers stay those of the iterate before) and batch norm is in train mode.
 
+    Each search after the first starts from the last eigenvector and so certifies an eigenvalue, not that it is the
+    largest (see `top_eigenvalues`). ``certify="end"`` is no option here: along the training of an MLP and a small CNN
+    it found the same eigenvalues for 2 to 2.5 times the products.
+
     >>> _ = torch.manual_seed(0)
     >>> data = torch.eye(2), torch.tensor([0, 1])
     >>> found = between_iterates(nn.Linear(2, 2), nn.Linear(2, 2), "cross_entropy", data, points=3)

@@ -45,8 +45,54 @@ def jacobian_norm(model: nn.Module, x: Tensor, *, softmax: bool = False, chunk_s
         norms = []
         for chunk in x.detach().split(chunk_size):
             slopes, scale = _slopes(frozen, chunk.to(first), layer, softmax)
-            norms.append(scale * torch.linalg.eigvalsh(_gram(slopes, metric))[:, -1].clamp_min(0).sqrt())
+            norms.append(scale * _norms(slopes, metric))
         return torch.cat(norms)
+
+
+class JacobianNorms(NamedTuple):
+    """Spectral norms of the Jacobians of the outputs and of their softmax, each (N,) float64.
+
+    Attributes:
+        outputs: As `jacobian_norm` computes them.
+        probabilities: The same with ``softmax=True``.
+    """
+
+    outputs: Tensor
+    probabilities: Tensor
+
+
+def jacobian_norms(model: nn.Module, x: Tensor, *, chunk_size: int = 100) -> JacobianNorms:
+    r"""Compute `jacobian_norm` of the outputs and of the probabilities from the same $C$ backward passes.
+
+    The rows of $(\mathrm{diag}(p) - p p^\top) J$ are sums of those of J, so that both cost little more than one.
+
+    >>> model = nn.Linear(2, 2)
+    >>> _ = model.weight.data.copy_(torch.tensor([[3.0, 0.0], [0.0, 1.0]])), model.bias.data.zero_()
+    >>> [norms.item() for norms in jacobian_norms(model, torch.zeros(1, 2))]  # p = 1/2: 1/4 (1, -1)^T (3, -1)
+    [3.0, 1.118033988749895]
+
+    Args:
+        model: Maps (N, ...) to (N, C), one sample independent of the others; left as it was.
+        x: Inputs, shape (N, ...).
+        chunk_size: Samples per pass.
+
+    Raises:
+        FlatlibError: As `jacobian_norm`.
+    """
+    if chunk_size < 1:
+        raise FlatlibError(f"chunk_size={chunk_size} is not a positive number of samples")
+    frozen, first = _frozen(model, x)
+    found = []
+    with frozen.measuring():
+        layer = _only_entrance(frozen, x[:2].detach().to(first))
+        metric = None if layer is None else layer.weight.double() @ layer.weight.double().T
+        for chunk in x.detach().split(chunk_size):
+            slopes, _ = _slopes(frozen, chunk.to(first), layer, False)
+            weights, scale = _softmax_derivative(forward_logits(frozen, chunk.to(first)).detach())
+            rows = torch.stack(slopes, 1).flatten(2)
+            mixed = (weights.to(rows) @ rows).unbind(1)
+            found.append(torch.stack([_norms(slopes, metric), scale * _norms(list(mixed), metric)]))
+    return JacobianNorms(*torch.cat(found, 1))
 
 
 class Stretch(NamedTuple):
@@ -117,13 +163,24 @@ def _slopes(model: FrozenModel, x: Tensor, layer: nn.Linear | None, softmax: boo
     eye = torch.eye(output.shape[1], dtype=torch.float64, device=output.device)
     weights = eye.expand(len(output), -1, -1)
     if softmax:
-        p = output.detach().double().softmax(1)
-        # Sums 1 - p_c, as p_c rounds to 1 if confident.
-        weights = torch.diag_embed(p * (p @ (1 - eye))) - p.unsqueeze(2) * p.unsqueeze(1) * (1 - eye)
-        scale = weights.abs().amax((1, 2))
-        weights = weights / scale.clamp_min(torch.finfo(scale.dtype).tiny)[:, None, None]
+        weights, scale = _softmax_derivative(output.detach())
     options = {"retain_graph": True, "materialize_grads": True}
     return [torch.autograd.grad(output, entrance, w, **options)[0] for w in weights.to(output).unbind(1)], scale
+
+
+def _softmax_derivative(output: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the derivatives (N, C, C) of the softmax in float64, their largest entries at 1, and these (N,)."""
+    p = output.double().softmax(1)
+    others = 1 - torch.eye(output.shape[1], dtype=p.dtype, device=p.device)
+    # Sums 1 - p_c, as p_c rounds to 1 if confident.
+    weights = torch.diag_embed(p * (p @ others)) - p.unsqueeze(2) * p.unsqueeze(1) * others
+    scale = weights.abs().amax((1, 2))
+    return weights / scale.clamp_min(torch.finfo(scale.dtype).tiny)[:, None, None], scale
+
+
+def _norms(slopes: list[Tensor], metric: Tensor | None) -> Tensor:
+    """Return the largest singular values (N,) of the Jacobians with these rows."""
+    return torch.linalg.eigvalsh(_gram(slopes, metric))[:, -1].clamp_min(0).sqrt()
 
 
 def _gram(slopes: list[Tensor], metric: Tensor | None) -> Tensor:

@@ -6,8 +6,6 @@ from torch import Tensor
 
 from flatlib.config import RunConfig
 
-PADDING = 4  # largest shift in pixels, the usual choice on 32 x 32 images (He et al. 2016, section 4.2)
-
 
 def augmented(
     x: Tensor, y: Tensor, classes: int, config: RunConfig, generator: torch.Generator
@@ -24,7 +22,7 @@ def augmented(
     if "flip" in config.augmentation:
         x = flipped(x, generator)
     if "crop" in config.augmentation:
-        x = cropped(x, generator)
+        x = cropped(x, generator, config.crop_padding)
     return mixed(x, y, classes, config.mixup, generator) if config.mixup else (x, y)
 
 
@@ -34,7 +32,7 @@ def flipped(x: Tensor, generator: torch.Generator) -> Tensor:
     return torch.where(mirrored.to(x.device, non_blocking=True)[:, None, None, None], x.flip(-1), x)
 
 
-def cropped(x: Tensor, generator: torch.Generator, padding: int = PADDING) -> Tensor:
+def cropped(x: Tensor, generator: torch.Generator, padding: int) -> Tensor:
     """Return the images, each shifted by up to `padding` pixels; the border is 0, the mean of standardized images."""
     n, _, height, width = x.shape
     down, right = torch.randint(2 * padding + 1, (2, n), generator=generator).to(x.device, non_blocking=True)

@@ -75,7 +75,10 @@ def load(config: RunConfig, device: torch.device, folder: Path | None = None) ->
         FlatlibError: If the data set is missing or malformed, or smaller than the configuration needs.
     """
     layout = torch.contiguous_format if config.model in ("softmax_regression", "mlp") else torch.channels_last
-    fields = ("dataset", "train_size", "test_size", "validation_size", "data_seed", "subset", "standardize", "pixels")
+    fields = (
+        *("dataset", "train_size", "test_size", "validation_size", "data_seed", "subset"),
+        *("standardize", "pixels", "input_scale"),
+    )
     data = _load(*(getattr(config, name) for name in fields), layout, device, Path(folder or data_folder()))
     if config.batch_size > len(data.x_train):
         raise FlatlibError(
@@ -94,6 +97,7 @@ def _load(
     subset: str,
     standardize: bool,
     pixels: str,
+    input_scale: float,
     layout: torch.memory_format,  # convolutions run 1.3 times faster on a CPU when the channels come last
     device: torch.device,
     folder: Path,
@@ -120,8 +124,13 @@ def _load(
         images = {split: ((x.double() - mean) / scale).float() for split, x in images.items()}
     elif pixels == "symmetric":
         images = {split: 2 * x - 1 for split, x in images.items()}
+    if input_scale != 1:
+        images = {split: x * input_scale for split, x in images.items()}
     pairs = {
-        split: (x.to(device, memory_format=layout), torch.from_numpy(kept[f"y_{split}"]).long().to(device))
+        split: (
+            x.to(device, memory_format=layout),
+            torch.from_numpy(kept[f"y_{split}"]).long().to(device),
+        )
         for split, x in images.items()
     }
     classes = int(arrays["y_train"].max()) + 1

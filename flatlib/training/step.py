@@ -10,10 +10,11 @@ from flatlib.device import Bfloat16, step_precision
 from flatlib.losses import training_loss
 from flatlib.training.augmentation import augmented
 from flatlib.training.data import Data
+from flatlib.training.jacobian_penalty import JacobianPenalty
 from flatlib.training.optim import batch_gradient, sam_gradient
 
 # Added to the seed: each kind of randomness has a stream of its own, and the initialization uses the seed itself.
-SHUFFLE, AUGMENT = 0x5EED, 0xA06
+SHUFFLE, AUGMENT, PROJECT = 0x5EED, 0xA06, 0x3AC
 
 
 def batches(data: Data, config: RunConfig) -> Iterator[Tensor | slice]:
@@ -37,7 +38,7 @@ class TrainingStep:
     Args:
         model: Network whose parameters the optimizer updates.
         optimizer: Optimizer of these parameters.
-        config: Settings of the loss, SAM, the precision and the augmentation.
+        config: Settings of the loss and its penalty, SAM, the precision and the augmentation.
         data: Images that the batches index.
     """
 
@@ -46,6 +47,11 @@ class TrainingStep:
         self._optimizer, self._config, self._data = optimizer, config, data
         self._loss = training_loss(config.loss, config.label_smoothing)
         self._generator = torch.Generator().manual_seed(config.seed + AUGMENT)
+        self._penalty = None
+        if config.jacobian_penalty:
+            self._penalty = JacobianPenalty(
+                config.jacobian_penalty, torch.Generator().manual_seed(config.seed + PROJECT)
+            )
 
     def __call__(self, batch: Tensor | slice) -> None:
         """Take one step on the training images with these indices."""
@@ -57,5 +63,5 @@ class TrainingStep:
                 sizes = {"sam_batch": config.sam_batch, "microbatch": config.microbatch}
                 sam_gradient(self._network, self._loss, examples, config.sam_rho, **sizes)
             else:
-                batch_gradient(self._network, self._loss, examples, config.microbatch)
+                batch_gradient(self._network, self._loss, examples, config.microbatch, self._penalty)
         self._optimizer.step()

@@ -3,7 +3,6 @@
 import copy
 import math
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from torch.optim.swa_utils import AveragedModel
 from flatlib.config import RunConfig
 from flatlib.device import current, reproducible, resolve, seeded
 from flatlib.errors import FlatlibError, NotFinite
-from flatlib.losses import SmoothedCrossEntropy, training_loss
+from flatlib.losses import training_loss
 from flatlib.measures import Checkpoint, Numbers, evaluate, measure
+from flatlib.training.checkpoint import checkpoint_of_run
 from flatlib.training.data import Data, load
 from flatlib.training.models import build
 from flatlib.training.optim import averaged_network, build_optimizer
@@ -23,7 +23,9 @@ from flatlib.training.optim.optimizers import set_learning_rate
 from flatlib.training.optim.schedules import is_averaged, learning_rate_at
 from flatlib.training.step import TrainingStep, batches
 
+AFTER_A_STEP = {"preconditioned_lambda_max"}  # measures without a value before the first step, recorded as null there
 DROPOUT = 0xD209  # added to the seed for what is drawn from the global random state
+NEAR = 2.0  # times the matched loss: where the further checks begin; tuned
 CHUNK = 1000  # images per pass when batch norm's statistics are estimated again
 ONE_RUN = threading.Lock()  # the global random state and torch's settings are shared by all threads of a process
 
@@ -51,12 +53,13 @@ class TrainedRun:
     status: str = "capped"
     updates: int = 0
     measures: Numbers = field(default_factory=dict)
-    trajectory: dict[str, list[float]] = field(default_factory=dict)
+    trajectory: dict[str, list[float | None]] = field(default_factory=dict)
 
 
 def train(config: RunConfig, *, device: str = "auto", data: Path | None = None) -> TrainedRun:
-    """Train and measure one configuration; on a CPU the result is the same bit for bit every time.
+    """Train and measure one configuration; on the same kind of CPU the result is the same bit for bit every time.
 
+    Another kind of CPU, and a GPU, adds in another order: short runs agree to some digits, long ones drift apart.
     Threads of a process train one after another.
 
     Args:
@@ -113,6 +116,7 @@ def run_training_loop(trained: TrainedRun) -> None:
     average = AveragedModel(trained.model) if config.averaging_start is not None else None
     step = TrainingStep(trained.model, trained.optimizer, config, data)
     track(trained, tracked)
+    is_near = False
     trained.model.train()
     for batch in batches(data, config):
         if trained.updates % per_epoch == 0:
@@ -124,10 +128,13 @@ def run_training_loop(trained: TrainedRun) -> None:
             average.update_parameters(trained.model)
         if track_every and trained.updates % track_every == 0:
             track(trained, tracked)
-        if trained.updates % check_every == 0 or trained.updates == last:
+        is_check = trained.updates % check_every == 0 or trained.updates == last
+        if is_check or (is_near and trained.updates % (config.matched_loss_every or 1) == 0):
             loss, accuracy = evaluate(trained.model, data.x_train, data.y_train, loss_function)
-            trained.status = check_stop_rule(trained, loss, accuracy)
+            if is_check:
+                trained.status = check_stop_rule(trained, loss, accuracy)
             measure_at_matched_loss(trained, loss)
+            is_near = is_near_matched_loss(trained, loss, is_near)
             if trained.status != "capped" or trained.updates == last:
                 break
     if average is not None and average.n_averaged and trained.status != "diverged":
@@ -159,6 +166,14 @@ def measure_at_matched_loss(trained: TrainedRun, loss: float) -> None:
         trained.measures |= {f"{name}_at_loss": value for name, value in found.items()}
 
 
+def is_near_matched_loss(trained: TrainedRun, loss: float, was_near: bool) -> bool:
+    """Return whether the matched loss is near and not reached, so that the further checks for it are made."""
+    config = trained.config
+    if config.matched_loss is None or config.matched_loss_every is None or "update_at_loss" in trained.measures:
+        return False
+    return was_near or loss <= NEAR * config.matched_loss
+
+
 def updates_per_epoch(config: RunConfig, data: Data) -> int:
     """Return the number of batches in one pass over the training images."""
     return math.ceil(len(data.x_train) / (config.batch_size or len(data.x_train)))
@@ -183,7 +198,8 @@ def last_update(config: RunConfig, per_epoch: int) -> int:
 
 def checkpoint(trained: TrainedRun) -> Checkpoint:
     """Return the run as it is now, with a way to its next iterate."""
-    return checkpoint_of_run(trained.model, trained.data, trained.config, after=lambda: next_iterate(trained))
+    parts = (trained.model, trained.data, trained.config)
+    return checkpoint_of_run(*parts, after=lambda: next_iterate(trained), optimizer=trained.optimizer)
 
 
 def next_iterate(trained: TrainedRun) -> nn.Module:
@@ -207,32 +223,10 @@ def track(trained: TrainedRun, tracked: Checkpoint) -> None:
         point = {"update": trained.updates} | measure(trained.config.track, tracked)
     except NotFinite:  # diverged between two checks; the next check says so
         return
-    values = {name: value for name, value in point.items() if value is not None}
-    if len(values) < len(point):
-        raise FlatlibError(f"track: {', '.join(point.keys() - values.keys())} is not defined along this run")
-    if all(math.isfinite(value) for value in values.values()):
-        for name, value in values.items():
-            trained.trajectory.setdefault(name, []).append(value)
-
-
-def checkpoint_of_run(
-    model: nn.Module, data: Data, config: RunConfig, after: Callable[[], nn.Module] | None = None
-) -> Checkpoint:
-    """Return the checkpoint of a training run, measured with the settings of its configuration.
-
-    Args:
-        model: The network.
-        data: The images it trains on and is tested on, from `flatlib.training.data.load`.
-        config: Its settings: `measure_size`, `batch_norm`, `engine`, `tolerance`, `seed` and `batch_size` apply here.
-        after: Returns the network after one more step, for the measure `between_iterates`; None without one.
-    """
-    return Checkpoint(
-        model=model,
-        examples=data.measured(config.measure_size),
-        loss=SmoothedCrossEntropy(config.label_smoothing) if config.label_smoothing else "cross_entropy",
-        train=(data.x_train, data.y_train),
-        test=(data.x_test, data.y_test),
-        validation=data.validation,
-        after=after,
-        **{name: getattr(config, name) for name in ("batch_norm", "engine", "tolerance", "seed", "batch_size")},
-    )
+    missing = {name for name, value in point.items() if value is None}
+    if missing - (set() if trained.updates else AFTER_A_STEP):
+        raise FlatlibError(f"track: {', '.join(sorted(missing))} is not defined along this run")
+    if all(math.isfinite(value) for value in point.values() if value is not None):
+        before = [None] * len(trained.trajectory.get("update", []))
+        for name in [*trained.trajectory, *(name for name in point if name not in trained.trajectory)]:
+            trained.trajectory.setdefault(name, [*before]).append(point.get(name))

@@ -19,6 +19,7 @@ from flatlib.bench.panel import (
     costs,
     libraries,
     probes_needed,
+    readable,
     report,
 )
 from flatlib.bench.problems import Problem
@@ -91,6 +92,8 @@ def test_tables(entry):
     assert "together" in report([entry])
     wide = by_problem([entry])
     assert list(wide.index) == [*REGISTRY, "together"]
+    assert readable(wide).loc["trace", "tiny: error"] == "0.0"
+    assert readable(wide).loc["performance", "tiny: error"] == ""
     assert list(wide.columns) == ["tiny: gradients", "tiny: error"]
     assert {len(seconds) for seconds in entry["seconds"].values()} == {1}
 
@@ -103,4 +106,5 @@ def test_a_library_that_is_not_installed_is_said_to_be(problem, monkeypatch):
     entry = {"problem": "tiny", "seconds": {}, "libraries": {key: about for key, (about, _) in found.items()}}
     table = beside([entry]).set_index("quantity")
     assert (table.loc["trace", list(OTHERS)] == "not installed").all()
+    assert readable(table).loc["trace", "PyHessian"] == "not installed"
     assert pd.isna(table.loc["frobenius", "PyHessian"])  # which it does not offer

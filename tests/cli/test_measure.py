@@ -105,7 +105,10 @@ def test_table_and_file_agree(mine, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("names", "expected"),
-    [(["all"], {*MEASURABLE} - {"density"}), (["margin,trace", "weight_norm"], {"margin", "trace", "weight_norm"})],
+    [
+        (["all"], {*MEASURABLE} - {"density", "jacobian_norms"}),
+        (["margin,trace", "weight_norm"], {"margin", "trace", "weight_norm"}),
+    ],
 )
 def test_measures_by_name(mine, capsys, names, expected):
     assert main(["measure", f"{mine}:load", "--measures", *names, "--dtype", "float64", "--device", "cpu"]) == 0
@@ -135,7 +138,7 @@ def test_small_numbers_are_written_in_full(mine, tmp_path, monkeypatch):
     """And what is no number as null."""
     output = tmp_path / "mine.json"
     numbers = {"trace": 1.2345678901234567e-13, "trace_standard_error": float("nan"), "trace_exact": False}
-    monkeypatch.setattr(user_model, "measure", lambda names, checkpoint: numbers)
+    monkeypatch.setattr(user_model, "measure", lambda names, checkpoint, keep=False: numbers)
     assert main(["measure", f"{mine}:load", "--measures", "trace", "--device", "cpu", "--output", str(output)]) == 0
     found = json.loads(output.read_text())["measures"]["trace"]
     assert (found["value"], found["error"], found["exact"]) == (1.2345678901234567e-13, None, False)
@@ -145,7 +148,7 @@ def test_first_use_precedes_the_clock(mine, monkeypatch):
     """Imports and caches that a measure needs once are no part of its seconds."""
     used = set()
 
-    def slow_at_first(names, checkpoint):
+    def slow_at_first(names, checkpoint, keep=False):
         time.sleep(0.0 if names[0] in used else 0.5)
         used.update(names)
         return {names[0]: 1.0}
@@ -259,7 +262,7 @@ def test_loss_that_was_not_chosen_is_named(mine, capsys):
 
 
 def test_an_interrupt_keeps_what_was_measured(mine, tmp_path, capsys, monkeypatch):
-    def interrupted(names, checkpoint):
+    def interrupted(names, checkpoint, keep=False):
         if names == ["trace"] and checkpoint.model.training and len(checkpoint.examples[0]) == 20:
             raise KeyboardInterrupt
         return {names[0]: 1.0}
@@ -394,7 +397,7 @@ def test_other_batches_stay_as_they_are():
         (["{}:leaving"], "failed: SystemExit: no weights (mine.py, line "),
         (["{}:load", "--measures", "flatness"], "unknown name 'flatness'; allowed: train_loss"),
         (["{}:load", "--measures", ","], "unknown name ''; allowed: train_loss"),
-        (["{}:load", "--loss", "hinge"], "--loss: unknown name 'hinge'; allowed: cross_entropy, mse, or FILE.py:FUNC"),
+        (["{}:load", "--loss", "hinge"], "--loss: unknown name 'hinge'; allowed: cross_entropy, mse, squared, or FILE"),
         (["{}:load", "--loss", "{}:hinge"], "mine.py: has no function hinge"),
         (["{}:load", "--loss", "nowhere.py:hinge"], "nowhere.py: no such file"),
         (["{}:load", "--examples", "0"], "--examples: at least 1, got 0"),

@@ -31,9 +31,9 @@ def test_estimates_of_a_large_matrix(large):
     found = frobenius(large)
     assert abs(found.value - NORM) < 4 * found.standard_error
     assert found.standard_error <= 0.02 * NORM
-    assert (found.exact, found.products) == (False, 24)  # 16 of Lanczos and the pilot's
+    assert (found.exact, found.products) == (False, 22)  # 14 of Lanczos and the pilot's
     finer = frobenius(large, relative_error=0.005)
-    assert 24 < finer.products <= 116
+    assert 22 < finer.products <= 114
     assert abs(finer.value - NORM) < 4 * finer.standard_error < 4 * found.standard_error
     assert found.per_parameter.value == pytest.approx(found.value**2 / 150)
     assert found.per_parameter.standard_error == pytest.approx(found.squared.standard_error / 150)
@@ -54,7 +54,7 @@ def test_a_basis_of_ones_own(large):
 def test_standard_errors_cover(large):
     """Of the square, unbiased, and of its root; with a fixed number of probes, and with one that the pilot chooses."""
     fixed, chosen = ([frobenius(large, seed=seed, **how) for seed in range(150)] for how in ({"probes": 71}, CHOSEN))
-    assert {one.products for one in fixed} == {87}
+    assert {one.products for one in fixed} == {85}
     assert len({one.products for one in chosen}) > 10
     squares = [one.squared for one in chosen]
     for true, estimates in (

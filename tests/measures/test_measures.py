@@ -12,6 +12,7 @@ from flatlib.config import RunConfig
 from flatlib.curvature import HessianOperator
 from flatlib.errors import FlatlibError
 from flatlib.figures.axes import axis_of
+from flatlib.losses import SmoothedCrossEntropy
 from flatlib.measures import REGISTRY, Checkpoint, measure
 from flatlib.names import MEASURES
 from flatlib.sharpness import between_iterates
@@ -21,7 +22,7 @@ COMPANIONS = (
     *("residual", "products", "converged", "error", "exact", "alignment"),
     *("frank_wolfe_gap", "version"),
 )
-WITHOUT_A_COLUMN = {"performance", "density"}  # named by their parts instead
+WITHOUT_A_COLUMN = {"performance", "density", "cross_entropy", "jacobian_norms"}  # named by their parts instead
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,8 @@ def test_every_measure_is_explained():
 
 
 def test_every_measure_has_an_axis(run):
-    assert all(math.isfinite(value) for value in run.measures.values())
+    undefined = {name for name, value in run.measures.items() if value is None or not math.isfinite(value)}
+    assert undefined == {"preconditioned_lambda_max"}  # SGD has no preconditioner
     assert set(run.measures) > (set(MEASURES) | set(REGISTRY)) - WITHOUT_A_COLUMN
     for name in run.measures:
         if name != "updates" and not name.endswith(COMPANIONS) and not name.startswith("density_"):
@@ -91,6 +93,75 @@ def test_values_of_the_dense_hessian(run):
     for name, value in expected.items():
         error = 4 * run.measures.get(f"{name}_standard_error", 0.0)
         assert run.measures[name] == pytest.approx(float(value), rel=2e-2, abs=error), name
+
+
+PLAIN = ("performance", "cross_entropy", "lambda_max", "cross_entropy_lambda_max")
+JACOBIANS = ("jacobian_norm", "softmax_jacobian_norm")
+
+
+def test_plain_cross_entropy_beside_the_smoothed_loss():
+    """Both losses and both sharpnesses of one run, against the networks' own outputs and the dense Hessians."""
+    settings = {"label_smoothing": 0.4, "train_size": 60, "test_size": 40, "measures": PLAIN, "tolerance": 1e-5}
+    smoothed = train(RunConfig(width=0.03, depth=1, max_epochs=40, **settings), device="cpu")
+    found, data = smoothed.measures, smoothed.data
+    with torch.no_grad():
+        train_outputs, test_outputs = (smoothed.model.eval()(x) for x in (data.x_train, data.x_test))
+    losses = [
+        nn.functional.cross_entropy(train_outputs, data.y_train).item(),
+        nn.functional.cross_entropy(test_outputs, data.y_test).item(),
+    ]
+    assert [found["train_cross_entropy"], found["test_cross_entropy"]] == pytest.approx(losses, rel=1e-5)
+    assert found["cross_entropy_gap"] == pytest.approx(abs(losses[0] - losses[1]), rel=1e-4)
+    assert found["train_loss"] == pytest.approx(SmoothedCrossEntropy(0.4)(train_outputs, data.y_train).item(), rel=1e-4)
+    for name, loss in (("lambda_max", SmoothedCrossEntropy(0.4)), ("cross_entropy_lambda_max", "cross_entropy")):
+        dense = HessianOperator(smoothed.model, loss, data.measured(1000), dtype=torch.float64).to_dense()
+        assert found[name] == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-3)
+    assert found["cross_entropy_lambda_max"] != pytest.approx(found["lambda_max"], rel=5e-3)
+
+
+def test_both_losses_agree_without_smoothing(run):
+    for split in ("train", "test"):
+        assert run.measures[f"{split}_cross_entropy"] == run.measures[f"{split}_loss"]
+    assert run.measures["cross_entropy_gap"] == run.measures["loss_gap"]
+    assert run.measures["cross_entropy_lambda_max"] == pytest.approx(run.measures["lambda_max"], rel=1e-3)
+
+
+def test_both_jacobians_from_one_measure(run):
+    one = measure(JACOBIANS, checkpoint(run))
+    both = measure(["jacobian_norms"], checkpoint(run))
+    assert both == pytest.approx(one, rel=1e-5)
+    assert set(both) == {f"{name}{ending}" for name in JACOBIANS for ending in ("", "_mean")}
+    assert both["jacobian_norm"] > 1.05 * both["jacobian_norm_mean"]
+    settings = {"track": ("jacobian_norms", "jacobian_lower_bound"), "track_every": 2, "measures": ()}
+    tracked = train(replace(run.config, max_epochs=3, **settings), device="cpu")
+    assert set(both) | {"jacobian_lower_bound_misfit"} < set(tracked.trajectory)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_preconditioned_sharpness_of_a_run(optimizer):
+    settings = {"train_size": 60, "test_size": 40, "learning_rate": 0.01, "tolerance": 1e-5}
+    tracked = {"track": ("preconditioned_lambda_max", "weight_norm"), "track_every": 2}
+    named = {"measures": ("preconditioned_lambda_max",), "stop": "updates", "max_updates": 6}
+    run = train(RunConfig(width=0.03, depth=1, optimizer=optimizer, **settings, **tracked, **named), device="cpu")
+    H = HessianOperator(run.model, "cross_entropy", run.data.measured(60), dtype=torch.float64).to_dense()
+    states = [run.optimizer.state[p] for p in run.model.parameters()]
+    second = torch.cat([state["exp_avg_sq"].double().flatten() for state in states]) / (1 - 0.999**6)
+    scale = ((1 - 0.9**6) * (second.sqrt() + 1e-8)).rsqrt()
+    top = float(torch.linalg.eigvalsh(scale[:, None] * H * scale)[-1])
+    assert run.measures["preconditioned_lambda_max"] == pytest.approx(top, rel=1e-3)
+    column = run.trajectory["preconditioned_lambda_max"]
+    assert column[0] is None  # Adam has no state yet
+    assert column[3] == pytest.approx(top, rel=1e-3)
+    assert {len(values) for values in run.trajectory.values()} == {4}
+    assert run.trajectory["preconditioned_lambda_max_products"][0] is None
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": "adagrad"}, {"optimizer": "adam", "averaging_start": 0.5}], ids=str)
+def test_no_preconditioned_sharpness(settings):
+    """Of another optimizer, or of an average of iterates, which Adam's state does not belong to."""
+    few = {"train_size": 60, "test_size": 40, "max_epochs": 2, "stop": "epochs", "learning_rate": 0.01}
+    run = train(RunConfig(width=0.03, measures=("preconditioned_lambda_max",), **few, **settings), device="cpu")
+    assert run.measures["preconditioned_lambda_max"] is None
 
 
 def test_between_this_iterate_and_the_next(run):

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flatlib.errors import FlatlibError
-from flatlib.sharpness import jacobian_norm, most_stretched
+from flatlib.sharpness import jacobian_norm, jacobian_norms, most_stretched
 
 
 def dense_norms(model, x, softmax):
@@ -29,6 +29,32 @@ def test_agrees_with_the_dense_jacobian(model_case, softmax, chunk_size):
     assert_untouched(model, before)
     assert norms.dtype == torch.float64
     torch.testing.assert_close(norms, dense_norms(model.eval(), x, softmax), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("chunk_size", [100, 5])
+def test_both_at_once_agree_with_the_dense_jacobians(model_case, chunk_size):
+    model, x = model_case.model, model_case.data[0]
+    before = snapshot(model)
+    found = jacobian_norms(model, x, chunk_size=chunk_size)
+    assert_untouched(model, before)
+    for norms, softmax in zip(found, (False, True), strict=True):
+        torch.testing.assert_close(norms, dense_norms(model.eval(), x, softmax), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("bias", [0.0, 30.0])
+def test_both_at_once_in_single_precision(layout, bias):
+    """Also where the network is sure and the rows of all classes have much in common, which the softmax subtracts."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    with torch.no_grad():
+        layers[-1].bias[0] += bias
+        layers[-1].weight += 1
+    x = torch.randn(7, 3, 6, 6)
+    found = jacobian_norms(layers, x.to(memory_format=layout))
+    exact = copy.deepcopy(layers).double()
+    for norms, softmax in zip(found, (False, True), strict=True):
+        torch.testing.assert_close(norms, jacobian_norm(exact, x.double(), softmax=softmax), rtol=2e-5, atol=0)
 
 
 @pytest.mark.parametrize("gap", [5.0, 30.0, 60.0, 120.0])
@@ -75,8 +101,9 @@ def test_constant_output_has_norm_zero():
     ],
 )
 def test_bad_input_is_refused(model, x, arguments, message):
-    with pytest.raises(FlatlibError, match=message):
-        jacobian_norm(model, x, **arguments)
+    for measure in (jacobian_norm, jacobian_norms):
+        with pytest.raises(FlatlibError, match=message):
+            measure(model, x, **arguments)
 
 
 def steps(forward, width=3):

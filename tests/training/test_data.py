@@ -50,6 +50,19 @@ def test_standardization():
     assert abs(scaled.x_test.mean().item()) > 1e-4
 
 
+@pytest.mark.parametrize("standardize", [True, False])
+def test_input_scale(standardize):
+    settings = {"train_size": 300, "validation_size": 50, "standardize": standardize}
+    plain, closer = digits(**settings), digits(**settings, input_scale=0.25)
+    for one, other in zip((*plain.validation, *pairs_of(plain)), (*closer.validation, *pairs_of(closer)), strict=True):
+        assert torch.equal(other, one / 4 if one.is_floating_point() else one)
+    assert closer.fingerprint == plain.fingerprint
+
+
+def pairs_of(loaded):
+    return loaded.x_train, loaded.y_train, loaded.x_test, loaded.y_test
+
+
 def test_channels_are_standardized(tmp_path):
     colour = np.random.default_rng(1).integers(0, 256, (24, 6, 6, 3), dtype=np.uint8)
     colour[..., 2] = 7

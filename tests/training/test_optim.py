@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.training.optim import SCHEDULES, averaged_network, batch_gradient, build_optimizer, sam_gradient
 from flatlib.training.optim.optimizers import set_learning_rate
+from flatlib.training.optim.schedules import learning_rate_at
 
 RATE, BETA, DECAY, STEPS = 0.1, 0.9, 0.05, 12
 CURVATURES = np.array([2.0, 0.5, 0.1])
@@ -121,6 +123,19 @@ def test_schedules():
     expected = {0: 1, 0.25: 1, 0.5: 1, 0.6: 0.7525, 0.7: 0.505, 0.9: 0.01, 0.99: 0.01}
     assert {p: granziol(p) for p in expected} == pytest.approx(expected)
     assert SCHEDULES["constant"](0.99) == 1
+
+
+def test_schedule_before_averaging():
+    """Equation 15 of Granziol 2020: linear from half of the epochs before averaging to nine tenths, then constant."""
+    settings = {"learning_rate": 0.2, "stop": "epochs", "max_epochs": 40, "averaging_start": 0.5}
+    config = RunConfig(schedule="granziol_averaging", averaging_learning_rate=0.1, **settings)
+    expected = {0: 0.2, 10: 0.2, 12: 0.175, 14: 0.15, 17: 0.1125, 18: 0.1, 19: 0.1, 20: 0.1, 39: 0.1}
+    assert {epoch: learning_rate_at(config, epoch) for epoch in expected} == pytest.approx(expected)
+    rising = replace(config, averaging_learning_rate=0.4)
+    assert learning_rate_at(rising, 14) == pytest.approx(0.3)
+    at_once = replace(config, schedule="constant")
+    assert [learning_rate_at(at_once, epoch) for epoch in (18, 19, 20)] == [0.2, 0.2, 0.1]
+    assert learning_rate_at(replace(config, averaging_start=0.0), 0) == 0.1
 
 
 def test_set_learning_rate():

@@ -15,7 +15,7 @@ from flatlib.measures import evaluate
 from flatlib.training.data import load
 from flatlib.training.models import build
 from flatlib.training.optim import SCHEDULES, build_optimizer
-from flatlib.training.train import DROPOUT, TrainedRun, next_iterate, train
+from flatlib.training.train import DROPOUT, NEAR, TrainedRun, next_iterate, train
 
 CPU = torch.device("cpu")
 TINY = RunConfig(width=0.1, train_size=200, test_size=100, max_epochs=3)
@@ -146,6 +146,25 @@ def test_matched_loss():
     assert found.keys() - plain.measures.keys() == at_loss
     unmatched = run(matched_loss=1e-6).measures  # null and not absent: a table has the columns that a figure needs
     assert {name for name, value in unmatched.items() if value is None} == at_loss
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_closer_checks_for_the_matched_loss(every):
+    """They find the level sooner than the checks of the stop rule, and change nothing else."""
+    settings = {"max_epochs": 100, "matched_loss": 0.8, "check_every": 20, "track": ("train_loss",), "track_every": 1}
+    coarse, fine = run(**settings), run(**settings, matched_loss_every=every)
+    losses = fine.trajectory["train_loss"]
+    near = next(update for update in range(20, len(losses), 20) if losses[update] <= NEAR * 0.8)
+    first = next(n for n in range(near, len(losses)) if losses[n] <= 0.8 and n % (every if n % 20 else 1) == 0)
+    assert near < first < coarse.measures["update_at_loss"]
+    found = fine.measures
+    assert (found["update_at_loss"], found["train_loss_at_loss"]) == (first, losses[first])
+    assert 0.9 * 0.8 < losses[first] <= 0.8
+    assert torch.equal(weights(coarse), weights(fine))
+    assert (coarse.status, coarse.updates, coarse.trajectory) == (fine.status, fine.updates, fine.trajectory)
+    assert {n: v for n, v in coarse.measures.items() if not n.endswith("_at_loss")} == {
+        n: v for n, v in found.items() if not n.endswith("_at_loss")
+    }
 
 
 def test_trajectory():

@@ -39,9 +39,9 @@ class CurvatureOperator(EmpiricalRisk):
 
     Args:
         model: Network that maps inputs to outputs, each example independently of the others.
-        loss: "cross_entropy", "mse", or a callable (output, target) -> scalar that averages over examples, or over what
-            counts in them. One of three arguments gets sample weights as well; one whose first argument is called
-            ``model`` is called with (model, batch).
+        loss: "cross_entropy", "mse", "squared", or a callable (output, target) -> scalar that averages over examples,
+            or over what counts in them. One of three arguments gets sample weights as well; one whose first argument is
+            called ``model`` is called with (model, batch).
         data: A batch, or an iterable of batches, which is read once; batches may differ in size. A batch is (inputs,
             targets), (first input, second input, ..., targets) or a mapping with the key ``labels``, ``label``,
             ``targets``, ``target`` or ``y``. Inputs are a tensor, a tuple, passed by position, or a mapping, passed by

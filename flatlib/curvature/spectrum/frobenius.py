@@ -52,7 +52,7 @@ def frobenius(
     $\|C\|_F^2 = \|Q^\top C Q\|_F^2 + 2 \|P C Q\|_F^2 + \|P C P\|_F^2$.
     The first two terms follow from $CQ$; the last is the mean of $\|P C P z\|^2$ over Rademacher vectors z, as many as
     the wanted error needs (see ``mean_over_probes``). Lanczos gives Q, and T and beta with
-    $CQ = QT + \beta q e_m^\top$, for one product per vector. A matrix of few rows, no more than 16 and the probes
+    $CQ = QT + \beta q e_m^\top$, for one product per vector. A matrix of few rows, no more than 14 and the probes
     allowed, is measured column by column instead, exactly.
 
     >>> from flatlib.curvature import HessianOperator
@@ -65,7 +65,7 @@ def frobenius(
         relative_error: Wanted standard error over the norm; at most 100 probes are drawn for it.
         probes: Rademacher vectors for the last term, at least 2, instead of as many as the wanted error needs.
         seed: Seed of the start vector and the probes.
-        basis: Independent columns (n, m) to use as Q, such as ``Eigenvalues.vectors``; by default 16 Lanczos steps.
+        basis: Independent columns (n, m) to use as Q, such as ``Eigenvalues.vectors``; by default 14 Lanczos steps.
         deflation: Q with what C does there, instead of a basis.
 
     Raises:

@@ -8,7 +8,7 @@ from flatlib.curvature.operators.frozen_model import unwrapped
 from flatlib.curvature.operators.hessian import HessianOperator
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
 from flatlib.curvature.spectrum.lanczos_search import Eigenvalues
-from flatlib.errors import FlatlibError
+from flatlib.errors import FlatlibError, NotDefined
 
 
 class PreconditionedOperator:
@@ -110,20 +110,20 @@ def adam_preconditioner(optimizer: Optimizer, model: nn.Module, operator: Hessia
         operator: Operator that gives the parameters and their order.
 
     Raises:
-        FlatlibError: If the optimizer is another, or does not hold a parameter or has not stepped it yet.
+        NotDefined: If the optimizer is another, or does not hold a parameter or has not stepped it yet.
     """
     if not isinstance(optimizer, Adam | AdamW):
-        raise FlatlibError(f"{type(optimizer).__name__} is not Adam or AdamW: its preconditioner is not known")
+        raise NotDefined(f"{type(optimizer).__name__} is not Adam or AdamW: its preconditioner is not known")
     groups = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
     named = {name.replace("_orig_mod.", ""): p for name, p in unwrapped(model).named_parameters()}
     pieces = []
     for name in operator.parameters:
         parameter = named.get(name)
         if parameter is None or parameter not in groups:
-            raise FlatlibError(f'the optimizer does not hold the parameter "{name}"')
+            raise NotDefined(f'the optimizer does not hold the parameter "{name}"')
         state, group = optimizer.state.get(parameter), groups[parameter]
         if not state:
-            raise FlatlibError(f'the optimizer has made no step with the parameter "{name}" yet')
+            raise NotDefined(f'the optimizer has made no step with the parameter "{name}" yet')
         step, (beta1, beta2) = float(state["step"]), (float(beta) for beta in group["betas"])
         second = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"].detach().double()
         diagonal = (1 - beta1**step) * ((second / (1 - beta2**step)).sqrt() + group["eps"])

@@ -63,7 +63,7 @@ def trace(
         relative_error: Wanted standard error over the trace; at most 100 probes are drawn for it.
         probes: Probes, at least 2; by default the exact trace, or as many as the wanted error needs.
         seed: Seed of the probes and of the deflated space.
-        deflation: Space that is measured without probes; by default 16 Lanczos steps, and none if ``probes`` is given.
+        deflation: Space that is measured without probes; by default 14 Lanczos steps, and none if ``probes`` is given.
 
     Raises:
         FlatlibError: If there are fewer than two probes, the wanted error is not positive, or a loss, gradient or

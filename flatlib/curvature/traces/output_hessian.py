@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from flatlib.losses import cross_entropy, is_mean_of_examples, mse
+from flatlib.losses import cross_entropy, is_mean_of_examples, mse, squared_error
 
 Factors = Iterator[tuple[Tensor, Tensor]]
 MATRIX_MEMORY = 2**30  # bytes of the vectors (D, N, D): 13,000 examples of 100 classes, fewer of more classes
@@ -22,16 +22,16 @@ def output_hessian_factors(loss: Callable[[Tensor, Tensor], Tensor], output: Ten
     if 8 * len(output) * output[0].numel() ** 2 > MATRIX_MEMORY:
         return None
     output = output.detach().double()
-    if loss is mse:
-        return _mse_factors(output.flatten(1))
+    if loss in (mse, squared_error):
+        return _squares_factors(output.flatten(1), 1 if loss is squared_error else 2 / output[0].numel())
     if loss is cross_entropy and output.ndim == 2 and is_mean_of_examples(loss, target):
         return _cross_entropy_factors(output, target)
     return _autograd_factors(loss, output, target.double() if target.is_floating_point() else target)
 
 
-def _mse_factors(output: Tensor) -> Factors:
+def _squares_factors(output: Tensor, curvature: float) -> Factors:
     n, d = output.shape
-    weight = torch.full((n,), 2 / (n * d), dtype=output.dtype, device=output.device)
+    weight = torch.full((n,), curvature / n, dtype=output.dtype, device=output.device)
     for row in torch.eye(d, dtype=output.dtype, device=output.device):
         yield weight, row.expand(n, d)
 

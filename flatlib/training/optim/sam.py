@@ -1,6 +1,6 @@
 """Sharpness-aware minimization (SAM, Foret et al. 2021), and the plain gradient of a batch that it builds on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -9,10 +9,13 @@ from torch import Tensor, nn
 from flatlib.losses import Loss
 
 Batch = tuple[Tensor, Tensor]
+Penalty = Callable[[Tensor, Tensor], Tensor]
 
 
-def batch_gradient(model: nn.Module, loss: Loss, batch: Batch, microbatch: int | None = None) -> None:
-    """Leave the gradient of the mean loss over the batch in ``.grad``.
+def batch_gradient(
+    model: nn.Module, loss: Loss, batch: Batch, microbatch: int | None = None, penalty: Penalty | None = None
+) -> None:
+    """Leave the gradient of the mean loss over the batch, and of the penalty, in ``.grad``.
 
     Args:
         model: Network whose parameters get the gradient.
@@ -20,14 +23,25 @@ def batch_gradient(model: nn.Module, loss: Loss, batch: Batch, microbatch: int |
         batch: Inputs and targets.
         microbatch: Examples per pass, for a batch whose graph does not fit; the gradient is the same up to rounding,
             except that batch norm in training mode has the statistics of each part.
+        penalty: Mean over examples of a function of inputs and outputs, which is added to the loss.
     """
     model.zero_grad(set_to_none=True)
     x, y = batch
     if microbatch is None or microbatch >= len(x):
-        loss(model(x), y).backward()
+        _objective(model, loss, batch, penalty).backward()
         return
     for part, targets in zip(x.split(microbatch), y.split(microbatch), strict=True):
-        (loss(model(part), targets) * (len(part) / len(x))).backward()
+        (_objective(model, loss, (part, targets), penalty) * (len(part) / len(x))).backward()
+
+
+def _objective(model: nn.Module, loss: Loss, batch: Batch, penalty: Penalty | None) -> Tensor:
+    """Return the loss of a batch, and its penalty."""
+    x, y = batch
+    if penalty is None:
+        return loss(model(x), y)
+    x = x.detach().requires_grad_()
+    output = model(x)
+    return loss(output, y) + penalty(x, output)
 
 
 def sam_gradient(

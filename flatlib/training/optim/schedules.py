@@ -21,13 +21,36 @@ def granziol(progress: float) -> float:
     return max(0.01, min(1.0, 1.0 - 0.99 * (progress - 0.5) / 0.4))
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {"constant": lambda progress: 1.0, "granziol": granziol}
+def granziol_averaging(progress: float, ratio: float) -> float:
+    """Return 1 for half of the time until averaging starts, then linear values to the averaging rate's at nine tenths.
+
+    This is equation 15 of Granziol 2020, and the schedule in the public code of Izmailov et al. 2018.
+
+    >>> [round(granziol_averaging(p, 0.5), 3) for p in (0, 0.5, 0.7, 0.9, 0.95)]
+    [1.0, 1.0, 0.75, 0.5, 0.5]
+
+    Args:
+        progress: Epochs that are over, as a fraction of those before averaging.
+        ratio: Learning rate while averaging over the initial one.
+    """
+    return 1.0 - (1.0 - ratio) * min(1.0, max(0.0, (progress - 0.5) / 0.4))
+
+
+SCHEDULES: dict[str, Callable[..., float]] = {
+    "constant": lambda progress: 1.0,
+    "granziol": granziol,
+    "granziol_averaging": granziol_averaging,
+}
 
 
 def learning_rate_at(config: RunConfig, epoch: int) -> float:
     """Return the learning rate in an epoch, counted from 0."""
-    if config.averaging_learning_rate is not None and is_averaged(config, epoch + 1):
-        return config.averaging_learning_rate
+    constant = config.averaging_learning_rate
+    if constant is not None and is_averaged(config, epoch + 1):
+        return constant
+    if config.schedule == "granziol_averaging" and constant is not None and config.averaging_start:
+        progress = epoch / (config.averaging_start * config.max_epochs)
+        return config.learning_rate * granziol_averaging(progress, constant / config.learning_rate)
     return config.learning_rate * SCHEDULES[config.schedule](epoch / config.max_epochs)
 
 
