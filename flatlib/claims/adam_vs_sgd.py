@@ -94,15 +94,16 @@ def comparison(p: SimpleNamespace, index: int) -> dict[str, Any]:
 
 def candidates(p: SimpleNamespace) -> list[RunConfig]:
     """Return the three methods (SGD, Adam, and Adam with averaged iterates), each at every learning rate."""
-    measures = ("performance", "lambda_max", "lambda_min", "frobenius", *JACOBIANS, *SIZES)
+    curvature = ("lambda_max", "lambda_min", "frobenius", "preconditioned_lambda_max")
+    measures = ("performance", *curvature, *JACOBIANS, *SIZES)
     fixed = {"stop": "epochs", "augmentation": ("flip",), "validation_size": None, "measures": measures}
     base = base_config(p, **comparison(p, 0), **fixed)
     sgd = replace(base, optimizer="heavy_ball", momentum=0.9, weight_decay=p.decays[0], schedule="granziol")
     adam = replace(base, optimizer="adamw", weight_decay=p.decays[1], weight_decay_kind="decoupled")
     found = [replace(sgd, learning_rate=rate) for rate in p.sgd_rates]
     for rate in p.adam_rates:
-        averaged = replace(adam, learning_rate=rate, averaging_start=0.537, averaging_learning_rate=rate / 2)
-        found += [replace(adam, learning_rate=rate, schedule="granziol"), averaged]
+        averaged = {"schedule": "granziol_averaging", "averaging_start": 0.537, "averaging_learning_rate": rate / 2}
+        found += [replace(adam, learning_rate=rate, schedule="granziol"), replace(adam, learning_rate=rate, **averaged)]
     return found
 
 

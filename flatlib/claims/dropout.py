@@ -7,7 +7,7 @@ one is the largest rate, of 0.5 or more, that every seed trained to the stop rul
 from types import SimpleNamespace
 
 from flatlib.claims.prediction import Claim, Prediction, above, below
-from flatlib.claims.settings import OTHER_SHARPNESS, kaur2022_config, with_own_images
+from flatlib.claims.settings import OTHER_SHARPNESS, kaur2022_config, with_matched_loss
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig, grid
 
@@ -20,7 +20,7 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: batch size x learning rate x dropout rate x seed, plain SGD to 99 % training accuracy."""
     base = kaur2022_config(p, *OTHER_SHARPNESS)
     runs = grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, dropout=p.rates, seed=p.seeds)
-    return with_own_images(p, runs)
+    return with_matched_loss(p, runs)
 
 
 CLAIM = Claim(

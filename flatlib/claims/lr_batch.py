@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Prediction, above, below, between
-from flatlib.claims.settings import OTHER_SHARPNESS, kaur2022_config, with_own_images
+from flatlib.claims.settings import OTHER_SHARPNESS, kaur2022_config, with_matched_loss
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
@@ -63,7 +63,7 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: batch size x learning rate x seed, plain SGD to 99 % training accuracy."""
     base = kaur2022_config(p, "gauss_newton_lambda_max", *OTHER_SHARPNESS)
     runs = grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, seed=p.seeds)
-    return with_own_images(p, runs)
+    return with_matched_loss(p, runs)
 
 
 CLAIM = Claim(

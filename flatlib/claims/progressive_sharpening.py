@@ -28,6 +28,7 @@ NEVER = "never reached it"  # in a table, where no seed's run reached 2 / learni
 
 def main_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs of the main experiment: the widest range of learning rates belongs to one network."""
+    runs = runs[(runs["loss"] == "cross_entropy") & (runs["input_scale"] == 1)]
     networks = runs.groupby(["model", "width"])["learning_rate"].nunique()
     if networks.empty:
         raise FlatlibError("no run is recorded")
@@ -101,7 +102,8 @@ def mean_over_runs(study: Study, of_run: Callable[[pd.Series], float], unit: str
 
 def width_slope(runs: pd.DataFrame) -> pd.Series:
     """Return each seed's doublings of lambda_max per decade of width, at the smallest learning rate."""
-    kept = runs[(runs["model"] != LINEAR) & (runs["status"] != "diverged")]
+    plain = (runs["loss"] == "cross_entropy") & (runs["input_scale"] == 1)
+    kept = runs[(runs["model"] != LINEAR) & (runs["status"] != "diverged") & plain]
     if kept["width"].nunique() < 2:
         raise FlatlibError("width: the prediction compares at least two")
     kept = kept[kept["learning_rate"] == kept["learning_rate"].min()]
@@ -125,7 +127,8 @@ def network(runs: pd.DataFrame) -> pd.Series:
 
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
-    """Return full-batch runs: learning rate x seed; further widths and a linear model at the smallest rate."""
+    """Return full-batch runs: learning rate x seed, on cross-entropy and on the squared loss; at the smallest rate
+    other widths and inputs that are closer together; a linear model at a rate that it does not reach 2/η at."""
     fixed: dict[str, Any] = {
         **{"batch_size": 0, "max_updates": None, "max_epochs": p.max_updates, "check_every": 10},
         **{"stop": "train_loss", "stop_value": p.stop_loss, "measures": ("performance",)},
@@ -133,10 +136,14 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     }
     lowest = min(p.learning_rates)
     main = grid(base_config(p, **fixed), learning_rate=p.learning_rates, seed=p.seeds)
-    widths = [replace(run, width=width) for width in p.widths for run in main if run.learning_rate == lowest]
+    slow = [run for run in main if run.learning_rate == lowest]
+    widths = [replace(run, width=width) for width in p.widths for run in slow]
+    closer = [replace(run, input_scale=scale) for scale in p.input_scales for run in slow]
+    squared = [replace(run, loss="squared", stop_value=p.squared_stop_loss) for run in main]
     as_long = {"max_epochs": round(p.max_updates * lowest / p.linear_rate)}  # in time, learning rate times updates
     linear_model = base_config(p, **fixed | as_long, model=LINEAR, width=1.0)
-    return with_own_images(p, main + widths + grid(linear_model, learning_rate=[p.linear_rate], seed=p.seeds))
+    linear = grid(linear_model, learning_rate=[p.linear_rate], seed=p.seeds)
+    return with_own_images(p, main + widths + closer + squared + linear)
 
 
 CLAIM = Claim(

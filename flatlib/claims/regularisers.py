@@ -16,7 +16,8 @@ from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.stats import format_mean, seed_log2_ratios
 
-STRENGTHS = {"label smoothing": "label_smoothing", "mixup": "mixup", "SAM": "sam_rho"}  # their columns
+PENALTY = "Jacobian penalty"
+STRENGTHS = {"label smoothing": "label_smoothing", "mixup": "mixup", "SAM": "sam_rho", PENALTY: "jacobian_penalty"}
 AUGMENTATION, NONE = "augmentation", "none"
 OTHERS = ("label smoothing", AUGMENTATION, "mixup")  # than SAM
 JACOBIAN, GAP = "jacobian_norm_mean", "loss_gap"
@@ -83,7 +84,8 @@ def augmented(base: RunConfig, kinds: tuple[str, ...], padding: int) -> RunConfi
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: no regulariser, then every strength of each, one at a time, x seed."""
     fixed = {"optimizer": "heavy_ball", "momentum": 0.9, "weight_decay": 5e-4, "stop": "epochs", "max_epochs": p.epochs}
-    measures = ("performance", "lambda_max", "normalized_adaptive_sharpness", *JACOBIANS, *SIZES)
+    plain = ("cross_entropy", "cross_entropy_lambda_max")  # where the training loss is a smoothed one
+    measures = ("performance", *plain, "lambda_max", "normalized_adaptive_sharpness", *JACOBIANS, *SIZES)
     base = base_config(p, **fixed, measures=measures)
     settings = [base]
     settings += [replace(base, label_smoothing=value) for value in p.smoothings]
@@ -91,6 +93,7 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     settings += [augmented(base, tuple(value.split("+")), padding) for value in p.augmentations]
     settings += [replace(base, mixup=value) for value in p.mixups]
     settings += [replace(base, sam_rho=value) for value in p.rhos]
+    settings += [replace(base, jacobian_penalty=value) for value in p.penalties]
     return with_own_images(p, [replace(config, seed=seed) for config in settings for seed in p.seeds])
 
 
