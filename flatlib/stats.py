@@ -29,6 +29,8 @@ class Interval:
 
     >>> print(Interval(93.1234, 92.871, 93.402, n=5, level=0.95))
     93.12 [92.87, 93.40], n = 5
+    >>> print(Interval(-1.0, -1.0, -1.0, n=5))
+    -1, all 5 seeds
     """
 
     estimate: float
@@ -39,6 +41,10 @@ class Interval:
 
     def __str__(self) -> str:
         width = self.high - self.low
+        if (
+            width <= 1e-12 * abs(self.estimate) and self.n > 1
+        ):  # a statistic with few values, such as a rank correlation
+            return f"{self.estimate:.4g}, all {self.n} seeds"
         form = ".4g"
         if width != 0 and not isinf(width):
             form = f".{min(max(1 - floor(log10(width)), 0), 12)}f"  # two significant digits of the width

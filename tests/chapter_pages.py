@@ -49,13 +49,14 @@ def given(name: str) -> list[str]:
 
 
 def open_page(monkeypatch, chapter: Chapter, times: int = 1) -> dict:
-    """Execute a notebook's code cells at a chapter's parameters, in this process; return the variables they leave."""
+    """Execute a notebook's code cells as papermill does, in this process; return the variables they leave."""
     monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
-    names: dict = {}
+    injected = "\n".join(["# Parameters", *(f"{name} = {value!r}" for name, value in vars(chapter.parameters).items())])
+    names: dict = {"In": []}
     with plt.rc_context(), contextlib.redirect_stdout(io.StringIO()):
         for cell in code(nbformat.read(chapter.source, 4)) * times:
-            exec(compile(cell.source, chapter.claim.chapter, "exec"), names)
-            if "parameters" in cell.metadata.get("tags", []):
-                names |= vars(chapter.parameters)
+            for source in [cell.source, injected] if "parameters" in cell.metadata.get("tags", []) else [cell.source]:
+                names["In"].append(source)
+                exec(compile(source, chapter.claim.chapter, "exec"), names)
     plt.close("all")
     return names

@@ -73,7 +73,7 @@ def test_bootstrap_needs_a_probability(level):
         (Interval(93.1234, 92.871, 93.402, 5, 0.95), "93.12 [92.87, 93.40], n = 5"),
         (Interval(1234.5, 1000.0, 1500.0, 5, 0.95), "1234 [1000, 1500], n = 5"),
         (Interval(0.5, -inf, inf, 1, 0.95), "0.5 [-inf, inf], n = 1"),
-        (Interval(0.25, 0.25, 0.25, 5, 0.95), "0.25 [0.25, 0.25], n = 5"),
+        (Interval(0.25, 0.25, 0.25, 5, 0.95), "0.25, all 5 seeds"),
     ],
 )
 def test_interval_prints_two_digits(interval, text):

@@ -1,13 +1,14 @@
-"""Finish the pages of the book: the Explorer's runs, sizes of pictures, and links and cards where it is published."""
+"""Finish the pages: the Explorer's runs, notebooks to download, sizes of pictures, links where it is published."""
 
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatlib.book import explorer
 from flatlib.book.html import finish_pages, html_pages
-from flatlib.book.paths import CHAPTER
+from flatlib.book.page_links import PageLinks
+from flatlib.book.paths import CHAPTER, read_notebook
+from flatlib.book.resolve import resolve, write
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -48,6 +49,7 @@ def finish(app: "Sphinx", error: Exception | None) -> None:
     pages, options = Path(app.outdir), app.config.html_theme_options
     explorer.write(Path(app.srcdir), pages / "_static" / "explorer")
     finish_pages(pages)
+    resolve_downloads(Path(app.srcdir), pages / "_sources", app.config.html_baseurl)
     if found := REPOSITORY.fullmatch(options.get("repository_url", "")):
         branch, colab = options["repository_branch"], app.config.colab_branch
         for path in sorted((pages / "_sources").rglob("*.ipynb")):
@@ -56,6 +58,13 @@ def finish(app: "Sphinx", error: Exception | None) -> None:
         for path in html_pages(pages) if colab else ():
             text = path.read_text(encoding="utf-8")
             path.write_text(text.replace(f"{blob}/{branch}/", f"{blob}/{colab}/"), encoding="utf-8")
+
+
+def resolve_downloads(root: Path, downloads: Path, address: str) -> None:
+    """Resolve the notebooks that the pages offer for download: they are read in front ends that know no MyST."""
+    for path in sorted(downloads.rglob("*.ipynb")):
+        page = root / path.relative_to(downloads)
+        write(path, resolve(read_notebook(path), root, PageLinks(root, page, page.parent, address)))
 
 
 def add_install_cell(path: Path, place: Path, repository: re.Match[str], branch: str) -> None:
@@ -70,9 +79,9 @@ def add_install_cell(path: Path, place: Path, repository: re.Match[str], branch:
         smoke = f"!flatlib run {place.stem} --preset smoke"
         lines.append(f"# This chapter at the smallest scale, from the start: {smoke}")
     cell = {"cell_type": "code", "id": "install-flatlib", "metadata": {}, "execution_count": None, "outputs": []}
-    notebook = json.loads(path.read_text(encoding="utf-8"))
+    notebook = read_notebook(path)
     notebook["cells"].insert(1, cell | {"source": "\n".join(lines)})
-    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write(path, notebook)
 
 
 def setup(app: "Sphinx") -> dict[str, Any]:

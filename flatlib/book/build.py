@@ -1,6 +1,5 @@
 """The book as web pages: Jupyter Book on a copy of its sources, so that no build changes the checkout."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -15,7 +14,9 @@ from typing import TextIO
 import yaml
 
 from flatlib.book.html import dead_links
-from flatlib.book.paths import CHAPTER, find_root
+from flatlib.book.own_runs import add_runs
+from flatlib.book.paths import CHAPTER, find_root, read_notebook
+from flatlib.book.resolve import restore, write
 from flatlib.errors import FlatlibError
 
 JUPYTER_BOOK = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]  # the package has no __main__
@@ -26,7 +27,12 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours of a terminal
 REPOSITORY = re.compile(r"https://github\.com/([\w.-]+)/([\w.-]+?)(?:\.git)?/?")
 
 
-def build(chapters: Path | None = None, output: Path | None = None, address: dict[str, str] | None = None) -> Path:
+def build(
+    chapters: Path | None = None,
+    output: Path | None = None,
+    address: dict[str, str] | None = None,
+    runs: Path | None = None,
+) -> Path:
     """Render the book and return its first page.
 
     Args:
@@ -35,6 +41,8 @@ def build(chapters: Path | None = None, output: Path | None = None, address: dic
         output: Folder (default ``_build`` in the checkout) of ``html``, which is replaced as a whole if the build
             succeeds, and of ``book.log``, the messages of Jupyter Book.
         address: Arguments of `add_address`; without them no page links to a repository or to an address of its own.
+        runs: Folder with a folder of executed chapters for each preset, which are shown beside the committed ones and
+            listed on the page ``book/runs/PRESET.html``.
 
     Raises:
         FlatlibError: No checkout, no chapter to show, a chapter that holds an error, a warning of Jupyter Book, a dead
@@ -45,6 +53,8 @@ def build(chapters: Path | None = None, output: Path | None = None, address: dic
     if pages.exists() and not (pages / ".buildinfo").is_file():
         raise FlatlibError(f"{pages} exists and is not a book; choose another output folder")
     with copied_sources(chapters, output / "book.log") as (source, log):
+        if runs is not None:
+            add_runs(source, runs)
         if address is not None:
             add_address(source / "_config.yml", **address)
         rendered = render(source, "html", log)
@@ -116,21 +126,11 @@ def overlay(chapters: Path, book: Path) -> None:
         about = read_notebook(path).get("metadata", {}).get("papermill", {})
         names = [path.name, Path(about.get("input_path") or "").name]
         if name := next((name for name in names if name in known), None):
-            shutil.copy(path, book / "claims" / name)
+            write(book / "claims" / name, restore(read_notebook(path)))
             shown += 1
         print(f"{'shown' if name else 'not a chapter of the book, not shown'}: {path}", file=sys.stderr)
     if not shown:
         raise FlatlibError(f"{chapters}: no chapter in this folder; expected one of {', '.join(known)}")
-
-
-def read_notebook(path: Path) -> dict:
-    """Return a notebook as JSON."""
-    try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        notebook["cells"]
-    except (ValueError, KeyError, TypeError):
-        raise FlatlibError(f"{path.name}: not a notebook") from None
-    return notebook
 
 
 def check_executed(book: Path) -> None:

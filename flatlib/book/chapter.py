@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from flatlib.book import parameters
-from flatlib.book.display import glue_texts
+from flatlib.book.display import glue_texts, show_verdict
 from flatlib.book.paths import find_root, notebook
 from flatlib.claims import CLAIMS, Claim, claim_verdict, exclusions, format_verdicts, summarize
 from flatlib.config import Execution, RunConfig
@@ -128,13 +128,15 @@ class Chapter:
         return pd.concat(judged, names=["scale"]).reset_index("scale").reset_index(drop=True)
 
     def glue_verdicts(self, verdicts: pd.DataFrame, runs: pd.DataFrame) -> None:
-        """Glue the texts that other pages and the command line quote, at this page's scale.
+        """Display the verdict as a card, and glue the texts that the command line quotes, at this page's scale.
 
         These are ``verdict`` (one word), ``verdict_sentence``, ``scale``, and for each prediction ``measured NAME`` and
         ``verdict NAME``.
         """
         mine = verdicts[verdicts["scale"] == self.parameters.preset]
-        texts = {"verdict": claim_verdict(mine), "verdict_sentence": summarize(mine), "scale": describe(runs)}
+        verdict, reason, scale = claim_verdict(mine), summarize(mine), describe(runs)
+        show_verdict(self.claim.sentence, verdict, f"{self.parameters.preset}: {scale}", reason)
+        texts = {"verdict": verdict, "verdict_sentence": reason, "scale": scale}
         for _, row in format_verdicts(mine).iterrows():
             texts |= {f"{column} {row['prediction']}": row[column] for column in ("measured", "verdict")}
         glue_texts(**texts)

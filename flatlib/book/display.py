@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
+GLUE_PREFIX = "application/papermill.record/"  # of the outputs that myst-nb stores and does not show
+
 
 def show(table: pd.DataFrame) -> None:
     """Display a table without its index; a column named ``verdict`` is shown as badges.
@@ -36,12 +38,28 @@ def show_source(*functions: Callable) -> None:
     show_markdown("```python\n" + "\n\n".join(map(inspect.getsource, functions)) + "```")
 
 
+def show_verdict(claim: str, verdict: str, scale: str, reason: str) -> None:
+    """Display a claim with its verdict as a card of plain HTML, which needs no style of the book."""
+    from IPython.display import display
+
+    lines = [f"Claim. {claim}", f"{verdict} ({scale})", f"{reason}."]
+    first, second, third = map(html.escape, lines)
+    frame = "border: 1px solid; border-radius: 4px; padding: 0.5em 1em; max-width: 45em"
+    page = f'<div style="{frame}"><p>{first}</p><p><strong>{second}</strong></p><p>{third}</p></div>'
+    display({"text/html": page, "text/plain": "\n".join(lines)}, raw=True)
+
+
 def glue_texts(**texts: object) -> None:
-    """Glue each value as text under its name, for prose on this page and on others."""
-    from myst_nb import glue
+    """Glue each value as text under its name, for prose on this page and on others.
+
+    The book shows it in the prose only. Where the prose shows its markup, "name = value" stands below the cell.
+    """
+    from IPython.display import display
 
     for name, text in texts.items():
-        glue(name, str(text), display=False)
+        about = {"scrapbook": {"name": name, "mime_prefix": GLUE_PREFIX}}  # as myst_nb.glue has it
+        data = {f"{GLUE_PREFIX}text/plain": repr(str(text)), "text/plain": f"{name} = {text}"}
+        display(data, raw=True, metadata=about)
 
 
 def glue_figure(name: str, figure: object) -> None:

@@ -1,6 +1,5 @@
 """Notebooks of chapters, executed: with papermill at any parameters, or in place to publish one again."""
 
-import ast
 import os
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 from flatlib.book.chapter import Chapter
 from flatlib.book.headless import train
 from flatlib.book.paths import find_root, notebook
+from flatlib.book.resolve import resolve_file, stored_texts
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
 from flatlib.runs.lock import locked
@@ -80,7 +80,7 @@ def run_chapters(
 
 
 def run(root: Path, name: str, values: dict[str, Any], output: Path) -> str:
-    """Execute a chapter with papermill into `output` and return its verdict line.
+    """Execute a chapter with papermill into `output`, resolve it, and return its verdict line.
 
     The notebook's stderr, with its progress bar, goes to this process's stderr while it runs.
 
@@ -107,6 +107,7 @@ def run(root: Path, name: str, values: dict[str, Any], output: Path) -> str:
         raise FlatlibError(f"{name}: the notebook's kernel did not reply in time ({reason})") from None
     except OSError as error:
         raise FlatlibError(f"{output}: cannot be written ({error.strerror})") from None
+    resolve_file(output)
     return verdict_line(executed)
 
 
@@ -125,12 +126,10 @@ def failure(name: str, kind: str, message: str, where: Path) -> FlatlibError:
 
 def glued(executed: nbformat.NotebookNode, key: str) -> str:
     """Return the text that a notebook glued under `key`."""
-    for cell in executed.cells:
-        for output in cell.get("outputs", []):
-            if output.get("metadata", {}).get("scrapbook", {}).get("name") == key:
-                data = output["data"]
-                return ast.literal_eval(data.get("text/plain") or data["application/papermill.record/text/plain"])
-    raise FlatlibError(f"the notebook glues no {key!r}")
+    texts = stored_texts(executed)
+    if key not in texts:
+        raise FlatlibError(f"the notebook glues no {key!r}")
+    return texts[key]
 
 
 def refresh(chapter: Chapter) -> str:

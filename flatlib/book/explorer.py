@@ -15,7 +15,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from flatlib.book import overview
+from flatlib.book import overview, pooling
 from flatlib.book.paths import notebooks
 from flatlib.claims.versions import newest_version
 from flatlib.config import RunConfig
@@ -90,7 +90,7 @@ def columns(tables: overview.Tables, titles: dict[str, str]) -> dict[str, Any]:
     Returns:
         ``places``, chapter and scale of each record; ``varies``, the settings that differ in each of them;
         ``chapters``, their titles; ``axes`` (see `axes_of`); ``held``, for each level of
-        `overview.HELD` the settings that two runs of one place must share, null where any two runs are compared.
+        `pooling.HELD` the settings that two runs of one place must share, null where any two runs are compared.
         Of the runs: ``run_id``, ``status``, ``in`` (positions in ``places``), ``measures`` (null if missing, or of
         another than the newest version) and ``settings``, each with its label, its ``values``, their ``names`` and the
         ``index`` of each run's value.
@@ -107,8 +107,7 @@ def columns(tables: overview.Tables, titles: dict[str, str]) -> dict[str, Any]:
         "chapters": {chapter: titles[chapter] for chapter, _ in places},
         "axes": axes_of([*measures, *settings]),
         "held": {
-            level: [name for name in held if name in settings] if held else None
-            for level, held in overview.HELD.items()
+            level: [name for name in held if name in settings] if held else None for level, held in pooling.HELD.items()
         },
         "run_id": once["run_id"].tolist(),
         "status": once["status"].tolist(),

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 from flatlib.errors import FlatlibError
 
 PICTURE = re.compile(r'<img\b(?=[^>]*\bsrc="([^":?#]*_images/[^"?#]+\.svg)")(?![^>]*\bwidth=)')
-WORD = r'>(?:<span class="pasted-text">)?(supported|contradicted|inconclusive)<'
+WORD = r'>(?:<span class="pasted-text">)?(supported|contradicted|inconclusive|not tested here)<'
 BADGE = re.compile(rf'<span class="(?:[^"]* )?verdict(?: [^"]*)?"(?={WORD})')
 MENU = re.compile(r'<summary>(?=<span class="toctree-toggle")')
 PARAMETERS = re.compile(r'<dl>\n((?:<dd><em class="sig-param">.*</dd>\n)+)</dl>')

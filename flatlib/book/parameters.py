@@ -43,10 +43,28 @@ def defaults(notebook: Path) -> Values:
 
 
 def injected(variables: Mapping[str, Any]) -> list[str]:
-    """Return the names that papermill's own cell assigned in a running notebook, given its ``globals()``."""
-    cells = [source for source in variables.get("In", ()) if source.startswith("# Parameters\n")]
-    nodes = [node for source in cells for node in ast.parse(source).body if isinstance(node, ast.Assign)]
-    return [target.id for node in nodes for target in node.targets if isinstance(target, ast.Name)]
+    """Return the names that papermill's own cell assigned in a running notebook, given its ``globals()``.
+
+    A name that an earlier cell has assigned is left out: a reader's copy may have parameters of its own.
+    """
+    own: set[str] = set()
+    found: list[str] = []
+    for source in variables.get("In", ()):
+        names = assigned(source)
+        if source.startswith("# Parameters\n"):
+            found += [name for name in names if name not in own]
+        own.update(names)
+    return found
+
+
+def assigned(source: str) -> list[str]:
+    """Return the names that the statements of a cell assign; a cell with magic commands has none."""
+    try:
+        nodes = ast.parse(source).body
+    except SyntaxError:
+        return []
+    names = [part for node in nodes if isinstance(node, ast.Assign | ast.AnnAssign) for part in ast.walk(node)]
+    return [name.id for name in names if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)]
 
 
 def check(notebook: Path, given: Values) -> Values:
@@ -59,16 +77,20 @@ def check(notebook: Path, given: Values) -> Values:
 
 
 def coerce(name: str, value: Any, kind: str) -> Any:
-    """Return `value` as a parameter of type `kind`; text stands for the YAML it holds, a whole number for a float.
+    """Return `value` as a parameter of type `kind`; text stands for the YAML it holds, and 1e3 is a whole number.
 
-    >>> coerce("seeds", "[0, 1]", "list[int]"), coerce("tolerance", "1e-3", "float")
-    ([0, 1], 0.001)
+    >>> coerce("seeds", "[0, 1]", "list[int]"), coerce("tolerance", "1e-3", "float"), coerce("train_size", "1e3", "int")
+    ([0, 1], 0.001, 1000)
     """
     try:
         if isinstance(value, str) and kind != "str":
             value = yaml.safe_load(value)
-        if kind == "float" and type(value) in (int, str):  # YAML 1.1 reads 1e-3 as text
+        if kind in ("int", "float") and isinstance(value, str):  # YAML 1.1 reads 1e3 and 1e-3 as text
             value = float(value)
+        if kind == "float" and type(value) is int:
+            value = float(value)
+        if kind == "int" and type(value) is float and value.is_integer():
+            value = int(value)
     except yaml.YAMLError:
         raise FlatlibError(f"{name}: {value!r} is not a value of type {kind}") from None
     except (ValueError, OverflowError):

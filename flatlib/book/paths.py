@@ -1,6 +1,8 @@
 """Paths in a checkout of the book."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from flatlib.errors import FlatlibError
 
@@ -33,3 +35,15 @@ def notebook(root: Path, name: str) -> Path:
     if name not in known:
         raise FlatlibError(f"unknown chapter {name!r}; allowed: {', '.join(known)}, all")
     return known[name]
+
+
+def read_notebook(path: Path) -> dict[str, Any]:
+    """Return a notebook as JSON; another file is a `FlatlibError`."""
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        notebook["cells"]
+    except OSError as error:
+        raise FlatlibError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, KeyError, TypeError):
+        raise FlatlibError(f"{path.name}: not a notebook") from None
+    return notebook

@@ -9,10 +9,11 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, above, below
+from flatlib.claims.prediction import Claim, Guard, Prediction, above, below
 from flatlib.claims.settings import JACOBIANS, SIZES, base_config, with_own_images
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
+from flatlib.errors import FlatlibError
 
 
 def compared(runs: pd.DataFrame) -> pd.DataFrame:
@@ -41,9 +42,26 @@ def distance(study: Study) -> Statistic:
 
 
 def gain_at(rate: str) -> Statistic:
-    """Return the test accuracy that batch norm adds at the "min" or the "max" learning rate, over the batch sizes."""
+    """Return the test accuracy that batch norm adds at the "min" or the "max" learning rate, over the batch sizes.
+
+    A batch size with a single rate has neither a smallest nor a largest one.
+    """
     extreme = f"learning_rate == learning_rate.{rate}()"
-    return SAME_BATCH.difference("test_accuracy", f"normalized and {extreme}", f"not normalized and {extreme}")
+    several = replace(SAME_BATCH, prepare=lambda runs: several_rates(compared(runs)))
+    return several.difference("test_accuracy", f"normalized and {extreme}", f"not normalized and {extreme}")
+
+
+def several_rates(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs at batch sizes with two or more learning rates that count; refuse a table without one."""
+    counts = SAME_RATE.select(runs).groupby("batch_size")["learning_rate"].nunique()
+    if not (counts > 1).any():
+        raise FlatlibError("learning_rate: a smallest and a largest one are two; only one counts")
+    return runs[runs["batch_size"].isin(counts.index[counts > 1])]
+
+
+def smallest_rate(runs: pd.DataFrame) -> pd.Series:
+    """Return each seed's smallest learning rate."""
+    return runs.groupby("seed")["learning_rate"].min()
 
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
@@ -60,6 +78,12 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     return with_own_images(p, grid(plain, **axes) + grid(with_norm, **axes) + modes)
 
 
+REACH = Guard(
+    "reach",
+    "The learning rates go below 0.01: the paper's small ones go to 0.001.",
+    Statistic(SAME_BATCH, smallest_rate, "smallest learning rate"),
+    below(0.01),
+)
 CLAIM = Claim(
     chapter="05_batch_norm",
     intervention="batch norm",
@@ -87,6 +111,8 @@ CLAIM = Claim(
             gain_at("min"),
             below(0),
             "worse for small η (Figures 10, 11)",
+            guards=(REACH,),
+            smallest=1,
         ),
         Prediction(
             "accuracy (large rate)",
@@ -94,6 +120,7 @@ CLAIM = Claim(
             gain_at("max"),
             above(0),
             "better for large η (Figures 10, 11)",
+            smallest=1,
         ),
     ),
 )

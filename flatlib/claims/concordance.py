@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf, nan
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,7 +34,14 @@ class StratifiedTau:
 
 
 def stratified_kendall_tau(
-    table: pd.DataFrame, x: str, y: str, held: Sequence[str] = (), *, resamples: int = 10_000, level: float = 0.95
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    held: Sequence[str] = (),
+    *,
+    experiment: Sequence[str] = (),
+    resamples: int = 10_000,
+    level: float = 0.95,
 ) -> StratifiedTau:
     r"""Compute Kendall's tau of x and y within strata of equal ``held``, averaged by their number of pairs.
 
@@ -51,13 +59,18 @@ def stratified_kendall_tau(
     97.5 % for one stratum and independent x and y, 91 % where an effect of the seed opposes that within a seed, 99.8 %
     where a stratum holds one run of each seed.
 
+    Experiments with different sets of seeds are drawn apart, each from its own: n seeds drawn from the union would
+    give an experiment more of its seeds or fewer, and so change its weight, which is no error of its tau. A pair of
+    runs from two such sets counts k_s k_t times.
+
     Args:
         table: One row per run with columns ``seed``, x, y and those of ``held``. Runs whose x or y is not finite are
             excluded, and those with values of different versions of a measure are in different strata.
         x: The column that orders.
         y: The column that is ordered.
         held: Columns that runs share to be compared; a missing value is a value like others.
-        resamples: Monte Carlo draws for more than 6 seeds.
+        experiment: Columns whose combinations are the experiments; without them, the table is one.
+        resamples: Monte Carlo draws for more than 6 seeds, or more than one set of them.
         level: Confidence level in (0, 1).
 
     Returns:
@@ -74,35 +87,77 @@ def stratified_kendall_tau(
     >>> [stratified_kendall_tau(runs, "x", "y", held).tau.estimate for held in ([], ["data"])]
     [0.3333333333333333, -1.0]
     """
-    require_columns(table, ("seed", x, y, *held))
-    runs = table[np.isfinite(table[[x, y]].astype(float)).all(axis=1)].sort_values("seed", kind="stable")
-    seeds, seed = np.unique(runs["seed"], return_inverse=True)
-    n, columns = len(seeds), runs[[x, y]].to_numpy(float).T
+    require_columns(table, ("seed", x, y, *held, *experiment))
+    runs = table[np.isfinite(table[[x, y]].astype(float)).all(axis=1)]
+    draws = _seed_sets(runs, experiment)
+    runs = runs.assign(unit=draws.of_run).sort_values("unit", kind="stable")
+    unit, columns = runs["unit"].to_numpy(), runs[[x, y]].to_numpy(float).T
     keys = [*held, *(found for name in (x, y) if (found := versions(runs, name)).nunique() > 1)]
     strata = runs.groupby(keys, dropna=False).indices.values() if keys else [np.arange(len(runs))]
-    counted = [(len(rows), *_pair_counts(columns[:, rows], seed[rows], n)) for rows in strata]
+    counted = [(len(rows), *_pair_counts(columns[:, rows], unit[rows], len(draws.sets))) for rows in strata]
     counted = [(size, pairs, ordered) for size, pairs, ordered in counted if pairs[1].any() and pairs[2].any()]
+    seeds = runs["seed"].nunique()
     if not counted:
-        return StratifiedTau(Interval(nan, nan, nan, n, level), 0, 0, 0, nan, nan)
+        return StratifiedTau(Interval(nan, nan, nan, seeds, level), 0, 0, 0, nan, nan)
     counts = np.stack([pairs for _, pairs, _ in counted])
-    once = np.ones((1, n, n))
+    once = np.ones((1, *counts.shape[-2:]))
     estimate, *single = (float(_mean_tau(some, once)[0]) for some in (counts, *counts[:, None]))
-    low, high = -inf, inf
-    if n > 1:
-        drawn, likelihood = seed_resamples(n, resamples, 0)
-        taus = _mean_tau(counts, pair_weights(drawn))
-        known = np.isfinite(taus)
-        low, high = expanded_percentile(taus[known], likelihood[known], n, level)
-    tau = Interval(estimate, low, high, n, level)
+    low, high = _interval(counts, draws.sets, resamples, level)
+    tau = Interval(estimate, low, high, seeds, level)
     sizes, _, ordered = zip(*counted, strict=True)
     return StratifiedTau(tau, sum(sizes), len(counted), sum(ordered), min(single), max(single))
 
 
-def pair_weights(drawn: np.ndarray) -> np.ndarray:
-    """Return how often a pair of runs counts, by their seeds, (resamples, n, n), for draws of shape (resamples, n)."""
-    n = drawn.shape[1]
-    between = drawn[:, :, None] * drawn[:, None, :] * (n / (n - 1))
-    return np.where(np.eye(n, dtype=bool), drawn[:, :, None], between)
+class _SeedSets(NamedTuple):
+    """Seeds that are drawn together, by experiments: a unit is one seed in the experiments that have the same seeds."""
+
+    of_run: np.ndarray  # the unit of each run, (runs,)
+    sets: np.ndarray  # the set of each unit, (units,), in ascending order
+
+
+def _seed_sets(runs: pd.DataFrame, experiment: Sequence[str]) -> _SeedSets:
+    """Return the seeds to draw: one set for each distinct set of seeds that an experiment has."""
+    by = list(experiment) or (lambda row: 0)
+    own = runs.groupby(by, dropna=False)["seed"].transform(lambda seeds: str(sorted(set(seeds))))
+    units = pd.DataFrame({"set": own.rank(method="dense").astype(int) - 1, "seed": runs["seed"]})
+    distinct = units.drop_duplicates().sort_values(["set", "seed"])
+    place = pd.Series(range(len(distinct)), index=pd.MultiIndex.from_frame(distinct))
+    of_run = place.reindex(pd.MultiIndex.from_frame(units)).to_numpy(dtype=int)
+    return _SeedSets(of_run, distinct["set"].to_numpy(dtype=int))
+
+
+def _interval(counts: np.ndarray, sets: np.ndarray, resamples: int, level: float) -> tuple[float, float]:
+    """Return the bootstrap interval of the strata's mean tau, from their pair counts (strata, 3, units, units)."""
+    sizes = np.bincount(sets)
+    n = int(sizes.min())  # the smallest set has the widest interval
+    if n < 2:
+        return -inf, inf
+    drawn, likelihood = _draws(sizes, resamples)
+    taus = _mean_tau(counts, pair_weights(drawn, sets))
+    known = np.isfinite(taus)
+    return expanded_percentile(taus[known], likelihood[known], n, level)
+
+
+def _draws(sizes: np.ndarray, resamples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the seeds of each set with replacement: counts, (resamples, units), and the resamples' weights."""
+    if len(sizes) == 1:
+        return seed_resamples(int(sizes[0]), resamples, 0)
+    generator = np.random.default_rng(0)
+    drawn = [generator.multinomial(n, np.full(n, 1 / n), size=resamples) for n in sizes]
+    return np.concatenate(drawn, axis=1), np.ones(resamples)
+
+
+def pair_weights(drawn: np.ndarray, sets: np.ndarray) -> np.ndarray:
+    """Return how often a pair of runs counts, by their units, (resamples, units, units).
+
+    Args:
+        drawn: How often each unit is drawn, (resamples, units).
+        sets: The set that each unit is drawn from, (units,).
+    """
+    n = np.bincount(sets)[sets]
+    within = np.where(sets[:, None] == sets[None, :], n / np.maximum(n - 1, 1), 1.0)
+    between = drawn[:, :, None] * drawn[:, None, :] * within
+    return np.where(np.eye(len(sets), dtype=bool), drawn[:, :, None], between)
 
 
 def _pair_counts(columns: np.ndarray, seed: np.ndarray, n: int) -> tuple[np.ndarray, int]:

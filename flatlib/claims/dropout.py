@@ -43,6 +43,7 @@ CLAIM = Claim(
             DROPOUT.difference("test_accuracy", MODEST, NONE),
             above(0),
             "slight benefits up to p = 0.2 (Figure 8)",
+            smallest=0.5,  # of a "slight" benefit
         ),
         Prediction(
             "excess (sharpness)",
@@ -50,6 +51,7 @@ CLAIM = Claim(
             DROPOUT.log2_ratio("lambda_max", EXCESSIVE, MODEST),
             below(0),
             "p = 0.7 flatter than p = 0.1 (Figure 8)",
+            smallest=0.5,
         ),
         Prediction(
             "excess (accuracy)",
@@ -57,6 +59,7 @@ CLAIM = Claim(
             DROPOUT.difference("test_accuracy", EXCESSIVE, MODEST),
             below(0),
             "p = 0.7 worse than p = 0.1 (Figure 8)",
+            smallest=1,
         ),
     ),
 )

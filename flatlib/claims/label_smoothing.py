@@ -8,10 +8,9 @@ measure still rises has no peak of it.
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, below, between
+from flatlib.claims.prediction import Claim, Guard, Prediction, above, below, between
 from flatlib.claims.settings import base_config, with_own_images
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
@@ -20,14 +19,14 @@ from flatlib.stats import seed_slopes
 
 JACOBIAN = "softmax_jacobian_norm"
 ACCURATE = 0.9  # training accuracy at which runs are compared
-LAST_PART, STILL_RISING = 0.2, 0.02  # a maximum that grows by more than this share in the last part is no peak
+REACHED = 0.98  # of a run's peak that its first four fifths must have: what still rises at the end has no peak yet
 
 
 def summarized(runs: pd.DataFrame) -> pd.DataFrame:
     """Add the peak of each measure along the run, and its value at equal training accuracy.
 
-    The peak is NaN where the measure still rises when the run ends. Equal accuracy is the first tracked point with a
-    training accuracy of at least ``ACCURATE``; NaN for a run that never gets there. Diverged runs are excluded.
+    Equal accuracy is the first tracked point with a training accuracy of at least ``ACCURATE``; NaN for a run that
+    never gets there. Diverged runs are excluded.
     """
     kept = runs[(runs["status"] != "diverged") & runs["trajectory"].map(bool)]
     if kept.empty:
@@ -36,19 +35,15 @@ def summarized(runs: pd.DataFrame) -> pd.DataFrame:
     accurate = [run[run["train_accuracy"] >= ACCURATE].head(1) for run in points]
     columns = {}
     for measure in ("lambda_max", JACOBIAN):
-        columns[f"peak_{measure}"] = [peak(run[measure]) for run in points]
+        columns[f"peak_{measure}"] = [run[measure].max() for run in points]
+        columns[f"has_peak_{measure}"] = [has_peak(run[measure]) for run in points]
         columns[f"{measure}_at_accuracy"] = [first[measure].mean() for first in accurate]
     return kept.assign(**columns)
 
 
-def peak(values: pd.Series) -> float:
-    """Return the maximum of a tracked measure; NaN if it grew by more than ``STILL_RISING`` in the ``LAST_PART``.
-
-    >>> peak(pd.Series([1.0, 3, 2, 2, 2])), peak(pd.Series([1.0, 2, 3, 4, 5]))
-    (3.0, nan)
-    """
-    before = values.iloc[: max(1, round((1 - LAST_PART) * len(values)))].max()
-    return float(values.max()) if values.max() <= (1 + STILL_RISING) * before else np.nan
+def has_peak(values: pd.Series) -> bool:
+    """Return whether a measure stopped rising before the last fifth of a run."""
+    return bool(values.iloc[: max(4 * len(values) // 5, 1)].max() >= REACHED * values.max())
 
 
 SMOOTHING = Study(blocks=("learning_rate",), prepare=summarized)
@@ -70,10 +65,13 @@ def complete(runs: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def proportion(runs: pd.DataFrame) -> pd.Series:
     """Return each seed's exponent a in peak Jacobian norm ~ (1 - smoothing)^a; Theorem 5.1 has a = 1."""
-    column = f"peak_{JACOBIAN}"
-    return seed_slopes(
-        complete(runs, column).assign(distance=1 - runs["label_smoothing"]), "distance", column, logy=True
-    )
+    return seed_slopes(runs.assign(distance=1 - runs["label_smoothing"]), "distance", f"peak_{JACOBIAN}", logy=True)
+
+
+def peak_is_inside(measure: str, named: str) -> Guard:
+    """Return the guard that runs go on until a measure has stopped rising: else their end is compared, no peak."""
+    share = Statistic(SMOOTHING, lambda block: block.groupby("seed")[f"has_peak_{measure}"].mean(), "share of the runs")
+    return Guard(f"peak of {named}", f"{named} has stopped rising before the last fifth of a run.", share, above(0.9))
 
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
@@ -97,6 +95,7 @@ CLAIM = Claim(
             order("peak_lambda_max", "peak λ_max"),
             below(-0.5),
             "less sharpening (Figure 1)",
+            guards=(peak_is_inside("lambda_max", "λ_max"),),
         ),
         Prediction(
             "Jacobian norm",
@@ -104,6 +103,7 @@ CLAIM = Claim(
             order(f"peak_{JACOBIAN}", "peak Jacobian norm"),
             below(-0.5),
             "less growth (Figure 1)",
+            guards=(peak_is_inside(JACOBIAN, "the Jacobian norm"),),
         ),
         Prediction(
             "Jacobian norm (in proportion)",
@@ -111,6 +111,7 @@ CLAIM = Claim(
             Statistic(SMOOTHING, proportion, "exponent of 1 - s in the peak Jacobian norm"),
             between(0.7, 1.3),
             "exponent 1 (Theorem 5.1)",
+            guards=(peak_is_inside(JACOBIAN, "the Jacobian norm"),),
         ),
         Prediction(
             "sharpness (equal accuracy)",

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, above, below, between
+from flatlib.claims.prediction import Claim, Guard, Prediction, above, below, between
 from flatlib.claims.settings import kaur2022_config, with_matched_loss
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
@@ -67,6 +67,12 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     return with_matched_loss(p, runs)
 
 
+RATIO_MATTERS = Guard(
+    "ratio",
+    "Across ratios the test accuracy does change: more learning rate per image is better.",
+    ACROSS.slope("noise", "test_accuracy"),
+    above(0),
+)
 CLAIM = Claim(
     chapter="02_linear_scaling",
     intervention="learning rate, batch size",
@@ -90,13 +96,7 @@ CLAIM = Claim(
             FIXED.slope("learning_rate", "test_accuracy"),
             between(-1, 1),
             "similar accuracies (Figure 4)",
-        ),
-        Prediction(
-            "accuracy (across ratios)",
-            "Across ratios it does change: more learning rate per image is better.",
-            ACROSS.slope("noise", "test_accuracy"),
-            above(0),
-            "test accuracy depends on the ratio (Figure 4)",
+            guards=(RATIO_MATTERS,),
         ),
         Prediction(
             "along training",

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, above, below, between
+from flatlib.claims.prediction import Claim, Guard, Prediction, above, below, between
 from flatlib.claims.settings import OTHER_SHARPNESS, kaur2022_config, with_matched_loss
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
@@ -24,6 +24,11 @@ SHARPNESS, ACCURACY = ("learning_rate", "lambda_max"), ("learning_rate", "test_a
 def distance_to_edge(large: pd.DataFrame) -> pd.Series:
     """Return each seed's median over learning rates of lambda_max x learning rate / 2."""
     return (large["lambda_max"] * large["learning_rate"] / 2).groupby(large["seed"]).median()
+
+
+def flattest(large: pd.DataFrame) -> pd.Series:
+    """Return each seed's smallest lambda_max."""
+    return large.groupby("seed")["lambda_max"].min()
 
 
 def accuracy_at_equal_sharpness(runs: pd.DataFrame) -> pd.Series:
@@ -66,6 +71,12 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     return with_matched_loss(p, runs)
 
 
+REACH = Guard(
+    "reach",
+    "At the large batch the learning rates reach a λ_max of 25: the paper speaks of what is beyond some point.",
+    Statistic(LARGE, flattest, "smallest λ_max"),
+    below(25),
+)
 CLAIM = Claim(
     chapter="01_lr_batch",
     intervention="learning rate, batch size",
@@ -103,6 +114,7 @@ CLAIM = Claim(
             SMALL.slope(*ACCURACY),
             above(0),
             "accuracy rises (Figure 1)",
+            smallest=1,
         ),
         Prediction(
             "accuracy (large batch)",
@@ -110,6 +122,7 @@ CLAIM = Claim(
             LARGE.slope(*ACCURACY),
             below(0.5),
             "accuracy plateaus (Figure 1)",
+            guards=(REACH,),
         ),
         Prediction(
             "contrast",
@@ -117,6 +130,7 @@ CLAIM = Claim(
             SMALL.slope(*ACCURACY) - LARGE.slope(*ACCURACY),
             above(0),
             "the benefit fades as the batch grows (Figure 3)",
+            smallest=1,
         ),
         Prediction(
             "equal sharpness",
@@ -124,6 +138,7 @@ CLAIM = Claim(
             Statistic(Study(), accuracy_at_equal_sharpness, "points of test accuracy", scale=100),
             above(0),
             "small batch much better in the green box (Figure 2)",
+            smallest=1,
         ),
     ),
 )

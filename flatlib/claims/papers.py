@@ -13,12 +13,24 @@ GRANZIOL2020_MNIST = {
     [", ".join(column) for column in zip(*decays.values(), strict=True)] for decays in GRANZIOL2020_MNIST.values()
 )
 TRAINING, CIFAR100, CIFAR10 = ("99.64", "99.81"), ("73.5", "75.8"), ("94.3", "95.1")  # percent, SGD and Adam
-FROBENIUS = ("1.43e-5", "1.55e-3")  # squared and divided by the number of parameters, SGD and Adam
+FROBENIUS = ("1.43e-5", "1.55e-3")  # SGD and Adam, as printed; only possible as squares over the number of weights
 P_ACCURACY, P_SHARPNESS = ".48", ".64"  # of Bejan et al.'s Kolmogorov-Smirnov tests
 TAU_FASHION, TAU_CIFAR10 = ".5", ".3"  # Bejan et al., Figure 3
 VGG_CIFAR100 = f"validation {' / '.join(CIFAR100)} %, training {' / '.join(TRAINING)} %"
-VGG_CIFAR10 = f"validation {' / '.join(CIFAR10)} %, ‖H‖²/n {' / '.join(FROBENIUS)}"
+VGG_CIFAR10 = f"validation {' / '.join(CIFAR10)} %, “Frobenius norm” {' / '.join(FROBENIUS)}"
 TAUS = f"Kendall's τ {TAU_FASHION} (FashionMNIST), {TAU_CIFAR10} (CIFAR-10)"
+
+# What has a number in each paper; none of them has a table. The appendices of MacDonald et al. were not read.
+NUMBERED = {
+    "kaur2022": (*(f"Figure {n}" for n in range(1, 12)), "Appendix A.1"),
+    "granziol2020": (*(f"Figure {n}" for n in range(1, 9)), "Theorem 1", "Theorem 2", "Theorem 3"),
+    "macdonald2023": (
+        *(f"Figure {n}" for n in range(1, 6)),
+        *("Ansatz 3.1", "Theorem 4.2", "Theorem 4.3", "Theorem 5.1", "Theorem 6.1"),
+    ),
+    "bejan2022": tuple(f"Figure {n}" for n in range(1, 9)),
+}
+AUTHORS = {"Kaur": "kaur2022", "Granziol": "granziol2020", "MacDonald": "macdonald2023", "Bejan": "bejan2022"}
 
 REPORTED = {
     "Kaur et al. 2022, section 3.1": [
@@ -58,10 +70,12 @@ REPORTED = {
         ("Figure 6", "VGG-16-BN, CIFAR-100, SGD / Adam", VGG_CIFAR100),
         ("Figure 6", "the same", "spectrum in [-1.43, 10.11] / [-62.2, 387.8]"),
         ("Figure 7", "VGG-16-BN, CIFAR-10, SGD / Adam", VGG_CIFAR10),
+        ("Figures 6c, 7c", "both data sets", "the sharper solutions have the higher norms"),
     ],
     "Bejan et al. 2022, section III.D": [
-        ("Figure 4", "CIFAR-10, test accuracy, adaptive or not", f"Kolmogorov-Smirnov p = {P_ACCURACY}"),
-        ("Figure 4", "the same, minimum sharpness", f"Kolmogorov-Smirnov p = {P_SHARPNESS}"),
+        ("section III.D", "CIFAR-10, test accuracy, adaptive or not", f"Kolmogorov-Smirnov p = {P_ACCURACY}"),
+        ("section III.D", "the same, minimum sharpness", f"Kolmogorov-Smirnov p = {P_SHARPNESS}"),
+        ("Figures 4, 8", "six optimizers, sorted by mean", "SGD, AdaBound, Adam, PHB, AdaShift, AdaGrad on both"),
     ],
     "Bejan et al. 2022, sections III.B and III.C": [
         ("Figure 1", "FashionMNIST, CIFAR-10, six optimizers", "SAM better than the base optimizer everywhere"),
@@ -70,12 +84,15 @@ REPORTED = {
     ],
     "MacDonald et al. 2023, section 6": [
         ("Figure 2", "ResNet-18, CIFAR-10, no weight decay", "sharpness vanishes, Jacobian norm and gap stay large"),
+        ("Figure 3", "ResNet-18, larger learning rates", "smaller sharpness, Jacobian norm and gap, typically"),
+        ("Figure 4", "ResNet-18, larger batches", "larger ones; at the largest rate the Jacobian norm falls"),
         ("Figure 5", "ResNet-18 with BN, four regularisers", "all lower the Jacobian norm, at least initially"),
         ("Figure 5", "the same", "Jacobian norm much better correlated with the gap than sharpness"),
         ("section 6", "the same", "only SAM lowers the sharpness"),
     ],
     "MacDonald et al. 2023, section 5": [
         ("Figure 1", "VGG-11, CIFAR-10, full batch, η = 0.08", "λ_max and the softmaxed model's Jacobian norm grow"),
+        ("Figure 1", "the same, with more label smoothing", "the Jacobian norm grows less, λ_max sharpens less"),
         ("Theorem 5.1", "any model that fits its targets", "the Jacobian norm must grow from a small start"),
         ("section 5", "wide networks", "less severe sharpening"),
         ("section 5", "linear (kernel) models", "no sharpening, though the Jacobian norm grows"),

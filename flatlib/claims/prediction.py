@@ -9,12 +9,18 @@ from typing import Any
 import pandas as pd
 
 from flatlib.claims.study import Statistic
+from flatlib.claims.verdict import (
+    CONTRADICTED,
+    INCONCLUSIVE,
+    MIN_SEEDS,
+    NOT_TESTED,
+    SUPPORTED,
+    correct_contradictions,
+    one_sided_p,
+)
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.stats import UNDEFINED, Interval, bootstrap_mean
-
-SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
-MIN_SEEDS = 5  # below, a bootstrap over seeds cannot reach 95 % coverage, so there is no verdict
 
 
 @dataclass(frozen=True)
@@ -31,13 +37,14 @@ class Rule:
     def decide(self, interval: Interval) -> str:
         """Return "supported" if the whole interval lies inside, "contradicted" if all of it lies on one side outside.
 
-        Everything else, and every interval over fewer than ``MIN_SEEDS`` seeds, is "inconclusive".
+        Everything else, such as an interval that touches a threshold, and every interval over fewer than ``MIN_SEEDS``
+        seeds, is "inconclusive".
         """
         if interval.n < MIN_SEEDS:
             return INCONCLUSIVE
         if self.low < interval.low and interval.high < self.high:
             return SUPPORTED
-        if interval.high <= self.low or interval.low >= self.high:
+        if interval.high < self.low or interval.low > self.high:
             return CONTRADICTED
         return INCONCLUSIVE
 
@@ -62,6 +69,39 @@ def between(low: float, high: float) -> Rule:
     return Rule(low, high)
 
 
+def per_seed(statistic: Statistic, runs: pd.DataFrame) -> pd.Series:
+    """Return a statistic's numbers; none if the runs lack what is compared (a batch size) or read (a measure)."""
+    try:
+        return statistic(runs)
+    except (FlatlibError, KeyError):
+        return pd.Series(dtype=float)
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What must hold for a prediction to be tested at all; it predicts nothing.
+
+    Attributes:
+        name: Short and unique within the claim.
+        statement: What is required, as a sentence.
+        statistic: One number per seed from the table of runs, with its unit.
+        rule: Where the mean of these numbers over seeds must lie; a guard needs no interval.
+    """
+
+    name: str
+    statement: str
+    statistic: Statistic
+    rule: Rule
+
+    def failure(self, runs: pd.DataFrame) -> str:
+        """Return what is wrong in a few words, and nothing if the guard holds."""
+        values = per_seed(self.statistic, runs).dropna()
+        if values.empty:
+            return f"{self.name}: {UNDEFINED}"
+        mean = float(values.mean())
+        return "" if self.rule.low < mean < self.rule.high else f"{self.name}: {mean:.3g}, must be {self.rule}"
+
+
 @dataclass(frozen=True)
 class Prediction:
     """One testable part of a claim.
@@ -72,6 +112,10 @@ class Prediction:
         statistic: One number per seed from the table of runs, with its unit.
         rule: Where the mean of these numbers over seeds must lie.
         reported: What the source reports, in words or numbers.
+        guards: What must hold for this prediction to be tested, beside the guards of the claim.
+        smallest: The smallest effect of interest, in the statistic's unit; None if an effect is not what is predicted.
+            An interval wholly within plus and minus this does not support the prediction: there is no larger effect.
+        comparisons: Among how many comparisons the statistic takes the most extreme.
     """
 
     name: str
@@ -79,21 +123,37 @@ class Prediction:
     statistic: Statistic
     rule: Rule
     reported: str
+    guards: tuple[Guard, ...] = ()
+    smallest: float | None = None
+    comparisons: int = 1
 
-    def judge(self, runs: pd.DataFrame) -> dict[str, Any]:
-        """Return one row of a verdict table."""
-        try:
-            values = self.statistic(runs)
-        except (FlatlibError, KeyError):
-            # The runs lack what is compared (a second batch size) or read (a measure): undefined for every seed.
-            values = pd.Series(dtype=float)
+    def judge(self, runs: pd.DataFrame, guards: tuple[Guard, ...] = ()) -> dict[str, Any]:
+        """Return one row of a verdict table.
+
+        Args:
+            runs: A table of runs.
+            guards: Those of the claim.
+        """
+        values = per_seed(self.statistic, runs)
         valid = values.dropna()
         interval = bootstrap_mean(valid) if len(valid) else Interval(nan, nan, nan, n=0)
+        failures = [guard.failure(runs) for guard in (*guards, *self.guards) if interval.n]
+        verdict, note = self.decide(interval, "; ".join(filter(None, failures)))
+        p = min(1.0, self.comparisons * one_sided_p(valid, self.rule.low, self.rule.high))
         texts: dict[str, Any] = {"prediction": self.name, "statement": self.statement}
-        found = {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
+        found = {"estimate": interval.estimate, "low": interval.low, "high": interval.high, "p": p}
         declared = {"unit": self.statistic.unit, "threshold": str(self.rule)}
         seeds = {"n": interval.n, "n_missing": len(values) - len(valid)}
-        return texts | found | declared | seeds | {"reported": self.reported, "verdict": self.rule.decide(interval)}
+        return texts | found | declared | seeds | {"reported": self.reported, "verdict": verdict, "note": note}
+
+    def decide(self, interval: Interval, failures: str) -> tuple[str, str]:
+        """Return the verdict and a note, given the statistic's interval and which guards fail."""
+        if failures or not interval.n:
+            return NOT_TESTED, failures
+        verdict = self.rule.decide(interval)
+        if self.smallest is None or interval.n < MIN_SEEDS or max(-interval.low, interval.high) >= self.smallest:
+            return verdict, ""
+        return CONTRADICTED if verdict == CONTRADICTED else INCONCLUSIVE, f"no effect larger than {self.smallest:g}"
 
 
 def no_runs(p: SimpleNamespace) -> list[RunConfig]:
@@ -110,6 +170,7 @@ class Claim:
         sentence: The claim in one sentence.
         source: Paper and section.
         predictions: What must hold, each with its own verdict.
+        guards: What must hold for any of the predictions to be tested.
         intervention: What its runs vary to change the sharpness, in a word or two.
         experiment: From the chapter's parameters to its runs; of a claim with ``tuning``, also from the table of these
             runs to the runs at the settings that they choose.
@@ -120,43 +181,24 @@ class Claim:
     sentence: str
     source: str
     predictions: tuple[Prediction, ...]
+    guards: tuple[Guard, ...] = ()
     intervention: str = "other"
     experiment: Callable[..., list[RunConfig]] = no_runs
     tuning: Callable[[SimpleNamespace], list[RunConfig]] = no_runs
 
     def declared(self) -> pd.DataFrame:
-        """Return the predictions as they were declared: the statement, and the region that would confirm it."""
-        rows = [(p.name, p.statement, p.statistic.unit, str(p.rule)) for p in self.predictions]
-        return pd.DataFrame(rows, columns=["prediction", "statement", "measured in", "must be"])
+        """Return the predictions as they were declared: the statement, and the region that would confirm it.
+
+        The guards come last, under "guard: NAME".
+        """
+        guards = {each.name: each for each in (*self.guards, *(own for p in self.predictions for own in p.guards))}
+        rows: list[tuple[str, Prediction | Guard, str]]
+        rows = [(p.name, p, "" if p.smallest is None else f"{p.smallest:g}") for p in self.predictions]
+        rows += [(f"guard: {name}", guard, "") for name, guard in guards.items()]
+        columns = ["prediction", "statement", "measured in", "must be", "smallest effect"]
+        found = [(name, it.statement, it.statistic.unit, str(it.rule), smallest) for name, it, smallest in rows]
+        return pd.DataFrame(found, columns=columns)
 
     def verdicts(self, runs: pd.DataFrame) -> pd.DataFrame:
-        """Return one row per prediction: estimate, interval, threshold, seeds, verdict."""
-        return pd.DataFrame([prediction.judge(runs) for prediction in self.predictions])
-
-
-def claim_verdict(verdicts: pd.DataFrame) -> str:
-    """Judge a claim by its ``verdicts``: supported if all are, contradicted if any is, else inconclusive."""
-    found = set(verdicts["verdict"])
-    if CONTRADICTED in found:
-        return CONTRADICTED
-    return SUPPORTED if found == {SUPPORTED} else INCONCLUSIVE
-
-
-def summarize(verdicts: pd.DataFrame) -> str:
-    """Return a claim's table of verdicts as a sentence: how many predictions held, and by name which did not."""
-    held = verdicts["verdict"] == SUPPORTED
-    parts = [f"{held.sum()} of {len(verdicts)} predictions supported"]
-    for word in (CONTRADICTED, INCONCLUSIVE):
-        names = verdicts.loc[verdicts["verdict"] == word, "prediction"]
-        parts += [f"{word}: {', '.join(names)}"] * bool(len(names))
-    return "; ".join(parts)
-
-
-def format_verdicts(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Format a table of verdicts for a page: a row per prediction (and scale), with rounded numbers."""
-    measured = []
-    for row in verdicts.itertuples():
-        missing = f" ({row.n_missing} seeds missing)" if row.n_missing else ""
-        measured.append(f"{Interval(row.estimate, row.low, row.high, row.n)}{missing}" if row.n else UNDEFINED)
-    shown = verdicts.assign(measured=measured).rename(columns={"threshold": "must be", "reported": "the paper"})
-    return shown[[*(["scale"] * ("scale" in shown)), "prediction", "measured", "must be", "the paper", "verdict"]]
+        """Return one row per prediction: estimate, interval, threshold, seeds, verdict after Holm's correction."""
+        return correct_contradictions(pd.DataFrame([each.judge(runs, self.guards) for each in self.predictions]))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, above, below, between
+from flatlib.claims.prediction import Claim, Guard, Prediction, above, below, between
 from flatlib.claims.settings import base_config, with_own_images
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
@@ -74,18 +74,30 @@ def hover(run: pd.Series) -> float:
 
 
 def rise_together(run: pd.Series) -> float:
-    """Return Kendall's tau of lambda_max and the Jacobian norm along the rise.
+    """Return Kendall's tau of the growth of lambda_max and of the Jacobian norm, from point to point along the rise.
 
-    It ends at the crossing of 2 / learning rate, or at the peak of lambda_max where it is never crossed.
+    Two quantities that both rise have a tau of one; that of their growth is one if they rise fast at the same time. The
+    rise ends at the crossing of 2 / learning rate, or at the peak of lambda_max where it is never crossed.
     """
     points = trajectory(run)
     end = crossing(points, run["learning_rate"])
     rising = points.iloc[: (int(points["lambda_max"].argmax()) if end is None else end) + 1]
-    both = rising[["lambda_max", JACOBIAN]]
+    both = np.log2(rising[["lambda_max", JACOBIAN]].where(rising > 0)).diff().dropna()
     return kendall_tau(*both.to_numpy().T) if len(both) > 2 and (both.nunique() > 1).all() else np.nan
 
 
+def distance_at_start(run: pd.Series) -> float:
+    """Return lambda_max x learning rate / 2 at initialisation."""
+    return float(trajectory(run)["lambda_max"].iloc[0] * run["learning_rate"] / 2)
+
+
+def farthest_from_edge(means: pd.Series) -> float:
+    """Return the learning rate whose lambda_max x learning rate / 2 is farthest from 1, as a ratio."""
+    return np.log2(means).abs().idxmax()
+
+
 MAIN, LINEAR_MODEL = Study(prepare=main_runs), Study(prepare=lambda runs: runs[runs["model"] == LINEAR])
+BY_RATE = replace(MAIN, blocks=("learning_rate",))
 
 
 def mean_over_runs(study: Study, of_run: Callable[[pd.Series], float], unit: str) -> Statistic:
@@ -146,6 +158,12 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     return with_own_images(p, main + widths + closer + squared + linear)
 
 
+BELOW_THE_EDGE = Guard(
+    "start",
+    "The linear model starts below 2/η: above it nothing can sharpen.",
+    mean_over_runs(LINEAR_MODEL, distance_at_start, "λ_max η / 2 at the start"),
+    below(1),
+)
 CLAIM = Claim(
     chapter="08_progressive_sharpening",
     intervention="learning rate, batch size",
@@ -165,10 +183,11 @@ CLAIM = Claim(
         ),
         Prediction(
             "edge of stability",
-            "Having reached 2/η, λ_max stays close to it until the data are fitted.",
-            mean_over_runs(MAIN, hover, "λ_max η / 2"),
+            "Having reached 2/η, λ_max stays close to it until the data are fitted, at every learning rate.",
+            mean_over_runs(BY_RATE, hover, "λ_max η / 2 where it is farthest").of_block(farthest_from_edge),
             between(0.8, 1.5),
             "hovers at, or just above, 2/η (Cohen et al. 2021)",
+            comparisons=3,  # learning rates
         ),
         Prediction(
             "Jacobian growth",
@@ -176,13 +195,15 @@ CLAIM = Claim(
             mean_over_runs(MAIN, jacobian_growth, GROWS),
             above(0),
             "grows from a low start (Figure 1)",
+            smallest=0.5,
         ),
         Prediction(
             "together",
-            "On the way to 2/η, λ_max and the Jacobian norm rise together.",
-            mean_over_runs(MAIN, rise_together, "Kendall's τ along a run"),
-            above(0.3),
+            "On the way to 2/η, λ_max grows fast when the Jacobian norm does.",
+            mean_over_runs(MAIN, rise_together, "Kendall's τ of their growth along a run"),
+            above(0),
             "sharpening coincides with Jacobian growth (section 5)",
+            smallest=0.2,
         ),
         Prediction(
             "width",
@@ -190,6 +211,7 @@ CLAIM = Claim(
             Statistic(Study(), width_slope, f"{SHARPENS} per decade of width"),
             below(0),
             "wide networks sharpen less (section 5)",
+            smallest=0.5,
         ),
         Prediction(
             "sharpness (linear model)",
@@ -197,6 +219,7 @@ CLAIM = Claim(
             mean_over_runs(LINEAR_MODEL, rise, SHARPENS),
             below(0.25),
             "none at all (section 5)",
+            guards=(BELOW_THE_EDGE,),
         ),
         Prediction(
             "Jacobian (linear model)",
@@ -204,6 +227,7 @@ CLAIM = Claim(
             mean_over_runs(LINEAR_MODEL, jacobian_growth, GROWS),
             above(0),
             "must grow (Theorem 5.1)",
+            smallest=0.5,
         ),
     ),
 )

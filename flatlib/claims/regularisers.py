@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from flatlib.claims.prediction import Claim, Prediction, above, below
+from flatlib.claims.prediction import Claim, Guard, Prediction, above, below
 from flatlib.claims.settings import JACOBIANS, SIZES, base_config, with_own_images
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig
@@ -20,7 +20,8 @@ PENALTY = "Jacobian penalty"
 STRENGTHS = {"label smoothing": "label_smoothing", "mixup": "mixup", "SAM": "sam_rho", PENALTY: "jacobian_penalty"}
 AUGMENTATION, NONE = "augmentation", "none"
 OTHERS = ("label smoothing", AUGMENTATION, "mixup")  # than SAM
-JACOBIAN, GAP = "jacobian_norm_mean", "loss_gap"
+GAPS = {"loss_gap": "loss", "generalization_gap": "accuracy"}
+JUDGED = {"logits'": "jacobian_norm_mean", "softmaxed": "softmax_jacobian_norm"}  # the mean, and Figure 1's largest
 
 
 def named(runs: pd.DataFrame) -> pd.DataFrame:
@@ -39,8 +40,6 @@ def labels(runs: pd.DataFrame) -> pd.Series:
 
 
 REGULARISERS = Study(settings=("regulariser", "strength"), prepare=named)
-TRACKS = REGULARISERS.kendall(JACOBIAN, GAP)
-BETTER = (TRACKS - REGULARISERS.kendall("lambda_max", GAP)).measured_in("difference of Kendall's τ with the loss gap")
 
 
 def trackers(runs: pd.DataFrame) -> pd.DataFrame:
@@ -48,9 +47,9 @@ def trackers(runs: pd.DataFrame) -> pd.DataFrame:
     if REGULARISERS.select(runs).empty:
         raise FlatlibError("no setting counts: each lost a run")
     rows = []
-    jacobians = [f"{name}{ending}" for name in JACOBIANS for ending in ("_mean", "")]
+    jacobians = [f"{name}{ending}" for name in ("jacobian_norm", "softmax_jacobian_norm") for ending in ("_mean", "")]
     for measure in (*jacobians, "lambda_max", "gradient_norm", "weight_norm"):
-        taus = [REGULARISERS.kendall(measure, gap)(runs) for gap in (GAP, "generalization_gap")]
+        taus = [REGULARISERS.kendall(measure, gap)(runs) for gap in GAPS]
         rows.append((measure.replace("_", " "), *map(format_mean, taus)))
     return pd.DataFrame(rows, columns=["measure", "τ with the loss gap", "τ with the accuracy gap"])
 
@@ -69,11 +68,80 @@ def change(names: tuple[str, ...], measure: str, unit: str) -> Statistic:
     return Statistic(REGULARISERS, per_seed, unit)
 
 
-def lowers_jacobian(name: str) -> Prediction:
-    """Return the prediction that one regulariser lowers the Jacobian norm."""
-    statement = f"{name[0].upper()}{name[1:]}, at its weakest, lowers the mean Jacobian norm."
-    falls = change((name,), JACOBIAN, "doublings of the Jacobian norm")
-    return Prediction(f"Jacobian ({name})", statement, falls, below(0), "regularised, at least initially (Figure 5)")
+def size(numbers: pd.Series) -> pd.Series:
+    """Return the size of a correlation: a measure that orders the gaps the wrong way round tracks them as well."""
+    return numbers.abs()
+
+
+def weakest_fit(names: tuple[str, ...]) -> Statistic:
+    """Return by how many points of training accuracy the worst of these, at its weakest, is behind no regulariser."""
+
+    def per_seed(kept: pd.DataFrame) -> pd.Series:
+        weakest = kept["strength"] == kept.groupby("regulariser")["strength"].transform("min")
+        fits = kept[weakest].pivot_table(index="seed", columns="regulariser", values="train_accuracy", aggfunc="mean")
+        if not {NONE, *names} <= set(fits):
+            raise FlatlibError(f"{', '.join(names)}: not recorded, or not the same training without")
+        return 100 * (fits[list(names)].min(axis=1) - fits[NONE])
+
+    return Statistic(REGULARISERS, per_seed, "points of training accuracy, regularised minus not")
+
+
+def fit(*names: str) -> Guard:
+    """Return the guard that networks with these regularisers were trained at all."""
+    listed = ", ".join(names)
+    statement = f"With {listed}, at the weakest, the training images are fitted as well, within ten points."
+    return Guard(f"fit ({listed})", statement, weakest_fit(names), above(-10))
+
+
+def lowest_fit(kept: pd.DataFrame) -> pd.Series:
+    """Return each seed's lowest training accuracy of any setting, in percent."""
+    return 100 * kept.groupby("seed")["train_accuracy"].min()
+
+
+LEARNED = Guard(
+    "training",
+    "Every network has learned: it is right on more than half of its training images.",
+    Statistic(REGULARISERS, lowest_fit, "% training accuracy"),
+    above(50),
+)
+
+
+def tracks(which: str, column: str, gap: str, named: str) -> list[Prediction]:
+    """Return the predictions that one Jacobian norm goes with one gap, and tracks it better than lambda_max does."""
+    tau = REGULARISERS.kendall(column, gap)
+    sizes = [each.map_blocks(size, f"size of Kendall's τ with the {named} gap") for each in (tau, rival(gap))]
+    return [
+        Prediction(
+            f"{which} Jacobian and {named} gap",
+            f"Over all regularisers and strengths, the {which} Jacobian norm goes with the {named} gap.",
+            tau,
+            above(0),
+            "strongly correlated (Figure 5)",
+            guards=(LEARNED,),
+            smallest=0.2,
+        ),
+        Prediction(
+            f"{which} Jacobian against sharpness ({named} gap)",
+            "It tracks this gap better than λ_max does.",
+            sizes[0] - sizes[1],
+            above(0),
+            "superior correlation in all cases (section 6)",
+            guards=(LEARNED,),
+        ),
+    ]
+
+
+def rival(gap: str) -> Statistic:
+    """Return Kendall's tau of lambda_max and a gap."""
+    return REGULARISERS.kendall("lambda_max", gap)
+
+
+def lowers_jacobian(which: str, column: str, name: str) -> Prediction:
+    """Return the prediction that one regulariser lowers one Jacobian norm."""
+    statement = f"{name[0].upper()}{name[1:]}, at its weakest, lowers the {which} Jacobian norm."
+    falls = change((name,), column, f"doublings of the {which} Jacobian norm")
+    found, guards = "regularised, at least initially (Figure 5)", (fit(name),)
+    return Prediction(f"{which} Jacobian ({name})", statement, falls, below(0), found, guards, smallest=0.5)
 
 
 def augmented(base: RunConfig, kinds: tuple[str, ...], padding: int) -> RunConfig:
@@ -107,34 +175,29 @@ CLAIM = Claim(
     source="MacDonald et al. 2023, section 6, Figure 5",
     experiment=experiment,
     predictions=(
-        Prediction(
-            "Jacobian and gap",
-            "Over all regularisers and strengths, the Jacobian norm goes with the gap.",
-            TRACKS,
-            above(0),
-            "strongly correlated (Figure 5)",
+        *(
+            prediction
+            for which, column in JUDGED.items()
+            for gap, named in GAPS.items()
+            for prediction in tracks(which, column, gap, named)
         ),
-        Prediction(
-            "Jacobian against sharpness",
-            "It does so better than λ_max.",
-            BETTER,
-            above(0),
-            "superior correlation in all cases (section 6)",
-        ),
-        *(lowers_jacobian(name) for name in (*OTHERS, "SAM")),
+        *(lowers_jacobian(which, column, name) for which, column in JUDGED.items() for name in (*OTHERS, "SAM")),
         Prediction(
             "sharpness (SAM)",
             "SAM lowers λ_max.",
             change(("SAM",), "lambda_max", "doublings of λ_max"),
             below(0),
-            "sharpness regularised (section 6)",
+            "sharpness regularised (section 6, Figure 5)",
+            guards=(fit("SAM"),),
+            smallest=0.5,
         ),
         Prediction(
             "sharpness (the others)",
             "The others do not: on average by less than half a doubling.",
             change(OTHERS, "lambda_max", "doublings of λ_max"),
             above(-0.5),
-            "only SAM regularises sharpness (section 6)",
+            "only SAM regularises sharpness (section 6, Figure 5)",
+            guards=(fit(*OTHERS),),
         ),
     ),
 )

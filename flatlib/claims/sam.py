@@ -79,6 +79,7 @@ CLAIM = Claim(
             SMALL.difference(*GAIN),
             above(0),
             "accuracy rises with ρ (Figures 6, 7)",
+            smallest=1,
         ),
         Prediction(
             "accuracy (large batch)",
@@ -93,6 +94,7 @@ CLAIM = Claim(
             SMALL.difference(*GAIN) - LARGE.difference(*GAIN),
             above(0),
             "the benefit vanishes at the large batch (section 3.3)",
+            smallest=1,
         ),
     ),
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 from pandas.errors import UndefinedVariableError
@@ -16,7 +17,8 @@ NAMES = {  # of columns, in a unit; others are named as they are, with spaces
     **{"lambda_max": "λ_max", "sam_rho": "ρ", "dropout": "p", "weight_decay": "γ"},
     **{"train_accuracy": "training accuracy", "noise": "learning rate / batch size"},
     **{"frobenius": "the Frobenius norm", "minimum_sharpness": "the minimum sharpness", "loss_gap": "the loss gap"},
-    **{"softmax_jacobian_norm": "the Jacobian norm", "jacobian_norm_mean": "the Jacobian norm"},
+    **{"softmax_jacobian_norm": "the softmaxed Jacobian norm", "jacobian_norm_mean": "the logits' Jacobian norm"},
+    **{"generalization_gap": "the accuracy gap"},
 }
 
 
@@ -78,6 +80,19 @@ class Statistic:
     def map_blocks(self, function: Callable[[pd.Series], pd.Series], unit: str) -> "Statistic":
         """Apply a function to the numbers of each block, before their mean and without their scale."""
         return replace(self, per_block=lambda block: function(self.per_block(block)), unit=unit, scale=1)
+
+    def of_block(self, choose: Callable[[pd.Series], Any]) -> "Statistic":
+        """Take the numbers of one block, which ``choose`` names given the mean of each block over seeds."""
+
+        def per_seed(runs: pd.DataFrame) -> pd.Series:
+            kept = self.study.select(runs)
+            blocks = pd.DataFrame({key: self.per_block(block) for key, block in kept.groupby(list(self.study.blocks))})
+            blocks = blocks.dropna(axis=1, how="all")
+            if blocks.empty:
+                raise FlatlibError("no block has the statistic")
+            return self.scale * blocks[choose(blocks.mean())]
+
+        return Statistic(Study(), per_seed, self.unit)
 
     def measured_in(self, unit: str) -> "Statistic":
         """Name the unit otherwise."""

@@ -1,4 +1,4 @@
-"""`flatlib run`, `refresh`, `new` and `book`: execute, publish, create and render chapters."""
+"""`flatlib run`, `refresh`, `resolve`, `new` and `book`: execute, publish, create and render chapters."""
 
 import argparse
 import os
@@ -34,6 +34,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     refresh.add_argument("--preset", default="small", help="small (default) or another folder of book/presets")
     where(refresh, "end the training of a chapter after 90, 8m or 2h")
     refresh.set_defaults(command=refresh_chapters)
+
+    resolve = commands.add_parser("resolve", help="make an executed notebook readable outside the book")
+    resolve.add_argument("notebook", type=Path, help="the notebook, such as papermill's output; it is rewritten")
+    resolve.add_argument("--output", type=Path, help="file to write instead")
+    resolve.set_defaults(command=resolve_notebook)
 
     new = commands.add_parser("new", help="write a new chapter's claim, notebook and presets from a template")
     new.add_argument("chapter", metavar="CHAPTER", help="its number and name, such as 12_batch_order")
@@ -151,7 +156,8 @@ def execute_chapters(chapters: "list[Chapter]", options: argparse.Namespace) -> 
         else:
             verdicts.append(f"{name}: {found}")
     if verdicts:
-        print(f"to read these pages: flatlib book --chapters {output}", file=sys.stderr)
+        where = "" if output.parent == root / "_build" / "run" else f" --chapters {output}"
+        print(f"to read these pages: flatlib book{where}", file=sys.stderr)
         print(*verdicts, sep="\n")
     return failed
 
@@ -169,6 +175,14 @@ def refresh_chapters(options: argparse.Namespace) -> int:
     for name in named:
         publish(pages[name])
         print(f"{name}: executed")
+    return 0
+
+
+def resolve_notebook(options: argparse.Namespace) -> int:
+    """Run `flatlib resolve`: put values, citations and figure numbers into the text of an executed notebook."""
+    from flatlib.book.resolve import resolve_file
+
+    print(f"open {resolve_file(options.notebook, options.output)}")
     return 0
 
 
@@ -195,5 +209,9 @@ def render_book(options: argparse.Namespace) -> int:
     address = {name: getattr(options, name) for name in names} if options.repository else None
     if address is None and (options.url or options.notebooks):
         raise FlatlibError("--url and --notebooks name the place where a book is published; they need --repository")
-    print(f"open {build(chapters=options.chapters, output=options.output, address=address)}")
+    own = None if options.chapters or address else find_root() / "_build" / "run"
+    page = build(chapters=options.chapters, output=options.output, address=address, runs=own)
+    print(f"open {page}")
+    for listed in sorted(page.parent.glob("book/runs/*.html")):
+        print(f"your runs at {listed.stem}: {listed}")
     return 0

@@ -5,6 +5,7 @@ text that says so.
 """
 
 from flatlib.figures.axes import COLUMNS, Column
+from flatlib.figures.contributions import contributions
 from flatlib.figures.curves import mean_curves, slope_by_group, trajectories
 from flatlib.figures.forest import dot_plot, forest_plot, ratio_plot, verdict_grid
 from flatlib.figures.images import class_probabilities, curvature_matrix, image, image_direction
@@ -14,8 +15,16 @@ from flatlib.figures.slider import Frames, sharpening
 from flatlib.figures.spectra import spectral_density, spectrum
 from flatlib.figures.style import ONE_COLUMN, TWO_COLUMNS, use_style
 
-__all__ = ["COLUMNS", "ONE_COLUMN", "TWO_COLUMNS", "Column", "Frames", "class_probabilities", "curvature_matrix"]
-__all__ += ["dot_plot", "forest_plot", "image", "image_direction", "landscape_contours", "landscape_lines"]
+__all__ = ["COLUMNS", "ONE_COLUMN", "TWO_COLUMNS", "Column", "Frames", "class_probabilities", "contributions"]
+__all__ += [
+    "curvature_matrix",
+    "dot_plot",
+    "forest_plot",
+    "image",
+    "image_direction",
+    "landscape_contours",
+    "landscape_lines",
+]
 __all__ += ["landscape_slices", "landscape_steps", "mean_curves", "quadrant_plot", "ratio_plot", "scatter"]
 __all__ += ["sharpening", "slope_by_group", "spectral_density", "spectrum", "trajectories", "use_style"]
 __all__ += ["verdict_grid"]

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from flatlib.figures.axes import EmptyPlot, axis_of, drawable_runs, placeholder_if_empty, set_scale
 from flatlib.figures.curves import error_bar
 from flatlib.figures.labels import ABOVE, key_above
-from flatlib.figures.style import CATEGORY, GREEN, GREY, MARKERS, PURPLE, series
+from flatlib.figures.style import BLUE, CATEGORY, GREEN, GREY, MARKERS, PURPLE, series
 from flatlib.stats import bootstrap_mean
 
 SPACING = 0.25  # between the marks of a row, whose height is 1
@@ -20,6 +20,7 @@ VERDICTS: dict[str, dict[str, Any]] = {  # distinguished not by colour alone
     "supported": {"marker": "o", "color": GREEN},
     "contradicted": {"marker": "X", "color": PURPLE},
     "inconclusive": {"marker": "o", "color": GREY, "markerfacecolor": "none"},
+    "not tested here": {"marker": "D", "color": BLUE, "markerfacecolor": "none"},
 }
 
 
@@ -131,7 +132,7 @@ def verdict_grid(judged: pd.DataFrame, ax: Axes, scales: Sequence[str]) -> None:
     ax.set_xticks(range(len(scales)), scales, rotation=45, ha="left", rotation_mode="anchor")
     ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
     ax.set(xlim=(-0.5, len(scales) - 0.5), ylim=(-0.6, len(heights) - 0.4))
-    ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.0), ncols=3, handletextpad=0.2, columnspacing=1.0)
+    ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.0), ncols=2, handletextpad=0.2, columnspacing=1.0)
 
 
 def _heights(names: Iterable[Any]) -> dict[Any, int]:

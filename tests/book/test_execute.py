@@ -10,9 +10,11 @@ from unittest.mock import Mock
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 from processes import processes_with
 
 from flatlib.book import execute
+from flatlib.book.paths import find_root, notebook
 from flatlib.errors import FlatlibError
 
 PYTHON = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
@@ -101,6 +103,18 @@ def test_an_unwritable_page_is_one_line(root):
     (root / "file").touch()
     with pytest.raises(FlatlibError, match="cannot be written"):
         execute.run(root, "03_c", {}, root / "file" / "page.ipynb")
+
+
+def test_all_cells_run_twice_in_one_kernel():
+    """A reader's copy, with a parameter and a variable of its own, as papermill leaves it."""
+    page = nbformat.read(notebook(find_root(), "04_dropout"), 4)
+    place = next(i for i, cell in enumerate(page.cells) if "parameters" in cell.metadata.get("tags", []))
+    page.cells[place].source += "\nmy_label: str = 'a'"
+    injected = "# Parameters\nmy_label = 'b'\nmax_epochs = 600.0\ntest_size = 3000"
+    page.cells.insert(place + 1, nbformat.v4.new_code_cell("configs, measure, test_size = 1, 2, 3"))
+    page.cells.insert(place + 2, nbformat.v4.new_code_cell(injected))
+    page.cells *= 2
+    NotebookClient(page, kernel_name="python3", resources={"metadata": {"path": find_root()}}).execute()
 
 
 def test_publishing_keeps_only_outputs(tmp_path):

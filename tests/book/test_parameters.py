@@ -29,14 +29,14 @@ def notebook(tmp_path):
 
 COERCED = {
     "str": [("abc", "abc"), ("1", "1"), ("[1]", "[1]"), ("", "")],
-    "int": [(3, 3), ("3", 3)],
+    "int": [(3, 3), ("3", 3), (500.0, 500), ("500.0", 500), ("1e3", 1000), (-2.0, -2)],
     "float": [(3, 3.0), ("3", 3.0), ("1e-3", 1e-3), ("0.5", 0.5)],
     "bool": [(True, True), ("false", False)],
-    "list[int]": [("[0, 1]", [0, 1]), ([0, 1], [0, 1]), ("[]", [])],
+    "list[int]": [("[0, 1]", [0, 1]), ([0, 1], [0, 1]), ("[]", []), ("[1e3, 2.0]", [1000, 2])],
     "list[float]": [("[1, 1e-3, 0.5]", [1.0, 1e-3, 0.5]), (["1e-3"], [1e-3])],
 }
 REFUSED = {
-    "int": (1.0, "1.5", "abc", "", None, True, "true", "1e3", [1], "[1]", "{a: 1}"),
+    "int": (1.5, "1.5", "1e-3", "1e999", "nan", "abc", "", None, True, "true", [1], "[1]", "{a: 1}"),
     "float": ("abc", "", None, True, [0.1], "[0.1]", "2020-01-01", "!!python/none x", 10**400),
     "bool": (1, 0, "1", "maybe", None),
     "list[int]": (1, "1", "1, 2", "[1, 2", "[1.5]", "[[1]]", [True], "{1: 2}", None),
@@ -85,10 +85,18 @@ def test_pages_have_the_small_preset():
         assert defaults(source) | values == defaults(source)
 
 
+INJECTED = "# Parameters\nseeds = [1]\nsead = 2\n"
+
+
 def test_papermills_names_are_found():
-    cells = ["x = 1", "# Parameters\nseeds = [1]\nsead = 2\n"]
-    assert injected({"In": cells, "seeds": [1], "sead": 2, "x": 1}) == ["seeds", "sead"]
+    cells = ["%pip install x", "seeds: list[int] = [0]\ny = 1", INJECTED]
+    assert injected({"In": cells, "seeds": [1], "sead": 2, "y": 1}) == ["sead"]
+    assert injected({"In": [*cells, *cells]}) == ["sead"], "also the second time"
     assert injected({"x": 1}) == []
+
+
+def test_a_copy_may_have_parameters_of_its_own():
+    assert injected({"In": ["seeds: list[int] = [0]\nsead: int = 1", INJECTED, "sead = 3", INJECTED]}) == []
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "{}"])

@@ -28,15 +28,15 @@ TAU_FOR, TAU_AGAINST = (24 - 3) / sqrt(30 * 27), (23 - 4) / sqrt(30 * 27)
 CASES = {  # runs; the declared thresholds; the estimates that support and that contradict
     "01_lr_batch": (
         kaur.lr_runs,
-        ["< -0.2", "< -0.2", "in 0.7 .. 1.5", "> 0", "< 0.5", "> 0", "> 0"],
+        ["< -0.2", "< -0.2", "in 0.7 .. 1.5", "> 0", "< 0.5", "> 0", "> 0", "< 25"],
         [-1, -1, MEAN_NOISE, 0.05 * POINT, 0, 0.05 * POINT, (0.1 + 0.05 * HALF_DECADE) * POINT],
-        [1, 1, 37.5 * MEAN_NOISE, -0.05 * POINT, 0.05 * POINT, -0.1 * POINT, -(0.1 + 0.1 * HALF_DECADE) * POINT],
+        [1, 1, 0.625 * MEAN_NOISE, -0.05 * POINT, 0.05 * POINT, -0.1 * POINT, -(0.1 + 0.1 * HALF_DECADE) * POINT],
     ),
     "02_linear_scaling": (
         kaur.scaling_runs,
-        ["< -0.2", "in -1 .. 1", "> 0", "> 0.8"],
-        [-0.5, 0, 0.02 * POINT, 1],
-        [0.5, 0.03 * POINT, -0.02 * POINT, 0],
+        ["< -0.2", "in -1 .. 1", "> 0.8", "> 0"],
+        [-0.5, 0, 1],
+        [0.5, 0.03 * POINT, 0],
     ),
     "03_sam": (
         kaur.sam_runs,
@@ -52,45 +52,45 @@ CASES = {  # runs; the declared thresholds; the estimates that support and that 
     ),
     "05_batch_norm": (
         kaur.batch_norm_runs,
-        ["< 1", "< 1", "< 0", "> 0"],
+        ["< 1", "< 1", "< 0", "> 0", "< 0.01"],
         [0.75, 0.5, -0.03 * POINT, 0.045 * POINT],
         [1.25, 1.5, 0.03 * POINT, -0.045 * POINT],
     ),
     "06_weight_decay": (
         others.decay_runs,
-        ["> 0.3", "> 0.3", "> 0", "< 0", "< -1", "> 0"],
-        [1, 1, 0.015 * POINT, -0.03 * POINT, -4, 2],
-        [-1, -1, -0.015 * POINT, 0.03 * POINT, 4, -2],
+        ["> 0.3", "> 0.3", "> 0", "< 0", "< -1", "> 0", "> 0", "> 99"],
+        [1, 1, 0.015 * POINT, -0.03 * POINT, -4, 2, 2],
+        [-1, -1, -0.015 * POINT, 0.03 * POINT, 4, -2, -2],
     ),
     "07_adam_vs_sgd": (
         others.adam_runs,
-        ["> 0", "> 0", "> -1", "in -1 .. 1", "in -1 .. 1", "in -1 .. 1"],
-        [2, 4, 0.01 * POINT, 0.005 * POINT, 0.005 * POINT, 0.5],
-        [-1, -2, -0.02 * POINT, -0.03 * POINT, 0.03 * POINT, 2],
+        ["> 1", "> 1", "> -1", "in -1 .. 1", "in -1 .. 1", "in -1 .. 1", "< 0.05"],
+        [2, 4, 0.01 * POINT, 0.005 * POINT, 0.5],
+        [-1, -2, -0.02 * POINT, 0.03 * POINT, 2],
     ),
     "08_progressive_sharpening": (
         others.sharpening_runs,
-        ["> 1", "in 0.8 .. 1.5", "> 0", "> 0.3", "< 0", "< 0.25", "> 0"],
+        ["> 1", "in 0.8 .. 1.5", "> 0", "> 0", "< 0", "< 0.25", "> 0", "< 1"],
         [log2(16.8), 1.05 * MEAN_NOISE, 3, 1, slope(7, 6, log2(16.8)), log2(1.05), 3],
         [log2(17 / 9), 1.7 * MEAN_NOISE, -3, -1, slope(log2(1.025), log2(1.05), log2(17 / 9)), 3, -3],
     ),
     "09_label_smoothing": (
         others.smoothing_runs,
-        ["< -0.5", "< -0.5", "in 0.7 .. 1.3", "< -0.5", "< -0.5"],
+        ["< -0.5", "< -0.5", "in 0.7 .. 1.3", "< -0.5", "< -0.5", "> 0.9", "> 0.9"],
         [-1, -1, 1, -1, -1],
         [1, 1, -1, 1, 1],
     ),
     "10_minimum_sharpness": (
         others.minimum_runs,
-        ["< 0", "> 0.8", "> 0", "> 0.8", "> 0"],
-        [-1, 1, 0.02 * POINT, 1, 1],
-        [2, 0, -0.01 * POINT, 0, -1],
+        ["< 0", "< 0", "> 0", "> 0", "> 0"],
+        [-1, -1, 0.02 * POINT, 0.02 * POINT, 1],
+        [2, 2, -0.01 * POINT, -0.01 * POINT, -1],
     ),
     "11_regularisers": (
         others.regulariser_runs,
-        ["> 0", "> 0", *["< 0"] * 5, "> -0.5"],
-        [1, 1 - TAU_FOR, -2, -6, -4, -8, -1, 0.25],
-        [-1, -1 - TAU_AGAINST, 2, 6, 4, 8, 1, -0.75],
+        [*["> 0"] * 8, *["< 0"] * 9, "> -0.5", "> 50", *["> -10"] * 5],
+        [*[1, 1 - TAU_FOR] * 4, *[-2, -6, -4, -8] * 2, -1, 0.25],
+        [*[-TAU_AGAINST, TAU_AGAINST - 1] * 4, *[2, 6, 4, 8] * 2, 1, -0.75],
     ),
 }
 
@@ -119,7 +119,7 @@ def test_predictions_judge_both_ways(chapter):
 def test_no_usable_run_leaves_it_open(chapter):
     shown = format_verdicts(CLAIMS[chapter].verdicts(records.table([])))
     assert set(shown["measured"]) == {"undefined for every seed"}
-    assert set(shown["verdict"]) == {"inconclusive"}
+    assert set(shown["verdict"]) == {"not tested here"}
     for status in ("capped", "diverged"):
         unusable = CLAIMS[chapter].verdicts(CASES[chapter][0](True).assign(status=status)).set_index("prediction")
         if chapter not in ("02_linear_scaling", "08_progressive_sharpening", "09_label_smoothing"):
@@ -129,8 +129,8 @@ def test_no_usable_run_leaves_it_open(chapter):
 
 
 def unaccurate(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs without the points at which 90 % of the images are right."""
-    return runs.assign(trajectory=runs["trajectory"].map(lambda path: {k: v[:2] for k, v in path.items()}))
+    """The runs, none of which gets 90 % of the images right."""
+    return runs.assign(trajectory=runs["trajectory"].map(lambda path: path | {"train_accuracy": [0.1, 0.8, 0.8, 0.8]}))
 
 
 MAIN, PAIR = "^(?!adaptive)", "minimum|accuracy"
@@ -140,9 +140,8 @@ OPEN = [  # chapter; which runs there are, or a change of all; which predictions
     ("01", "batch_size == 50", ""),
     ("01", "learning_rate == 0.1", "^(?!edge)"),
     ("01", lambda runs: runs.drop(columns=["lambda_max", "test_accuracy"]), ""),
-    ("02", "batch_size == 10", "fixed|along"),
-    ("02", "learning_rate * 1000 == batch_size", "across"),
-    ("02", "batch_size / learning_rate < 600", "across|along"),
+    ("02", "batch_size == 10", ""),
+    ("02", "batch_size / learning_rate < 600", "along"),
     ("02", lambda runs: runs.drop(columns="lambda_max"), "sharpness"),
     ("03", "batch_size == 20", ""),
     ("03", "sam_rho == 0.1", ""),
@@ -165,14 +164,14 @@ OPEN = [  # chapter; which runs there are, or a change of all; which predictions
     ("06", lambda runs: without(runs, "weight_decay > 0", "diverged"), ""),
     ("06", lambda runs: runs.assign(frobenius=3.0), "Frobenius"),
     ("06", lambda runs: runs.drop(columns="lambda_max"), "sharpness"),
-    ("06", lambda runs: runs.assign(softmax_jacobian_norm=None), "Jacobian norm"),
+    ("06", lambda runs: runs.assign(softmax_jacobian_norm=None), "softmax"),
     ("07", "stop == 'epochs'", "adaptive"),
     ("07", "stop == 'train_loss'", MAIN),
     ("07", "averaging_start.isna()", MAIN),
     ("07", "stop != 'epochs' or optimizer == 'adamw'", MAIN),
     ("07", lambda runs: without(runs, SGD_CAPPED), MAIN),
     ("07", lambda runs: runs.assign(validation_size=100.0), MAIN),
-    ("07", "optimizer not in ('sgd', 'heavy_ball')", ""),
+    ("07", "optimizer in ('adam', 'adamw', 'adagrad')", ""),
     ("07", lambda runs: runs.assign(minimum_sharpness=None), "minimum sharpness"),
     ("08", main_runs, "width|linear"),
     ("09", lambda runs: runs.assign(trajectory=[{}] * 30), ""),
@@ -183,9 +182,10 @@ OPEN = [  # chapter; which runs there are, or a change of all; which predictions
     ("10", lambda runs: runs.assign(loss="batch_softmax"), ""),
     ("10", lambda runs: runs.assign(minimum_sharpness=None), "minimum|corr"),
     ("10", lambda runs: runs.assign(sam_rho=runs["sam_rho"] + 0.1), PAIR),
-    ("11", lambda runs: without(runs, PLAIN), r"Jacobian \(|sharpness \("),
+    ("11", lambda runs: without(runs, PLAIN), r"Jacobian \(|^sharpness"),
     ("11", "mixup == 0", "mixup|the others"),
-    ("11", lambda runs: runs.assign(loss_gap=1.0), "Jacobian and gap|Jacobian against"),
+    ("11", lambda runs: runs.assign(loss_gap=1.0), "loss gap"),
+    ("11", lambda runs: runs.drop(columns="softmax_jacobian_norm"), "softmaxed"),
 ]
 
 
@@ -196,7 +196,9 @@ def test_missing_comparisons_leave_others_alone(number, change, mute):
     verdicts = CLAIMS[chapter].verdicts(runs.query(change) if isinstance(change, str) else change(runs))
     undefined = verdicts["prediction"].map(lambda name: bool(re.search(mute, name)))
     assert ((verdicts["n"] == 0) == undefined).all()
-    assert (verdicts["verdict"] == np.where(undefined, "inconclusive", "supported")).all()
+    unguarded = verdicts["note"].str.endswith("undefined for every seed")  # a guard lacks its runs
+    assert (verdicts["verdict"] == np.where(undefined | unguarded, "not tested here", "supported")).all()
+    assert unguarded.sum() <= 1
 
 
 @pytest.mark.parametrize(

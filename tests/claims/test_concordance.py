@@ -82,7 +82,48 @@ def test_missing_setting_is_a_stratum():
 
 def test_pairs_count_once_in_expectation():
     drawn, likelihood = seed_resamples(4, 0, 0)
-    np.testing.assert_allclose(np.average(pair_weights(drawn), axis=0, weights=likelihood), 1)
+    one_set = np.zeros(4, dtype=int)
+    np.testing.assert_allclose(np.average(pair_weights(drawn, one_set), axis=0, weights=likelihood), 1)
+    apart = np.hstack([drawn[:, None].repeat(len(drawn), 1).reshape(-1, 4), np.tile(drawn, (len(drawn), 1))])
+    weights = np.outer(likelihood, likelihood).ravel()
+    sets = np.repeat([0, 1], 4)
+    np.testing.assert_allclose(np.average(pair_weights(apart, sets), axis=0, weights=weights), 1)
+
+
+def two_experiments():
+    """Two experiments with seeds of their own and opposite taus, of which one has four times as many settings."""
+    many, few = (
+        runs_of(settings=12, within=0.9, between=0.9),
+        runs_of(settings=3, within=-0.9, between=-0.9, generator=1),
+    )
+    return pd.concat([many.assign(experiment="many"), few.assign(experiment="few", seed=few["seed"] + 300)])
+
+
+def test_seeds_are_drawn_within_their_experiments():
+    """The weights of two experiments are no sampling error: a draw of eight seeds from one of them is impossible."""
+    runs, held = two_experiments(), ["experiment"]
+    pooled = stratified_kendall_tau(runs, "x", "y", held).tau
+    apart = stratified_kendall_tau(runs, "x", "y", held, experiment=held).tau
+    assert apart.estimate == pooled.estimate
+    assert (apart.n, pooled.n) == (10, 10)
+    assert apart.high - apart.low < 0.6 * (pooled.high - pooled.low)
+    shares = runs.groupby("experiment").size().pow(2)
+    single = [stratified_kendall_tau(of_one, "x", "y").tau for _, of_one in runs.groupby("experiment")]
+    widths = np.array([tau.high - tau.low for tau in single]) * shares / shares.sum()
+    assert apart.high - apart.low == pytest.approx(np.sqrt((widths**2).sum()), rel=0.3)
+
+
+def test_experiments_with_the_same_seeds_are_drawn_together():
+    runs = pd.concat([runs_of().assign(experiment=name) for name in "ab"])
+    for held in ([], ["experiment"]):
+        together = stratified_kendall_tau(runs, "x", "y", held)
+        assert stratified_kendall_tau(runs, "x", "y", held, experiment=["experiment"]) == together
+
+
+def test_experiment_of_one_seed_has_no_interval():
+    runs = pd.concat([runs_of().assign(experiment="a"), runs_of(seeds=1).assign(experiment="b", seed=9)])
+    found = stratified_kendall_tau(runs, "x", "y", ["experiment"], experiment=["experiment"]).tau
+    assert (found.low, found.high, found.n) == (-inf, inf, 6)
 
 
 def test_runs_are_resampled_by_seed():

@@ -101,13 +101,15 @@ def test_missing_numbers_are_not_drawn(ax):
 def test_verdict_grid_marks_prediction_and_scale(ax):
     rows = [("01_a", "x", "small", "supported"), ("01_a", "y", "small", "inconclusive")]
     rows += [("01_a", "x", "paper", "contradicted"), ("02_b", "x", "small", "supported")]
+    rows += [("02_b", "x", "paper", "not tested here")]
     judged = pd.DataFrame(rows, columns=["chapter", "prediction", "scale", "verdict"])
     verdict_grid(judged, ax, ["small", "paper"])
-    marks = {line.get_label(): line for line in ax.lines[:3]}
+    marks = {line.get_label(): line for line in ax.lines[:4]}
     np.testing.assert_array_equal(marks["supported"].get_xydata(), [[0, 2], [0, 0]])
     np.testing.assert_array_equal(marks["contradicted"].get_xydata(), [[1, 2]])
     np.testing.assert_array_equal(marks["inconclusive"].get_xydata(), [[0, 1]])
-    assert len({(line.get_marker(), line.get_markerfacecolor()) for line in marks.values()}) == 3, "not by colour alone"
+    np.testing.assert_array_equal(marks["not tested here"].get_xydata(), [[1, 0]])
+    assert len({(line.get_marker(), line.get_markerfacecolor()) for line in marks.values()}) == 4, "not by colour alone"
     assert row_names(ax) == ["x  1", "y  1", "x  2"]
-    (between,) = ax.lines[3:]
+    (between,) = ax.lines[4:]
     assert between.get_ydata()[0] == 0.5

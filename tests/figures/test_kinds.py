@@ -38,6 +38,7 @@ LANDSCAPE = pd.DataFrame({"step_1": np.repeat(GRID, 9), "step_2": np.tile(GRID, 
 )
 ESTIMATES = pd.DataFrame({"row": ["A", "B"], "series": "all", "estimate": [0.5, 0.2], "low": 0.1, "high": 0.9})
 NUMBERS = ESTIMATES[["low", "high"]]
+PARTS = ESTIMATES.assign(part=["all", "one"])
 VERDICTS = pd.DataFrame({"chapter": ["01_a"], "prediction": "x", "scale": "small", "verdict": "supported"})
 DEVIATIONS = pd.DataFrame({"intervention": ["SAM", "MLP"], "lambda_max": [1.0, -1.0], "test_accuracy": [2.0, -2.0]})
 
@@ -55,6 +56,7 @@ KINDS = {  # the function, its table, and a column that it needs
     "landscape_steps": (figures.landscape_steps, LANDSCAPE, "path"),
     "forest_plot": (lambda t, ax: figures.forest_plot(t, ax, label="τ"), ESTIMATES, None),
     "verdict_grid": (lambda t, ax: figures.verdict_grid(t, ax, ["small"]), VERDICTS, None),
+    "contributions": (lambda t, ax: figures.contributions(t, ax, total="all", label="x"), PARTS, "part"),
     "ratio_plot": (lambda t, ax: figures.ratio_plot(t, ax, reference="ours", label="Time"), NUMBERS, None),
     "curvature_matrix": (lambda t, ax: figures.curvature_matrix(t.to_numpy()[:, : len(t)], ax), NUMBERS, None),
     "image": (lambda t, ax: figures.image(t.to_numpy(), ax, "title"), NUMBERS, None),
