@@ -192,6 +192,15 @@ CLAIM = Claim(
             guards=(FIT,),
         ),
         Prediction(
+            "weight norm",
+            "Its weights have the larger norm.",
+            MAIN.log2_ratio("weight_norm", *RATIO),
+            above(0),
+            "higher norms (section 5, Figures 6c and 7c)",
+            guards=(FIT,),
+            smallest=0.25,
+        ),
+        Prediction(
             "accuracy",
             "Averaged Adam's test accuracy is not worse by a point or more.",
             MAIN.difference("test_accuracy", *DIFFERENCE),

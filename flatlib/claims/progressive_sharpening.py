@@ -26,9 +26,14 @@ SHARPENS, GROWS = "doublings of λ_max", "doublings of the Jacobian norm"  # uni
 NEVER = "never reached it"  # in a table, where no seed's run reached 2 / learning rate
 
 
+def on_images(runs: pd.DataFrame, loss: str = "cross_entropy") -> pd.DataFrame:
+    """Return the runs on one loss and on images as they are."""
+    return runs[(runs["loss"] == loss) & (runs["input_scale"] == 1)]
+
+
 def main_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs of the main experiment: the widest range of learning rates belongs to one network."""
-    runs = runs[(runs["loss"] == "cross_entropy") & (runs["input_scale"] == 1)]
+    runs = on_images(runs)
     networks = runs.groupby(["model", "width"])["learning_rate"].nunique()
     if networks.empty:
         raise FlatlibError("no run is recorded")
@@ -37,8 +42,10 @@ def main_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def trajectory(run: pd.Series) -> pd.DataFrame:
-    """Return the tracked points of one run up to the first one at or below ``FITTED`` (else all)."""
+    """Return the tracked points of one run, on cross-entropy up to the first one at or below ``FITTED`` (else all)."""
     points = pd.DataFrame(run["trajectory"]).astype(float)
+    if run["loss"] != "cross_entropy":
+        return points
     fitted = np.flatnonzero(points["train_loss"] <= FITTED)
     return points.iloc[: fitted[0] + 1] if len(fitted) else points
 
@@ -98,6 +105,7 @@ def farthest_from_edge(means: pd.Series) -> float:
 
 MAIN, LINEAR_MODEL = Study(prepare=main_runs), Study(prepare=lambda runs: runs[runs["model"] == LINEAR])
 BY_RATE = replace(MAIN, blocks=("learning_rate",))
+SQUARED = replace(BY_RATE, prepare=lambda runs: on_images(runs, "squared"))
 
 
 def mean_over_runs(study: Study, of_run: Callable[[pd.Series], float], unit: str) -> Statistic:
@@ -114,12 +122,28 @@ def mean_over_runs(study: Study, of_run: Callable[[pd.Series], float], unit: str
 
 def width_slope(runs: pd.DataFrame) -> pd.Series:
     """Return each seed's doublings of lambda_max per decade of width, at the smallest learning rate."""
-    plain = (runs["loss"] == "cross_entropy") & (runs["input_scale"] == 1)
-    kept = runs[(runs["model"] != LINEAR) & (runs["status"] != "diverged") & plain]
+    kept = on_images(runs[(runs["model"] != LINEAR) & (runs["status"] != "diverged")])
     if kept["width"].nunique() < 2:
         raise FlatlibError("width: the prediction compares at least two")
     kept = kept[kept["learning_rate"] == kept["learning_rate"].min()]
     return seed_slopes(kept.assign(rise=kept.apply(rise, axis=1)), "width", "rise")
+
+
+def from_closer_inputs(of_run: Callable[[pd.Series], float], unit: str) -> Statistic:
+    """Return by how much each seed's number per run is larger with the closest inputs than with images as they are."""
+
+    def per_seed(runs: pd.DataFrame) -> pd.Series:
+        kept = runs[runs["status"] != "diverged"]
+        scaled = kept[kept["input_scale"] < 1]
+        if scaled.empty:
+            raise FlatlibError("input_scale: the prediction compares two")
+        closest = scaled[scaled["input_scale"] == scaled["input_scale"].min()]
+        plain = main_runs(kept)
+        plain = plain[plain["learning_rate"].isin(closest["learning_rate"])]
+        means = [part.apply(of_run, axis=1).groupby(part["seed"]).mean() for part in (closest, plain)]
+        return means[0] - means[1]
+
+    return Statistic(Study(), per_seed, unit)
 
 
 def by_learning_rate(runs: pd.DataFrame) -> pd.DataFrame:
@@ -190,6 +214,14 @@ CLAIM = Claim(
             comparisons=3,  # learning rates
         ),
         Prediction(
+            "edge of stability (squared loss)",
+            "So it does on the squared loss, to the end of training.",
+            mean_over_runs(SQUARED, hover, "λ_max η / 2 where it is farthest").of_block(farthest_from_edge),
+            between(0.8, 1.5),
+            "the same, without the collapse (Cohen et al. 2021)",
+            comparisons=3,  # learning rates
+        ),
+        Prediction(
             "Jacobian growth",
             "The largest Jacobian norm over the training images grows.",
             mean_over_runs(MAIN, jacobian_growth, GROWS),
@@ -204,6 +236,21 @@ CLAIM = Claim(
             above(0),
             "sharpening coincides with Jacobian growth (section 5)",
             smallest=0.2,
+        ),
+        Prediction(
+            "Jacobian (closer inputs)",
+            "Inputs that are closer together make the Jacobian norm grow more,",
+            from_closer_inputs(jacobian_growth, GROWS),
+            above(0),
+            "increases the growth rate of the Jacobian norm (section 5, appendix C.2)",
+            smallest=0.25,
+        ),
+        Prediction(
+            "sharpness (closer inputs)",
+            "and λ_max rises no more for it, by less than a quarter of a doubling.",
+            from_closer_inputs(rise, SHARPENS),
+            below(0.25),
+            "does not necessarily increase sharpening (section 5, appendix C.2)",
         ),
         Prediction(
             "width",

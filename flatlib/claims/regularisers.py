@@ -106,6 +106,14 @@ LEARNED = Guard(
 )
 
 
+PENALISED = Guard(
+    "penalty",
+    "The penalty, at its weakest, lowers the logits' Jacobian norm.",
+    change((PENALTY,), "jacobian_norm_mean", "doublings of the logits' Jacobian norm"),
+    below(0),
+)
+
+
 def tracks(which: str, column: str, gap: str, named: str) -> list[Prediction]:
     """Return the predictions that one Jacobian norm goes with one gap, and tracks it better than lambda_max does."""
     tau = REGULARISERS.kendall(column, gap)
@@ -198,6 +206,24 @@ CLAIM = Claim(
             above(-0.5),
             "only SAM regularises sharpness (section 6, Figure 5)",
             guards=(fit(*OTHERS),),
+        ),
+        Prediction(
+            "sharpness (Jacobian penalty)",
+            "A penalty on the Jacobian, and nothing else, lowers λ_max.",
+            change((PENALTY,), "lambda_max", "doublings of λ_max"),
+            below(0),
+            "λ_max bounds the Jacobian (Ansatz 3.1); no intervention is reported",
+            guards=(fit(PENALTY), PENALISED),
+            smallest=0.5,
+        ),
+        Prediction(
+            "gap (Jacobian penalty)",
+            "It lowers the loss gap.",
+            change((PENALTY,), "loss_gap", "doublings of the loss gap"),
+            below(0),
+            "the Jacobian controls generalization (section 6); no intervention is reported",
+            guards=(fit(PENALTY), PENALISED),
+            smallest=0.25,
         ),
     ),
 )
