@@ -87,8 +87,8 @@ def sharpening_runs(holds: bool) -> pd.DataFrame:
         if config.model == "softmax_regression":
             shape = [1.0, 1.0, 1.05 if holds else 8.0]
         start, before, peak = shape
-        more = (1 if holds else -1) * (config.input_scale < 1)
-        peak /= 2**more
+        closer = config.input_scale < 1
+        peak /= 2 ** (closer * (1 if holds else -1))
         climb = start * (before / start) ** (np.linspace(0, 1, 5) ** 2)
         sharpness = np.concatenate([climb, np.full(5, peak)])
         steps = np.array([0, 2, 3, 4, 5, 1, 3, 3, 3, 3] if holds else [0, -1, -2, -3, -4, -5, -3, -3, -3, -3]) / 9
@@ -96,7 +96,7 @@ def sharpening_runs(holds: bool) -> pd.DataFrame:
             "update": list(range(10)),
             "train_loss": np.linspace(2.3, 0.29, 10).tolist(),  # fitted at the last point
             "lambda_max": (sharpness * noise(config.seed)).tolist(),
-            "softmax_jacobian_norm": (2 ** ((1 + more) * steps.cumsum()) * noise(config.seed)).tolist(),
+            "softmax_jacobian_norm": (2 ** ((1 + closer) * steps.cumsum()) * noise(config.seed)).tolist(),
         }
 
     return runs_of(configs, lambda config: {}, path)
@@ -142,12 +142,13 @@ def minimum_runs(holds: bool, loss: str = "cross_entropy") -> pd.DataFrame:
 
 STRENGTHS = [{}, {"label_smoothing": 0.1}, {"label_smoothing": 0.4}, {"mixup": 0.2}, {"mixup": 1.0}]
 STRENGTHS += [{"augmentation": ("flip",)}, {"augmentation": ("flip", "crop")}, {"sam_rho": 0.05}, {"sam_rho": 0.2}]
-STRENGTHS += [{"jacobian_penalty": 0.01}, {"jacobian_penalty": 0.1}]
 
 
 def regulariser_runs(holds: bool) -> pd.DataFrame:
     """Each regulariser at two strengths; the strong one is far off and only the weak one is compared."""
-    settings = [RunConfig(stop="epochs", **MOMENTUM, **strength) for strength in STRENGTHS]
+    settings = [
+        RunConfig(stop="epochs", **MOMENTUM, **strength) for strength in (*STRENGTHS, {"jacobian_penalty": 1.0})
+    ]
 
     def measures(config):
         place = settings.index(replace(config, seed=0))
@@ -157,6 +158,8 @@ def regulariser_runs(holds: bool) -> pd.DataFrame:
         doubled = (-1 if config.sam_rho else 0.25) if holds else (1 if config.sam_rho else -0.75)
         sharpness = 2.0 ** (30 if strong else doubled) if place else 1.0
         gap = 100 + np.log2(jacobian if holds else sharpness)
+        if config.jacobian_penalty:
+            jacobian, sharpness, gap = 0.5, *((0.5, 50.0) if holds else (2.0, 200.0))
         return {
             "train_accuracy": 1.0,
             "jacobian_norm_mean": jacobian * noise(config.seed),

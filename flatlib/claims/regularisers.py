@@ -39,7 +39,19 @@ def labels(runs: pd.DataFrame) -> pd.Series:
     return (runs["regulariser"] + " " + shown).where(runs["regulariser"] != NONE, NONE)
 
 
-REGULARISERS = Study(settings=("regulariser", "strength"), prepare=named)
+def without_penalty(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of the paper's comparison, which has no penalty on the Jacobian."""
+    return named(runs[runs["jacobian_penalty"] == 0])
+
+
+def with_penalty(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with a penalty on the Jacobian, and those with no regulariser."""
+    runs = named(runs)
+    return runs[runs["regulariser"].isin([PENALTY, NONE])]
+
+
+REGULARISERS = Study(settings=("regulariser", "strength"), prepare=without_penalty)
+PENALTIES = replace(REGULARISERS, prepare=with_penalty)
 
 
 def trackers(runs: pd.DataFrame) -> pd.DataFrame:
@@ -65,7 +77,7 @@ def change(names: tuple[str, ...], measure: str, unit: str) -> Statistic:
             raise FlatlibError(f"{', '.join(names)}: not recorded, or not the same training without")
         return seed_log2_ratios(kept, measure, chosen, without)
 
-    return Statistic(REGULARISERS, per_seed, unit)
+    return Statistic(PENALTIES if PENALTY in names else REGULARISERS, per_seed, unit)
 
 
 def size(numbers: pd.Series) -> pd.Series:
@@ -83,7 +95,8 @@ def weakest_fit(names: tuple[str, ...]) -> Statistic:
             raise FlatlibError(f"{', '.join(names)}: not recorded, or not the same training without")
         return 100 * (fits[list(names)].min(axis=1) - fits[NONE])
 
-    return Statistic(REGULARISERS, per_seed, "points of training accuracy, regularised minus not")
+    study = PENALTIES if PENALTY in names else REGULARISERS
+    return Statistic(study, per_seed, "points of training accuracy, regularised minus not")
 
 
 def fit(*names: str) -> Guard:
