@@ -12,7 +12,7 @@ OTHER_SHARPNESS = (
     "normalized_adaptive_sharpness",
 )
 JACOBIANS = ("jacobian_norms",)  # of the logits and of the probabilities, each its largest and its mean
-CLOSE = 5  # updates between checks for the matched loss, or a fifth of an epoch where that is longer
+CLOSE = 20  # checks for the matched loss in an epoch of many updates; else one after each of them
 SIZES = ("gradient_norm", "weight_norm")
 
 
@@ -44,7 +44,7 @@ def with_matched_loss(p: SimpleNamespace, runs: list[RunConfig]) -> list[RunConf
     found = []
     for run in with_own_images(p, runs):
         images = run.train_size or 50_000
-        every = max(CLOSE, images // (run.batch_size or images) // 5)
+        every = max(1, images // (run.batch_size or images) // CLOSE)
         found.append(replace(run, matched_loss=0.15, matched_loss_every=every))
     return found
 
