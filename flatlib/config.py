@@ -78,7 +78,8 @@ class RunConfig:
         matched_loss: Training loss at which the measures are evaluated once more, at the first check at or below it
             (their names end in ``_at_loss``); None for no such evaluation.
         matched_loss_every: Updates between further checks for `matched_loss` alone, from the first check at or below
-            twice that loss on, so that it is not passed by far; None for the checks of the stop rule only.
+            three times that loss on; None for the checks of the stop rule only. With 1 the loss found is within a tenth
+            of `matched_loss` where a single update does not lower it by more.
         track: Names of the measures evaluated along the run, from initialization on.
         track_every: Updates between two points of the trajectory.
         track_time: Training time (learning rate times updates) between two points, comparable between learning rates.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flatlib.book import explorer
+from flatlib.book.assets import lighten
 from flatlib.book.html import finish_pages, html_pages
 from flatlib.book.page_links import PageLinks
 from flatlib.book.paths import CHAPTER, read_notebook
@@ -49,6 +50,7 @@ def finish(app: "Sphinx", error: Exception | None) -> None:
     pages, options = Path(app.outdir), app.config.html_theme_options
     explorer.write(Path(app.srcdir), pages / "_static" / "explorer")
     finish_pages(pages)
+    lighten(pages)
     resolve_downloads(Path(app.srcdir), pages / "_sources", app.config.html_baseurl)
     if found := REPOSITORY.fullmatch(options.get("repository_url", "")):
         branch, colab = options["repository_branch"], app.config.colab_branch

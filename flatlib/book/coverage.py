@@ -36,12 +36,13 @@ def verdicts(tables: overview.Tables) -> pd.DataFrame:
 def _judged(tables: overview.Tables) -> Iterator[dict]:
     """Yield the verdict on each prediction whose statistic the runs have, and the items that it cites."""
     for (chapter, scale), runs in tables.items():
-        for kind, predictions in ((DECLARED, CLAIMS[chapter].predictions), (LATER, AFTERWARDS.get(chapter, ()))):
-            for prediction in predictions:
-                judged = prediction.judge(runs)
-                items = sorted(cited(prediction.reported, CLAIMS[chapter].source))
-                if judged["n"] and items:
-                    yield {"chapter": chapter, "scale": scale, "kind": kind, "item": items, **judged}
+        claim = CLAIMS[chapter]
+        later = pd.DataFrame([finding.judge(runs) for finding in AFTERWARDS.get(chapter, ())])
+        for kind, judged in ((DECLARED, claim.verdicts(runs)), (LATER, later)):
+            for row in judged.to_dict("records"):
+                items = sorted(cited(row["reported"], claim.source))
+                if row["n"] and items:
+                    yield {"chapter": chapter, "scale": scale, "kind": kind, "item": items, **row}
 
 
 def declared(found: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from flatlib.claims import CLAIMS, claim_verdict
-from flatlib.claims.verdict import INCONCLUSIVE, SUPPORTED
+from flatlib.claims.verdict import INCONCLUSIVE, NOT_TESTED, SUPPORTED
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
 
@@ -124,10 +124,16 @@ def sorted_scales(scales: Iterable[str]) -> list[str]:
     return sorted(set(scales), key=lambda name: (name.startswith("paper"), place.get(name, len(place)), name))
 
 
+def tested_at_both(judged: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """Return the verdicts at two scales, in two columns, of the predictions that were tested at both."""
+    table = judged.pivot(index=["chapter", "prediction"], columns="scale", values="verdict")
+    table = table.reindex(columns=[first, second])
+    return table.where(table != NOT_TESTED).dropna()
+
+
 def verdict_change(judged: pd.DataFrame, first: str, second: str) -> VerdictChange:
     """Compare the verdicts of a table of `verdicts` at two scales."""
-    table = judged.pivot(index=["chapter", "prediction"], columns="scale", values="verdict")
-    table = table.reindex(columns=[first, second]).dropna()
+    table = tested_at_both(judged, first, second)
     changed = table[table[first] != table[second]]
     decided, lost = (int((changed[scale] == INCONCLUSIVE).sum()) for scale in (first, second))
     both, turned = len(table), len(changed) - decided - lost

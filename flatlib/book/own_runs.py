@@ -8,7 +8,7 @@ import yaml
 
 from flatlib.book.page_links import PageLinks
 from flatlib.book.paths import notebooks, read_notebook
-from flatlib.book.resolve import KEPT, added, resolve, restore, stored_texts, write
+from flatlib.book.resolve import KEPT, resolve, restore, stored_texts, write
 from flatlib.errors import FlatlibError
 
 TABLE = """\
@@ -73,11 +73,11 @@ def run_page(source: Path, notebook: dict[str, Any], name: str, preset: str) -> 
     page = resolve(notebook, source, links, anchors=False)
     for cell in page["cells"]:
         cell["metadata"].get("mystnb", {}).pop("figure", None)
-    note = f"> Your run at the preset `{preset}`. [The published page](../../claims/{name}.ipynb)."
-    cells = [page["cells"][0], added("published", note), *page["cells"][1:]]
-    for cell in cells:
         cell["metadata"].pop(KEPT, None)  # it is a plain notebook from now on
-    return page | {"cells": [cell for cell in cells if cell.get("id") != "how-to-resolve"]}
+    title, _, text = "".join(page["cells"][0]["source"]).partition("\n")
+    note = f"> Your run at the preset `{preset}`. [The published page](../../claims/{name}.ipynb)."
+    page["cells"][0]["source"] = f"{title}\n\n{note}\n{text}"
+    return page | {"cells": [cell for cell in page["cells"] if cell.get("id") != "how-to-resolve"]}
 
 
 def row(source: Path, path: Path, preset: str) -> str:

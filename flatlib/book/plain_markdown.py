@@ -130,8 +130,7 @@ def figure(name: str, context: Context) -> str:
     if name in context.figures:
         number = f"Figure {context.figures[name]}"
         return f"[{number}](#{name})" if context.anchors else number
-    page = context.link(f"#{name}")
-    return f"a figure of [{page[1]}]({page[0]})" if page else "a figure of another page"
+    return f"a figure of [](#{name})" if context.link(f"#{name}") else "a figure of another page"
 
 
 def span(found: re.Match[str]) -> str:

@@ -46,7 +46,7 @@ ITEMS = (
     Item("kaur2022", "Figure 1", "λ_max falls with η at both batches, the accuracy rises at the small one only"),
     Item("kaur2022", "Figure 2", "at equal λ_max the small batch is much better"),
     Item("kaur2022", "Figure 3", "the larger the batch, the smaller the benefit of a large rate"),
-    Item("kaur2022", "Figure 4", "the accuracy depends on batch size / η, λ_max does not"),
+    Item("kaur2022", "Figure 4", "at one ratio of batch size to η the accuracies are alike, and λ_max is not"),
     Item("kaur2022", "Figure 5", "at one ratio, larger rates have the smaller λ_max throughout training"),
     Item("kaur2022", "Figure 6", "SAM lowers λ_max at both batches, and helps at the small one only"),
     Item("kaur2022", "Figure 7", "the same at a second learning rate", "not tested: one rate here", tested=False),

@@ -146,7 +146,7 @@ def tracks(which: str, column: str, gap: str, named: str) -> list[Prediction]:
             "It tracks this gap better than λ_max does.",
             sizes[0] - sizes[1],
             above(0),
-            "superior correlation in all cases (section 6)",
+            "superior correlation in all cases (section 6, Figure 5)",
             guards=(LEARNED,),
         ),
     ]

@@ -1,18 +1,22 @@
-"""`flatlib records`: show, merge and check records."""
+"""`flatlib records`: show, merge and check records, and plan the seeds that they lack."""
 
 import argparse
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flatlib.errors import FlatlibError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAIN_MEASURES = ("updates", "train_loss", "test_accuracy", "lambda_max", "lambda_max_residual")  # what `show` prints
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Add the command and its actions."""
-    record = commands.add_parser("records", help="show, merge or check records")
+    record = commands.add_parser("records", help="show, merge or check records, or plan further seeds")
     actions = record.add_subparsers(required=True, metavar="ACTION")
     for name, command, text in (
         ("show", show_records, "print the runs of a record as a table"),
@@ -24,6 +28,9 @@ def add(commands: argparse._SubParsersAction) -> None:
         action.set_defaults(command=command)
         if name == "merge":
             action.add_argument("--output", type=Path, required=True, help="the record, or the folder, to write")
+    power = actions.add_parser("power", help="print how many seeds would decide each open prediction, and their time")
+    power.add_argument("chapters", nargs="*", metavar="CHAPTER", help="chapters (default all)")
+    power.set_defaults(command=plan_seeds)
 
 
 def show_records(options: argparse.Namespace) -> int:
@@ -51,6 +58,36 @@ def check_records(options: argparse.Namespace) -> int:
         data = {line["provenance"].get("data") for line in lines.values()}
         print(f"{path}: {len(lines)} runs ({counts}) on {len(data)} data set(s)")
     return 0
+
+
+def plan_seeds(options: argparse.Namespace) -> int:
+    """Run `flatlib records power`: print one row per inconclusive prediction of the committed records."""
+    import pandas as pd
+
+    from flatlib.book.paths import find_root, notebook
+    from flatlib.claims import CLAIMS
+    from flatlib.claims.power import power_plan
+    from flatlib.runs import records
+
+    root = find_root()
+    plans = {}
+    for name in [notebook(root, chapter).stem for chapter in options.chapters] or CLAIMS:
+        for scale, path in records.list_records(root / "book" / "records" / name).items():
+            lines = records.read(path)
+            seconds = pd.Series({run_id: line["provenance"].get("seconds", 0.0) for run_id, line in lines.items()})
+            plans[name, scale] = power_plan(CLAIMS[name], records.table(lines.values()), seconds)
+    if not plans:
+        raise FlatlibError("no record of these chapters; flatlib refresh makes one")
+    table = pd.concat(plans, names=["chapter", "scale"]).reset_index(["chapter", "scale"])
+    print(table.to_string(index=False, float_format="{:.3g}".format, na_rep="> 20"))
+    print(f"{len(table)} open predictions; the seeds that decide them take {decidable(table):.0f} core-minutes")
+    return 0
+
+
+def decidable(table: "pd.DataFrame") -> float:
+    """Return the minutes of the longest plan of each chapter and scale whose number of seeds is known."""
+    known = table[table["seeds"].notna() & (table["remark"] == "")]
+    return float(known.groupby(["chapter", "scale"])["minutes"].max().sum())
 
 
 def merge_records(options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from flatlib.errors import FlatlibError
 from flatlib.figures.axes import COLUMNS, format_log_ticks
+from flatlib.figures.data_text import data_text
 from flatlib.figures.labels import label_theory
 from flatlib.figures.spectra import X_LABEL, Y_LABEL
 from flatlib.figures.style import BLACK, DASHED, EDGE, GREEN, INK, PURPLE
@@ -46,7 +47,7 @@ class Frames:
     alt: str
 
     def _repr_mimebundle_(self, **kwargs: object) -> dict[str, str]:
-        return {"text/html": self.html(), "text/plain": self.alt}
+        return {"text/html": self.html(), "text/plain": f"{self.alt}\n{data_text(self.figure)}"}
 
     def html(self) -> str:
         """Return the SVG, and below it a button, a labelled slider and the caption, hidden until a script runs."""

@@ -9,6 +9,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.figure import Figure
+
+from flatlib.figures.data_text import data_text
 
 ONE_COLUMN = 3.3  # inches, width of a figure in one column
 TWO_COLUMNS = 6.8  # inches, width of a figure over both columns
@@ -47,7 +50,7 @@ class Series(NamedTuple):
 
 
 def use_style() -> None:
-    """Apply ``flatlib.mplstyle``; in a notebook, show figures as SVG without a date, at their exact size.
+    """Apply ``flatlib.mplstyle``; in a notebook, show figures as SVG without a date, and with their data as text.
 
     Call it in a chapter's first cell. The same table then gives the same bytes with the same matplotlib version.
     """
@@ -64,6 +67,9 @@ def use_style() -> None:
         inline: Any = InlineBackend.instance(parent=shell)
         inline.print_figure_kwargs = {"bbox_inches": None, "metadata": {"Date": None, "Creator": None}}
         inline.figure_formats = {"svg"}
+        shell.display_formatter.formatters["text/plain"].for_type(
+            Figure, lambda figure, page, _: page.text(data_text(figure))
+        )
 
 
 def series(rows: pd.DataFrame, by: str) -> dict[Any, Series]:

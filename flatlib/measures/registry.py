@@ -216,6 +216,6 @@ VERSIONS = dict.fromkeys(
     ("trace", "frobenius", "density", "minimum_sharpness", "adaptive_sharpness", "keskar_sharpness"), 2
 )
 MULTIPLYING = {  # measures that use the shared products
-    *("lambda_max", "lambda_min", "trace", "frobenius", "density"),
+    *("lambda_max", "lambda_min", "preconditioned_lambda_max", "trace", "frobenius", "density"),
     *("empirical_fisher_lambda_max", "empirical_fisher_trace"),
 }

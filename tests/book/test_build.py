@@ -116,11 +116,13 @@ def test_html_is_finished(tmp_path):
     (tmp_path / "_images").mkdir()
     (tmp_path / "_images" / "a.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg" width="72pt" height="1in"/>')
     badge = '<span class="verdict"><span class="pasted-text">supported</span></span>'
+    badge += '<span class="verdict">not tested here</span>'
     drawing = '<svg><path d="M 1.23456 7 L -0.999 2"/><text x="1.23456" transform="rotate(-0 1 2)">1.23456</text></svg>'
     (tmp_path / "a.html").write_text(f'<img alt="a" src="_images/a.svg" />{badge}{drawing}')
     html.finish_pages(tmp_path)
     html.finish_pages(tmp_path)  # what is done stays as it is
     done = (tmp_path / "a.html").read_text()
     assert '<img width="96" height="96" alt="a" src="_images/a.svg" />' in done
-    assert done.count('class="verdict" data-verdict="supported">') == 1
+    for word in ("supported", "not tested here"):
+        assert done.count(f'class="verdict" data-verdict="{word}">') == 1
     assert '<path d="M 1.23 7 L -1.00 2"/><text x="1.23">1.23456</text>' in done

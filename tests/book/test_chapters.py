@@ -22,6 +22,9 @@ from flatlib.errors import FlatlibError
 from flatlib.runs import records
 
 
+OPEN = {"inconclusive", "not tested here"}
+
+
 def state_of_the_checkout() -> list[bytes]:
     return [path.read_bytes() for path in [*CHAPTERS.values(), *sorted(PRESETS.rglob("*.yaml"))]]
 
@@ -55,7 +58,7 @@ def rerun(tmp_path_factory):
 def test_a_rerun_prints_its_verdict_only(rerun, chapter):
     """The committed pages and presets are unchanged, and no run is one that is committed."""
     done = rerun(chapter)
-    assert done.out.startswith(f"{chapter}: inconclusive"), "two seeds or one decide nothing"
+    assert done.out.startswith(tuple(f"{chapter}: {word}: " for word in OPEN)), "two seeds or one decide nothing"
     assert (done.out.count("\n"), done.untouched) == (1, True)
     assert " runs done, 0 left" in done.err
     for committed in (ROOT / "book" / "records" / chapter).glob("*.jsonl"):
@@ -188,7 +191,7 @@ def test_odd_parameters_make_a_page(monkeypatch, shared, name, values):
     page = open_page(monkeypatch, quick(name, records=shared, **values))
     judged = page["verdicts"].query("scale == 'smoke'")
     assert len(judged) == len(page["chapter"].claim.predictions)
-    assert set(judged["verdict"]) == {"inconclusive"}
+    assert set(judged["verdict"]) <= OPEN
 
 
 REFUSED = {

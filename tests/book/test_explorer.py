@@ -8,7 +8,7 @@ import pytest
 from browser import CHAPTER_PAGES, WIDTHS, open_page, requested
 from scipy.stats import kendalltau
 
-from flatlib.book import explorer, overview
+from flatlib.book import explorer, overview, pooling
 from flatlib.book.explorer import SETTINGS, columns, label
 from flatlib.book.parameters import defaults
 from flatlib.book.paths import find_root, notebooks
@@ -154,7 +154,7 @@ def test_tau_is_that_of_scipy(explore, runs, query):
     once = reached.drop_duplicates("run_id").dropna(subset=[x, y])
     tau, found = kendalltau(once[x], once[y]).statistic, levels(page)
     assert found["any two runs"][:2] == (pytest.approx(tau, abs=1e-12), len(once))
-    for level, held in overview.HELD.items():
+    for level, held in pooling.HELD.items():
         expected = stratified_kendall_tau(reached if held else once, x, y, held, resamples=2)
         counts = (expected.runs, expected.groups, expected.pairs)
         assert found[level] == (pytest.approx(expected.tau.estimate, abs=1e-12, nan_ok=True), *counts)

@@ -118,8 +118,8 @@ def test_no_records_are_an_error(tmp_path):
 
 @pytest.mark.parametrize(("second", "counts"), [("small", (5, 2, 1, 1, 1)), ("paper", (0, 0, 0, 0, 0))])
 def test_changed_verdicts_are_counted(second, counts):
-    words = {"+": "supported", "-": "contradicted", "?": "inconclusive"}
-    scales = {"digits": "+?+-?", "small": "+-?+?+"}  # a mark for each prediction
+    words = {"+": "supported", "-": "contradicted", "?": "inconclusive", "0": "not tested here"}
+    scales = {"digits": "+?+-?0+", "small": "+-?+?+0"}  # a mark for each prediction
     rows = [("01_x", i, scale, words[mark]) for scale, marks in scales.items() for i, mark in enumerate(marks)]
     judged = pd.DataFrame(rows, columns=["chapter", "prediction", "scale", "verdict"])
     assert overview.verdict_change(judged, "digits", second) == counts

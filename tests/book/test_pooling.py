@@ -3,8 +3,7 @@
 import pandas as pd
 import pytest
 
-from flatlib.book import overview, pooling
-from flatlib.book.paths import find_root
+from flatlib.book import pooling
 from flatlib.config import RunConfig
 from flatlib.runs import records
 
@@ -113,13 +112,3 @@ def test_equal_training_loss_is_a_level_of_its_own(runs):
     assert pooling.AT_EQUAL_LOSS not in set(
         pooling.concordances(runs.assign(loss_gap=1.0 * runs.index), "loss_gap")["series"]
     )
-
-
-def test_committed_records_give_the_published_association():
-    """Checked once by other code: 41 of 73 settings, tau -0.08 [-0.16, -0.03] at `small`."""
-    runs = overview.all_runs(overview.read_records(find_root())).query("scale == 'small'")
-    story = pooling.centred_by_experiment(runs)
-    assert not story.duplicated().any()
-    tau = pooling.within_experiments(runs, "lambda_max", "test_accuracy").tau
-    assert -0.3 < tau.estimate < 0.1
-    assert tau.high - tau.low < 0.25

@@ -80,6 +80,75 @@ def test_largest_rate_counts_with_both_networks():
     assert numbers(BATCH_NORM, runs)["accuracy (large rate)"] == pytest.approx(gain * POINT)
 
 
+def test_one_rate_is_neither_small_nor_large():
+    runs = kaur.batch_norm_runs(True).query("learning_rate == 0.2")
+    with pytest.raises(FlatlibError, match="only one counts"):
+        batch_norm.gain_at("min")(runs)
+    found = BATCH_NORM.verdicts(runs).set_index("prediction")["verdict"].filter(like="accuracy")
+    assert set(found) == {"not tested here"}
+
+
+def test_a_grid_above_the_small_rates_tests_none():
+    runs = kaur.batch_norm_runs(False)
+    higher = runs.assign(learning_rate=runs["learning_rate"].replace(0.005, 0.02))
+    assert words(BATCH_NORM, runs)["accuracy (small rate)"] == "contradicted"
+    assert words(BATCH_NORM, higher)["accuracy (small rate)"] == "not tested here"
+    assert words(BATCH_NORM, higher)["accuracy (large rate)"] == "contradicted"
+
+
+def test_a_grid_that_ends_before_the_plateau_tests_none():
+    claim, runs = CLAIMS["01_lr_batch"], kaur.lr_runs(False)
+    sharper = runs.assign(lambda_max=10 * runs["lambda_max"])
+    assert words(claim, runs)["accuracy (large batch)"] == "contradicted"
+    assert words(claim, sharper)["accuracy (large batch)"] == "not tested here"
+
+
+def test_networks_that_do_not_fit_test_no_vanishing():
+    runs = others.decay_runs(False)
+    unfit = runs.assign(train_accuracy=0.93 * runs["train_accuracy"])
+    for name, fitted in (("vanishing sharpness", "contradicted"), ("accuracy", "contradicted")):
+        assert words(DECAY, runs)[name] == fitted
+        assert words(DECAY, unfit)[name] == ("not tested here" if name.startswith("vanishing") else fitted)
+
+
+def test_a_network_that_learned_nothing_is_guarded():
+    """Its regulariser alone is not tested; a correlation over all of them is not, either."""
+    runs = others.regulariser_runs(True)
+    lost = runs.assign(train_accuracy=np.where(runs["augmentation"] == "flip", 0.17, 1.0))
+    untested = {name for name, word in words(REGULARISERS, lost).items() if word == "not tested here"}
+    single = {"logits' Jacobian (augmentation)", "softmaxed Jacobian (augmentation)", "sharpness (the others)"}
+    assert untested == single | {name for name in words(REGULARISERS, runs) if " gap" in name}
+
+
+def test_a_model_above_the_edge_tests_no_sharpening():
+    claim, runs = CLAIMS["08_progressive_sharpening"], others.sharpening_runs(True)
+    linear = runs["model"] == ps.LINEAR
+    above = runs.assign(learning_rate=runs["learning_rate"].mask(linear, 2.5))
+    assert words(claim, above)["sharpness (linear model)"] == "not tested here"
+    assert words(claim, above)["Jacobian (linear model)"] == "supported"
+
+
+def test_every_learning_rate_is_judged():
+    """One rate of three hovers outside, and the mean of all inside."""
+    claim, runs = CLAIMS["08_progressive_sharpening"], others.sharpening_runs(True)
+    high = runs["trajectory"].map(lambda path: path | {"lambda_max": path["lambda_max"][:5] + [1.8 * 20] * 5})
+    runs["trajectory"] = high.where((runs["learning_rate"] == 0.1) & (runs["width"] == 1), runs["trajectory"])
+    assert numbers(claim, runs)["edge of stability"] == pytest.approx(1.8)
+    assert words(claim, runs)["edge of stability"] == "contradicted"
+
+
+@pytest.mark.parametrize(("values", "peaks"), [([1, 9, 8, 8, 8], True), ([1, 2, 3, 4, 5], False), ([9, 8], True)])
+def test_what_still_rises_has_no_peak(values, peaks):
+    assert label_smoothing.has_peak(pd.Series(values)) == peaks
+
+
+def test_truncated_runs_have_no_peaks_to_compare():
+    claim, runs = CLAIMS["09_label_smoothing"], others.smoothing_runs(True)
+    short = runs.assign(trajectory=runs["trajectory"].map(lambda path: {k: v[:2] for k, v in path.items()}))
+    assert set(words(claim, short).values()) == {"not tested here"}
+    assert set(words(claim, runs).values()) == {"supported"}
+
+
 def test_other_modes_change_no_verdict():
     main = kaur.batch_norm_runs(True)
     modes = pd.concat([kaur.batch_norm_runs(False, mode) for mode in ("eval", "recalibrated")])

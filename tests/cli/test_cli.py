@@ -124,6 +124,16 @@ def test_records_show(capsys, tmp_path, record):
     assert capsys.readouterr().out == "0 runs\n"
 
 
+def test_records_power(capsys):
+    assert main(["records", "power", "03_sam"]) == 0
+    head, *rows, count = capsys.readouterr().out.splitlines()
+    assert head.split() == [
+        *("chapter", "scale", "prediction", "mean", "sd", "threshold", "n", "seeds", "minutes", "remark"),
+    ]
+    assert {row.split()[0] for row in rows} == {"03_sam"}
+    assert count.startswith(f"{len(rows)} open predictions; ")
+
+
 def test_records_merge(capsys, tmp_path, line, record):
     records.write(tmp_path / "s.jsonl", [line(config, lambda_max=2.5) for config in CONFIGS[1:]])
     output = tmp_path / "new" / "m.jsonl"
