@@ -8,6 +8,8 @@ from flatlib.config import RunConfig
 
 # Sharpness measures beside lambda_max.
 OTHER_SHARPNESS = ("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
+JACOBIANS = ("jacobian_norms",)  # of the logits and of the probabilities, each its largest and its mean
+SIZES = ("gradient_norm", "weight_norm")
 
 
 def base_config(p: SimpleNamespace, **fixed: Any) -> RunConfig:
@@ -28,9 +30,10 @@ def base_config(p: SimpleNamespace, **fixed: Any) -> RunConfig:
     return RunConfig(**{name: value for name, value in settings.items() if name not in unused})
 
 
-def with_own_images(p: SimpleNamespace, runs: list[RunConfig]) -> list[RunConfig]:
-    """Return the runs, each seed on training images of its own if the chapter's parameters say so and some are left."""
-    return [replace(run, data_seed=run.seed) if p.own_images and run.train_size else run for run in runs]
+def with_own_images(runs: list[RunConfig]) -> list[RunConfig]:
+    """Return the runs, each seed on training images of its own, where these are a part of all that is drawn."""
+    drawn = [bool(run.train_size) and run.subset == "balanced" for run in runs]
+    return [replace(run, data_seed=run.seed) if own else run for run, own in zip(runs, drawn, strict=True)]
 
 
 def kaur2022_config(p: SimpleNamespace, *sharpness: str) -> RunConfig:
