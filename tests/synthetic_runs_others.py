@@ -139,7 +139,9 @@ STRENGTHS += [{"augmentation": ("flip",)}, {"augmentation": ("flip", "crop")}, {
 
 def regulariser_runs(holds: bool) -> pd.DataFrame:
     """Each regulariser at two strengths; the strong one is far off and only the weak one is compared."""
-    settings = [RunConfig(stop="epochs", **MOMENTUM, **strength) for strength in STRENGTHS]
+    settings = [
+        RunConfig(stop="epochs", **MOMENTUM, **strength) for strength in (*STRENGTHS, {"jacobian_penalty": 1.0})
+    ]
 
     def measures(config):
         place = settings.index(replace(config, seed=0))
@@ -149,6 +151,8 @@ def regulariser_runs(holds: bool) -> pd.DataFrame:
         doubled = (-1 if config.sam_rho else 0.25) if holds else (1 if config.sam_rho else -0.75)
         sharpness = 2.0 ** (30 if strong else doubled) if place else 1.0
         gap = 100 + np.log2(jacobian if holds else sharpness)
+        if config.jacobian_penalty:
+            jacobian, sharpness, gap = 0.5, *((0.5, 50.0) if holds else (2.0, 200.0))
         return {
             "train_accuracy": 1.0,
             "jacobian_norm_mean": jacobian * noise(config.seed),

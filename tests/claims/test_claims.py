@@ -88,9 +88,9 @@ CASES = {  # runs; the declared thresholds; the estimates that support and that 
     ),
     "11_regularisers": (
         others.regulariser_runs,
-        [*["> 0"] * 8, *["< 0"] * 9, "> -0.5", "> 50", *["> -10"] * 5],
-        [*[1, 1 - TAU_FOR] * 4, *[-2, -6, -4, -8] * 2, -1, 0.25],
-        [*[-TAU_AGAINST, TAU_AGAINST - 1] * 4, *[2, 6, 4, 8] * 2, 1, -0.75],
+        [*["> 0"] * 8, *["< 0"] * 9, "> -0.5", *["< 0"] * 2, "> 50", *["> -10"] * 6, "< 0"],
+        [*[1, 1 - TAU_FOR] * 4, *[-2, -6, -4, -8] * 2, -1, 0.25, -1, -1],
+        [*[-TAU_AGAINST, TAU_AGAINST - 1] * 4, *[2, 6, 4, 8] * 2, 1, -0.75, 1, 1],
     ),
 }
 
@@ -134,7 +134,7 @@ def unaccurate(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 MAIN, PAIR = "^(?!adaptive)", "minimum|accuracy"
-PLAIN = "label_smoothing == 0 and mixup == 0 and sam_rho == 0 and augmentation == ''"
+PLAIN = "label_smoothing == 0 and mixup == 0 and sam_rho == 0 and augmentation == '' and jacobian_penalty == 0"
 SGD_CAPPED = "stop == 'epochs' and optimizer == 'heavy_ball' and seed == 3"
 OPEN = [  # chapter; which runs there are, or a change of all; which predictions are then undefined for every seed
     ("01", "batch_size == 50", ""),
@@ -182,9 +182,9 @@ OPEN = [  # chapter; which runs there are, or a change of all; which predictions
     ("10", lambda runs: runs.assign(loss="batch_softmax"), ""),
     ("10", lambda runs: runs.assign(minimum_sharpness=None), "minimum|corr"),
     ("10", lambda runs: runs.assign(sam_rho=runs["sam_rho"] + 0.1), PAIR),
-    ("11", lambda runs: without(runs, PLAIN), r"Jacobian \(|^sharpness"),
+    ("11", lambda runs: without(runs, PLAIN), r"Jacobian \(|^sharpness|penalty"),
     ("11", "mixup == 0", "mixup|the others"),
-    ("11", lambda runs: runs.assign(loss_gap=1.0), "loss gap"),
+    ("11", lambda runs: runs.drop(columns="loss_gap"), r"loss gap|^gap"),
     ("11", lambda runs: runs.drop(columns="softmax_jacobian_norm"), "softmaxed"),
 ]
 
