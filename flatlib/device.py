@@ -61,7 +61,7 @@ def reproducible() -> Iterator[None]:
     workspace = os.environ.get(CUBLAS)
     os.environ.setdefault(CUBLAS, ":4096:8")
     torch.set_num_threads(1)
-    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms imports the compiler, for seconds
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import the compiler: 1.4 s
     try:
         with (
             full_precision(),
