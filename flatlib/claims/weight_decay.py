@@ -13,7 +13,7 @@ import pandas as pd
 
 from flatlib.claims.papers import GRANZIOL2020_MNIST, MLP_ACCURACY, MLP_GAP, SOFTMAX_ACCURACY, SOFTMAX_SHARPNESS
 from flatlib.claims.prediction import Claim, Guard, Prediction, above, below
-from flatlib.claims.settings import base_config, with_own_images
+from flatlib.claims.settings import base_config
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import require_one_of
@@ -22,13 +22,12 @@ from flatlib.stats import format_mean
 BLOCKS = ("model", "learning_rate", "max_epochs", "standardize", "pixels")
 INPUTS: dict[str, dict[str, Any]] = {
     "standardized": {"standardize": True},
-    "in [0, 1]": {"standardize": False, "pixels": "unit"},
+    "in [0, 1]": {"standardize": False},
     "in [-1, 1]": {"standardize": False, "pixels": "symmetric"},
 }
 DECAY = Study(settings=(*BLOCKS, "weight_decay"), blocks=BLOCKS)
 WITH, WITHOUT = "weight_decay > 0", "weight_decay == 0"
 FALL = (WITHOUT, f"{WITH} and weight_decay == weight_decay.max()", " from the strongest decay to none")
-IN_TRAIN_MODE = ("allcnn", "preresnet164", "wideresnet28x10")  # measured so in Figures 3 to 5
 JACOBIANS = (
     ("softmax", "softmax_jacobian_norm", "its largest over the images"),
     ("logits", "jacobian_norm_mean", "its mean over them"),
@@ -78,18 +77,13 @@ def first_protocol(runs: pd.DataFrame, p: SimpleNamespace) -> pd.DataFrame:
 def networks(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs of the comparison: network x input scaling x length of training x weight decay x seed."""
     granziol = {"optimizer": "heavy_ball", "momentum": 0.9, "schedule": "granziol", "stop": "epochs"}
-    curvature = ("lambda_max", "trace", "frobenius", "jacobian_norm", "softmax_jacobian_norm")
+    curvature = ("lambda_max", "trace", "frobenius", "softmax_jacobian_norm")
     fixed: dict[str, Any] = granziol | {"measures": ("performance", *curvature, "gradient_norm", "weight_norm")}
     axes = {"max_epochs": p.epochs, "weight_decay": p.weight_decays, "seed": p.seeds}
     for name in p.inputs:
         require_one_of("inputs", name, INPUTS)
-    fixed["subset"] = "contiguous" if p.validation_size else "balanced"
-    bases = [
-        base_config(p, **fixed, **INPUTS[name], model=model, batch_norm="train" if model in IN_TRAIN_MODE else "eval")
-        for model in p.models
-        for name in p.inputs
-    ]
-    return with_own_images([run for base in bases for run in grid(base, **axes)])
+    bases = [base_config(p, **fixed, model=model, **INPUTS[name]) for model in p.models for name in p.inputs]
+    return [run for base in bases for run in grid(base, **axes)]
 
 
 def spectra(p: SimpleNamespace) -> list[RunConfig]:
