@@ -49,17 +49,21 @@ def signed(tau: "Interval | pd.Series[float]") -> str:
     return f"{tau.estimate:z.2f} [{tau.low:z.2f}, {tau.high:z.2f}]".replace("-", "−")
 
 
-def movers(parts: pd.DataFrame, scale: str) -> tuple[str, str]:
-    """Return the interventions that lower sharpness and those that raise it, each as a list in words.
+def moved(parts: pd.DataFrame, scale: str, when: str = "end", **signs: int) -> str:
+    """Return in words the interventions whose intervals lie on the given sides of zero.
 
     Args:
         parts: The table of `flatlib.claims.decomposition.decompositions`.
         scale: A scale.
+        when: ``"end"`` or ``"equal loss"``.
+        signs: 1 (above zero) or -1 (below) for each of some parts, such as ``sharpness`` and ``loss``.
     """
-    here = parts[(parts["scale"] == scale) & (parts["when"] == "end") & (parts["part"] == "sharpness")]
+    here = parts[(parts["scale"] == scale) & (parts["when"] == when)]
     here = here[~here["intervention"].str.contains(", | and ")]  # the same once more, in another chapter
-    flatter, sharper = (here.loc[chosen, "intervention"] for chosen in (here["high"] < 0, here["low"] > 0))
-    return words(list(flatter)), words(list(sharper))
+    moves = here.assign(sign=1 * (here["low"] > 0) - (here["high"] < 0))
+    table = moves.pivot(index="intervention", columns="part", values="sign").reindex(columns=list(signs))
+    found = table[(table == pd.Series(signs)).all(axis=1)].index
+    return words([name for name in dict.fromkeys(here["intervention"]) if name in found])
 
 
 def words(names: list[str]) -> str:

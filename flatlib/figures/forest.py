@@ -75,7 +75,9 @@ def forest_plot(table: pd.DataFrame, ax: Axes, *, label: str) -> None:
         ax.plot(of_name["estimate"], height, marker, color=color, label=name)
     ax.set_yticks(list(heights.values()), list(heights))
     ax.set(ylim=(-0.6, len(heights) - 0.4), xlabel=label)
-    ax.legend(labelspacing=0.3, **ABOVE)
+    ax.legend(
+        labelspacing=0.3, **ABOVE | {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0)}
+    )  # names are longer than axes
 
 
 @placeholder_if_empty
