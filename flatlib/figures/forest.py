@@ -41,8 +41,8 @@ def dot_plot(table: pd.DataFrame, x: str, ax: Axes, *, row: str, by: str) -> Non
         for shift, value in zip(_shifts(len(present)), present, strict=True):
             look, here = looks[value], of_row[of_row[by] == value]
             for status, dots in here.groupby("status")[x]:
-                fill = look.color if status == "reached" else "none"
-                ax.plot(dots, np.full(len(dots), height + shift), ".", color=look.color, mfc=fill, alpha=0.35)
+                fill = look.faint if status == "reached" else "none"
+                ax.plot(dots, np.full(len(dots), height + shift), ".", color=look.faint, mfc=fill, ms=4)
             if complete[here.index].all():
                 mean = bootstrap_mean(here[x])
                 ax.errorbar(mean.estimate, height + shift, xerr=error_bar(mean), color=look.color, fmt=look.marker)

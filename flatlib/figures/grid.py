@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from flatlib.figures.axes import EmptyPlot, placeholder_if_empty
-from flatlib.figures.style import INK, TWO_COLUMNS
+from flatlib.figures.style import GREY, INK, TWO_COLUMNS
 from flatlib.figures.verdicts import VERDICTS
 from flatlib.stats import require_columns
 
@@ -16,7 +16,6 @@ ROW = 0.155  # inches; all heights below are in rows
 HEAD, HEADING, LINE = 6.0, 1.5, 0.75  # the key and the scales, a chapter, each further line of a name
 SCALE, COLUMN = 1.0, 20.5  # width of a scale and of a whole column, in rows
 LETTERS = 38  # of a name in one line
-GUIDE = "0.85"  # grey
 
 
 def verdict_columns(judged: pd.DataFrame) -> list[pd.DataFrame]:
@@ -54,7 +53,7 @@ def verdict_grid(judged: pd.DataFrame, ax: Axes, scales: Sequence[str], *, key: 
     for heading, y in headings.items():
         ax.text(0, y, heading, weight="bold", **text | {"fontsize": 8.5})
     for (_, name), y in rows.items():
-        ax.hlines(y, 0, SCALE * len(scales), GUIDE, linewidth=0.6)
+        ax.hlines(y, 0, SCALE * len(scales), GREY, linewidth=0.3, zorder=1)
         ax.text(SCALE * (len(scales) + 0.5), y, _wrapped(name), linespacing=1.0, **text)
     for verdict, look in VERDICTS.items():
         found = judged[judged["verdict"] == verdict]

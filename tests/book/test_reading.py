@@ -5,6 +5,7 @@ import re
 import pytest
 
 from browser import CHAPTER_PAGES, PAGES, WIDTHS, open_page
+from flatlib.figures.style import LEGIBLE, contrast
 
 PHONE = WIDTHS[1]
 READABLE = 8  # pixels
@@ -36,6 +37,14 @@ def test_figures_are_readable_on_a_phone(browser, address, page):
     open_page(browser, f"{address}/{page}", PHONE)
     small = [(name, size) for name, size in browser.execute_async_script(SIZES) if 0 < size < READABLE]
     assert small == []
+
+
+def test_what_is_drawn_is_seen(pages):
+    """Lines and marks of every figure have a contrast of 3:1 to the paper (WCAG 1.4.11); white is the paper's own."""
+    figures = {path.name: path.read_text(encoding="utf-8") for path in (pages / "_images").glob("*.svg")}
+    colors = {(color, name) for name, svg in figures.items() for color in re.findall(r"stroke: ?(#[0-9a-f]{6})", svg)}
+    assert len(figures) > 40
+    assert [it for it in sorted(colors) if it[0] != "#ffffff" and contrast(it[0]) < LEGIBLE] == []
 
 
 @pytest.mark.parametrize("page", CHAPTER_PAGES)
