@@ -47,6 +47,18 @@ def test_what_is_drawn_is_seen(pages):
     assert [it for it in sorted(colors) if it[0] != "#ffffff" and contrast(it[0]) < LEGIBLE] == []
 
 
+def test_a_claim_is_a_line_of_the_landing_page(browser, address):
+    script = """return [...document.querySelectorAll('article ol > li:has(.verdict)')].map(item => [
+        item.getBoundingClientRect().height, parseFloat(getComputedStyle(item).lineHeight),
+        ...[...item.querySelectorAll('.verdict')].map(mark => mark.textContent[0])])"""
+    open_page(browser, f"{address}/book/index.html", WIDTHS[0])
+    items = browser.execute_script(script)
+    assert len(items) == len(CHAPTER_PAGES)
+    for height, line, *signs in items:
+        assert height < 1.6 * line
+        assert set(signs) <= set("✓✗?–")
+
+
 @pytest.mark.parametrize("page", CHAPTER_PAGES)
 def test_verdicts_are_on_a_phones_screen(browser, address, page):
     open_page(browser, f"{address}/{page}", PHONE)
