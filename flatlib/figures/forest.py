@@ -15,6 +15,7 @@ from flatlib.figures.ticks import set_ticks
 from flatlib.stats import bootstrap_mean
 
 SPACING = 0.25  # between the marks of a row, whose height is 1
+LEFTWARD = ABOVE | {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0)}  # above axes narrower than its names
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)  # of ratios
 
 
@@ -75,9 +76,7 @@ def forest_plot(table: pd.DataFrame, ax: Axes, *, label: str) -> None:
         ax.plot(of_name["estimate"], height, marker, color=color, label=name)
     ax.set_yticks(list(heights.values()), list(heights))
     ax.set(ylim=(-0.6, len(heights) - 0.4), xlabel=label)
-    ax.legend(
-        labelspacing=0.3, **ABOVE | {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0)}
-    )  # names are longer than axes
+    ax.legend(labelspacing=0.3, **LEFTWARD)
 
 
 @placeholder_if_empty
@@ -103,7 +102,7 @@ def ratio_plot(table: pd.DataFrame, ax: Axes, *, reference: str, label: str) -> 
     set_ticks(ax, ticks)
     ax.set_yticks(heights, list(rows.index))
     ax.set_xlabel(f"{label} ({reference} = 1)")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3)
+    ax.legend(ncols=3, handletextpad=0.2, columnspacing=1.0, **LEFTWARD)
 
 
 def _shifts(n: int) -> np.ndarray:

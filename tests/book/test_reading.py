@@ -5,6 +5,7 @@ import re
 import pytest
 
 from browser import CHAPTER_PAGES, PAGES, WIDTHS, open_page
+from flatlib.book.cards import with_card
 from flatlib.figures.style import LEGIBLE, contrast
 
 PHONE = WIDTHS[1]
@@ -81,6 +82,19 @@ def test_columns_are_named_for_a_screen_reader(pages):
     assert "<th" in text
     assert re.findall(r"<th\b(?![^>]*scope=)[^>]*>", text) == []
     assert "Toggle hidden content" not in text
+
+
+@pytest.mark.parametrize(
+    ("page", "about"),
+    [(CHAPTER_PAGES[0], "With the learning rate, sharpness"), ("book/claims/overview.html", "the flatter")],
+)
+def test_a_link_says_what_the_page_found(pages, page, about):
+    text = (pages / page).read_text(encoding="utf-8")
+    card = re.findall(r'<meta (?:property|name)="((?:og:)?\w+)" content="([^"]*)"', text.partition("</head>")[0])
+    assert {"og:title", "og:description", "description"} <= {name for name, _ in card}
+    assert about in dict(card)["og:description"] == dict(card)["description"]
+    assert (pages / page).parent.joinpath(dict(card)["og:image"]).is_file()
+    assert with_card(text, "../../") == text, "a finished page stays"
 
 
 def test_terms_show_their_meaning(pages):
