@@ -25,6 +25,8 @@ def with_card(text: str, top: str) -> str:
     if title is None or not words:
         return text
     about = f'<meta property="og:description" content="{words}" />\n<meta name="description" content="{words}" />\n'
+    if about in text:
+        return text
     if 'property="og:title"' not in text:
         about += f'<meta property="og:title" content="{plain(title[1])}" />\n'
         about += (
