@@ -4,9 +4,24 @@ import pandas as pd
 
 from flatlib.book import results
 from flatlib.book.overview import in_markdown
-from flatlib.claims.verdict import SUPPORTED
+from flatlib.claims import claim_verdict
+from flatlib.claims.verdict import CONTRADICTED, INCONCLUSIVE, NOT_TESTED, SUPPORTED
 from flatlib.stats import Interval
 
+SIGNS = {SUPPORTED: "✓", CONTRADICTED: "✗", INCONCLUSIVE: "?", NOT_TESTED: "–"}
+IN_SHORT = {  # each claim in the words of a list; the chapter has it in full
+    "01_lr_batch": "Large learning rates flatten, and help at small batches only",
+    "02_linear_scaling": "At a fixed ratio of batch and rate, accuracy stays and sharpness falls",
+    "03_sam": "SAM flattens at every batch, and helps at small ones only",
+    "04_dropout": "Dropout flattens, but too much of it harms",
+    "05_batch_norm": "Batch norm changes the accuracy, and not the sharpness",
+    "06_weight_decay": "Weight decay makes minima sharper and networks better",
+    "07_adam_vs_sgd": "Averaged Adam is much sharper than SGD, and as good",
+    "08_progressive_sharpening": "Sharpness rises to 2/η and stays there, and the Jacobian with it",
+    "09_label_smoothing": "With label smoothing, Jacobian and sharpness rise less",
+    "10_minimum_sharpness": "SAM lowers the minimum sharpness, and accuracy gains",
+    "11_regularisers": "Regularisers lower the Jacobian, which tracks the gap",
+}
 SLIGHT = 1 / 3  # a Kendall's tau up to which the odds are less than two to one
 
 
@@ -49,17 +64,21 @@ def signed(tau: "Interval | pd.Series[float]") -> str:
     return f"{tau.estimate:z.2f} [{tau.low:z.2f}, {tau.high:z.2f}]".replace("-", "−")
 
 
-def movers(parts: pd.DataFrame, scale: str) -> tuple[str, str]:
-    """Return the interventions that lower sharpness and those that raise it, each as a list in words.
+def moved(parts: pd.DataFrame, scale: str, when: str = "end", **signs: int) -> str:
+    """Return in words the interventions whose intervals lie on the given sides of zero.
 
     Args:
         parts: The table of `flatlib.claims.decomposition.decompositions`.
         scale: A scale.
+        when: ``"end"`` or ``"equal loss"``.
+        signs: 1 (above zero) or -1 (below) for each of some parts, such as ``sharpness`` and ``loss``.
     """
-    here = parts[(parts["scale"] == scale) & (parts["when"] == "end") & (parts["part"] == "sharpness")]
+    here = parts[(parts["scale"] == scale) & (parts["when"] == when)]
     here = here[~here["intervention"].str.contains(", | and ")]  # the same once more, in another chapter
-    flatter, sharper = (here.loc[chosen, "intervention"] for chosen in (here["high"] < 0, here["low"] > 0))
-    return words(list(flatter)), words(list(sharper))
+    moves = here.assign(sign=1 * (here["low"] > 0) - (here["high"] < 0))
+    table = moves.pivot(index="intervention", columns="part", values="sign").reindex(columns=list(signs))
+    found = table[(table == pd.Series(signs)).all(axis=1)].index
+    return words([name for name in dict.fromkeys(here["intervention"]) if name in found])
 
 
 def words(names: list[str]) -> str:
@@ -72,7 +91,7 @@ def words(names: list[str]) -> str:
 
 
 def claims_in_lines(judged: pd.DataFrame, folder: str = "") -> str:
-    """Return a list of all claims in MyST Markdown: statement, result at the best scale, verdict at every scale.
+    """Return a list of all claims in MyST Markdown, a line each: the claim in short, and its verdict at every scale.
 
     Args:
         judged: The table of `flatlib.book.overview.verdicts`.
@@ -80,8 +99,16 @@ def claims_in_lines(judged: pd.DataFrame, folder: str = "") -> str:
     """
     items = []
     for number, (chapter, rows) in enumerate(judged.groupby("chapter"), start=1):
-        best = results.best_scale(rows)
-        found = results.result(rows[rows["scale"] == best], str(chapter))
-        claim = f"[{in_markdown(str(chapter))}]({folder}{chapter}.ipynb)."
-        items.append(f"{number}. {claim} {found} *({best})*\n\n   {results.strip(rows)}\n")
-    return "\n".join(items)
+        claim = IN_SHORT.get(str(chapter)) or in_markdown(str(chapter))
+        items.append(f"{number}. [{claim}]({folder}{chapter}.ipynb) {marks(rows)}\n")
+    return "".join(items)
+
+
+def marks(judged: pd.DataFrame) -> str:
+    """Return the verdict on a claim at every scale as marks in MyST Markdown, the largest scale first."""
+    parts = []
+    for scale in reversed(results.sorted_scales(judged["scale"])):
+        here = judged[judged["scale"] == scale]
+        word, count = claim_verdict(here), held(here).replace(" of ", "/")
+        parts.append(f"[{SIGNS[word]} {scale} {count}]{{.verdict .{word.replace(' ', '-')}}}")
+    return " ".join(parts)

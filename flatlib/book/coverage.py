@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pandas as pd
 
 from flatlib.book import overview
+from flatlib.book.citations import parts, work
+from flatlib.book.paths import find_root
 from flatlib.claims import CLAIMS, claim_verdict
 from flatlib.claims.coverage import AFTERWARDS, ITEMS, Item, cited
 from flatlib.claims.prediction import SUPPORTED
@@ -48,15 +50,15 @@ def _judged(tables: overview.Tables) -> Iterator[dict]:
 def declared(found: pd.DataFrame) -> pd.DataFrame:
     """Return one row per item and scale, with the verdict on all its declared predictions, in the order of ``ITEMS``.
 
-    It has the columns that `flatlib.figures.verdict_grid` draws, with the papers, numbered, in the place of chapters.
+    It has the columns that `flatlib.figures.verdict_grid` draws, with the papers' authors in the place of chapters.
     """
-    papers = list(dict.fromkeys(item.paper for item in ITEMS))
+    bibliography = find_root() / "book" / "references.bib"
     rows = []
     for item in ITEMS:
         own = (found["paper"] == item.paper) & (found["number"] == item.number) & (found["kind"] == DECLARED)
-        paper = f"{papers.index(item.paper) + 1}_{item.paper}"
+        authors, _ = parts(work(bibliography, item.paper))
         for scale, group in found[own].groupby("scale", sort=False):
-            rows.append((paper, item.number, scale, claim_verdict(group)))
+            rows.append((authors, item.number, scale, claim_verdict(group)))
     return pd.DataFrame(rows, columns=["chapter", "prediction", "scale", "verdict"])
 
 

@@ -47,9 +47,9 @@ def mean_curves(
         of_value = rows[rows[by] == value]
         reached = of_value[of_value["status"] == "reached"].sort_values(x)
         for _, of_seed in reached.groupby("seed"):
-            ax.plot(of_seed[x], of_seed[y], color=look.color, linewidth=0.8, alpha=0.25, label="_seed")
+            ax.plot(of_seed[x], of_seed[y], color=look.faint, linewidth=0.5, label="_seed")
         capped = of_value[of_value["status"] == "capped"]
-        ax.plot(capped[x], capped[y], look.marker, color=look.color, mfc="none", ms=4, lw=0, alpha=0.8, label="_capped")
+        ax.plot(capped[x], capped[y], look.marker, color=look.color, mfc="none", ms=4, lw=0, label="_capped")
         _mean_with_band(ax, of_value[complete[of_value.index]].groupby(x)[y], look)
         last = of_value[x].max()
         ends.append(End(last, of_value.loc[of_value[x] == last, y].mean(), look))
@@ -84,7 +84,7 @@ def trajectories(
     for value, look in looks.items():
         runs = rows[rows[by] == value].pivot_table(index=x, columns="run_id", values=y)
         for _, run in runs.items():
-            ax.plot(run.dropna(), color=look.color, linewidth=0.8, alpha=0.3, label="_seed")
+            ax.plot(run.dropna(), color=look.faint, linewidth=0.5, label="_seed")
         mean = runs.dropna().mean(axis=1)
         if not mean.empty:
             ax.plot(mean.index, mean, color=look.color, marker=look.marker, markevery=[-1], label="_mean")
@@ -130,7 +130,7 @@ def slope_by_group(
     for value, look in series(rows, group).items():
         if value in slopes:
             seeds, here = slopes[value], np.full(len(slopes[value]), value)
-            ax.plot(here, seeds, ".", color=look.color, alpha=0.5, label="_seed", transform=beside)
+            ax.plot(here, seeds, ".", color=look.faint, ms=4, label="_seed", transform=beside)
             ax.errorbar(value, means[value].estimate, error_bar(means[value]), color=look.color, fmt=look.marker)
 
 

@@ -15,6 +15,7 @@ from flatlib.figures.ticks import set_ticks
 from flatlib.stats import bootstrap_mean
 
 SPACING = 0.25  # between the marks of a row, whose height is 1
+LEFTWARD = ABOVE | {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0)}  # above axes narrower than its names
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)  # of ratios
 
 
@@ -41,8 +42,8 @@ def dot_plot(table: pd.DataFrame, x: str, ax: Axes, *, row: str, by: str) -> Non
         for shift, value in zip(_shifts(len(present)), present, strict=True):
             look, here = looks[value], of_row[of_row[by] == value]
             for status, dots in here.groupby("status")[x]:
-                fill = look.color if status == "reached" else "none"
-                ax.plot(dots, np.full(len(dots), height + shift), ".", color=look.color, mfc=fill, alpha=0.35)
+                fill = look.faint if status == "reached" else "none"
+                ax.plot(dots, np.full(len(dots), height + shift), ".", color=look.faint, mfc=fill, ms=4)
             if complete[here.index].all():
                 mean = bootstrap_mean(here[x])
                 ax.errorbar(mean.estimate, height + shift, xerr=error_bar(mean), color=look.color, fmt=look.marker)
@@ -75,7 +76,7 @@ def forest_plot(table: pd.DataFrame, ax: Axes, *, label: str) -> None:
         ax.plot(of_name["estimate"], height, marker, color=color, label=name)
     ax.set_yticks(list(heights.values()), list(heights))
     ax.set(ylim=(-0.6, len(heights) - 0.4), xlabel=label)
-    ax.legend(labelspacing=0.3, **ABOVE)
+    ax.legend(labelspacing=0.3, **LEFTWARD)
 
 
 @placeholder_if_empty
@@ -101,7 +102,7 @@ def ratio_plot(table: pd.DataFrame, ax: Axes, *, reference: str, label: str) -> 
     set_ticks(ax, ticks)
     ax.set_yticks(heights, list(rows.index))
     ax.set_xlabel(f"{label} ({reference} = 1)")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3)
+    ax.legend(ncols=3, handletextpad=0.2, columnspacing=1.0, **LEFTWARD)
 
 
 def _shifts(n: int) -> np.ndarray:

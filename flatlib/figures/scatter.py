@@ -33,7 +33,7 @@ def scatter(table: pd.DataFrame, x: str, y: str, ax: Axes, *, by: str = "batch_s
     label_axes(ax, rows, x, y)
     looks = series(rows, by)
     for value, look in looks.items():
-        for name, fill in (("reached", (look.color, 0.5)), ("capped", "none")):
+        for name, fill in (("reached", look.faint), ("capped", "none")):
             runs = rows[(rows[by] == value) & (rows["status"] == name)]
             ax.plot(runs[x], runs[y], look.marker, color=look.color, mfc=fill, ms=4.5)
     key_above(ax, looks.values(), linestyle="none")
@@ -61,7 +61,7 @@ def quadrant_plot(table: pd.DataFrame, ax: Axes) -> None:
     ax.axvline(0, color=GREY, lw=0.8)
     for name, look in looks.items():
         of_name = rows[rows["intervention"] == name]
-        ax.plot(of_name[x], of_name[y], look.marker, color=look.color, mfc=(look.color, 0.6), ms=4.5)
+        ax.plot(of_name[x], of_name[y], look.marker, color=look.color, mfc=look.faint, ms=4.5)
     for (right, up), text in CORNERS.items():
         place: dict[str, Any] = {"ha": "right" if right > 0 else "left", "va": "top" if up > 0 else "bottom"}
         ax.annotate(text, (0.5 + right * 0.49, 0.5 + up * 0.49), xycoords="axes fraction", color=INK, **place)

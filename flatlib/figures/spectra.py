@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from flatlib.errors import FlatlibError
 from flatlib.figures.axes import EmptyPlot, placeholder_if_empty
-from flatlib.figures.style import INK, VERMILLION
+from flatlib.figures.style import INK, VERMILLION, faint
 from flatlib.stats import require_columns
 
 STEM_FOOT = 1e-30  # below the axis, however low a panel that shares it extends
@@ -53,7 +53,7 @@ def spectral_density(table: pd.DataFrame, ax: Axes, outliers: Sequence[float] = 
     floor = mean.max() * 1e-6  # only the Gaussian tails of the smoothing lie below
     for probe in curves:
         clipped = curves[probe].clip(lower=floor)
-        ax.plot(curves.index, clipped, color=INK, linewidth=0.6, alpha=0.25, label="_probe")
+        ax.plot(curves.index, clipped, color=faint(INK), linewidth=0.4, label="_probe")
     ax.plot(curves.index, mean.clip(lower=floor), color=INK, linewidth=1.4, label="_mean")
     ax.plot(outliers, [floor] * len(outliers), "^", color=VERMILLION, clip_on=False, zorder=3, label="_outliers")
     ax.set_yscale("log")

@@ -27,6 +27,7 @@ BATCH_RAMP = LinearSegmentedColormap.from_list("batch", BATCH[4])
 CATEGORY = (GREEN, PURPLE, ORANGE, BLACK, BLUE, VERMILLION)
 INNER_MARKERS = "^v<>pX"  # between a circle (first) and a square (last); hollow diamonds are published values
 MARKERS = "o" + INNER_MARKERS  # of series without a last one
+LEGIBLE = 3.0  # contrast of a mark or a line to the paper
 VIRIDIS_END = 0.55  # from here on its contrast to white is below 3:1
 DASHED: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1.0, "zorder": 2.5}  # theory, above the data
 EDGE = r"$2/\eta$"  # the sharpness below which gradient descent on a quadratic is stable (Cohen et al. 2021)
@@ -54,6 +55,24 @@ class Series(NamedTuple):
     def ink(self) -> tuple[float, ...]:
         """The colour darkened by 30 %, for text: letters need a contrast of 4.5:1."""
         return tuple(0.7 * channel for channel in to_rgb(self.color))
+
+    @property
+    def faint(self) -> tuple[float, ...]:
+        """The colour as light as a line may be, for single seeds behind their mean."""
+        return faint(self.color)
+
+
+def faint(color: Any) -> tuple[float, ...]:
+    """Return a colour mixed with as much white as leaves it a contrast of 3:1 on white (WCAG 1.4.11)."""
+    shades = [tuple(1 - share * (1 - channel) for channel in to_rgb(color)) for share in np.linspace(0.2, 1, 81)]
+    return next((shade for shade in shades if contrast(shade) >= LEGIBLE), shades[-1])
+
+
+def contrast(color: Any) -> float:
+    """Return the contrast of a colour to white as WCAG 2 defines it, from 1 to 21."""
+    channels = np.array(to_rgb(color))
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(1.05 / (linear @ (0.2126, 0.7152, 0.0722) + 0.05))
 
 
 def use_style() -> None:

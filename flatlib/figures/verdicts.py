@@ -1,8 +1,6 @@
-"""Verdicts as pictures: intervals against the regions that were predicted, a grid over scales, rows of dots."""
+"""Verdicts as pictures: intervals against the regions that were predicted, and rows of dots."""
 
 import re
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -11,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from flatlib.figures.axes import EmptyPlot, placeholder_if_empty
-from flatlib.figures.forest import row_heights
 from flatlib.figures.style import BLUE, GREEN, GREY, INK, VERMILLION
 from flatlib.stats import require_columns
 
@@ -128,30 +125,3 @@ def verdict_dots(judged: pd.DataFrame, ax: Axes, *, by: str) -> None:
     ax.legend(handles=marks, ncols=4, handletextpad=0.1, columnspacing=0.8, fontsize=8, **place)
     ax.set(xlim=(-1, IN_A_ROW), ylim=(height + 1.2, 1.4))
     ax.set_axis_off()
-
-
-@placeholder_if_empty
-def verdict_grid(judged: pd.DataFrame, ax: Axes, scales: Sequence[str]) -> None:
-    """Draw a mark for the verdict on each prediction at each scale; a place without a test stays empty.
-
-    Args:
-        judged: Columns chapter (``01_lr_batch``), prediction, scale and verdict. Rows keep the order in which the
-            predictions appear, numbered by their chapter, with a line between two chapters.
-        scales: The columns, from left to right.
-    """
-    if judged.empty:
-        raise EmptyPlot("nothing to draw: there is no verdict")
-    heights = row_heights(zip(judged["chapter"], judged["prediction"], strict=True))
-    for verdict, mark in VERDICTS.items():
-        found = judged[judged["verdict"] == verdict]
-        y = [heights[row] for row in zip(found["chapter"], found["prediction"], strict=True)]
-        x = [scales.index(scale) for scale in found["scale"]]
-        ax.plot(x, y, linestyle="none", markersize=5, label=verdict, **mark)
-    for above, below in pairwise(heights):
-        if above[0] != below[0]:
-            ax.axhline(heights[below] + 0.5, color=GREY, linewidth=0.4)
-    ax.set_yticks(list(heights.values()), [f"{name}  {int(chapter.partition('_')[0])}" for chapter, name in heights])
-    ax.set_xticks(range(len(scales)), scales, rotation=45, ha="left", rotation_mode="anchor")
-    ax.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
-    ax.set(xlim=(-0.5, len(scales) - 0.5), ylim=(-0.6, len(heights) - 0.4))
-    ax.legend(loc="upper right", bbox_to_anchor=(1.0, 0.0), ncols=2, handletextpad=0.2, columnspacing=1.0)

@@ -150,6 +150,14 @@ def test_figures_match_the_pages_theme(browser, address, theme, paper):
     assert np.abs(grey - paper).max() > 150, "nothing visible on it"
 
 
+def test_dark_figures_fill_their_place(browser, address):
+    """Padding, as the theme has it, makes a phone show more than a panel: a slice of the one above."""
+    open_page(browser, f"{address}/{CHAPTER_PAGES[0]}", WIDTHS[1])
+    set_theme(browser, "dark")
+    script = "return [...document.querySelectorAll('figure img')].map(img => getComputedStyle(img).padding)"
+    assert set(browser.execute_script(script)) == {"0px"}
+
+
 def test_injected_parameters_are_hidden(browser, address):
     open_page(browser, f"{address}/book/claims/01_lr_batch.html", WIDTHS[0])
     cell = "document.body.insertAdjacentHTML('beforeend', '<div class=\"cell tag_injected-parameters\">x</div>');"

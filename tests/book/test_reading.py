@@ -5,6 +5,8 @@ import re
 import pytest
 
 from browser import CHAPTER_PAGES, PAGES, WIDTHS, open_page
+from flatlib.book.cards import with_card
+from flatlib.figures.style import LEGIBLE, contrast
 
 PHONE = WIDTHS[1]
 READABLE = 8  # pixels
@@ -38,6 +40,26 @@ def test_figures_are_readable_on_a_phone(browser, address, page):
     assert small == []
 
 
+def test_what_is_drawn_is_seen(pages):
+    """Lines and marks of every figure have a contrast of 3:1 to the paper (WCAG 1.4.11); white is the paper's own."""
+    figures = {path.name: path.read_text(encoding="utf-8") for path in (pages / "_images").glob("*.svg")}
+    colors = {(color, name) for name, svg in figures.items() for color in re.findall(r"stroke: ?(#[0-9a-f]{6})", svg)}
+    assert len(figures) > 40
+    assert [it for it in sorted(colors) if it[0] != "#ffffff" and contrast(it[0]) < LEGIBLE] == []
+
+
+def test_a_claim_is_a_line_of_the_landing_page(browser, address):
+    script = """return [...document.querySelectorAll('article ol > li:has(.verdict)')].map(item => [
+        item.getBoundingClientRect().height, parseFloat(getComputedStyle(item).lineHeight),
+        ...[...item.querySelectorAll('.verdict')].map(mark => mark.textContent[0])])"""
+    open_page(browser, f"{address}/book/index.html", WIDTHS[0])
+    items = browser.execute_script(script)
+    assert len(items) == len(CHAPTER_PAGES)
+    for height, line, *signs in items:
+        assert height < 1.6 * line
+        assert set(signs) <= set("✓✗?–")
+
+
 @pytest.mark.parametrize("page", CHAPTER_PAGES)
 def test_verdicts_are_on_a_phones_screen(browser, address, page):
     open_page(browser, f"{address}/{page}", PHONE)
@@ -60,6 +82,19 @@ def test_columns_are_named_for_a_screen_reader(pages):
     assert "<th" in text
     assert re.findall(r"<th\b(?![^>]*scope=)[^>]*>", text) == []
     assert "Toggle hidden content" not in text
+
+
+@pytest.mark.parametrize(
+    ("page", "about"),
+    [(CHAPTER_PAGES[0], "With the learning rate, sharpness"), ("book/claims/overview.html", "the flatter")],
+)
+def test_a_link_says_what_the_page_found(pages, page, about):
+    text = (pages / page).read_text(encoding="utf-8")
+    card = re.findall(r'<meta (?:property|name)="((?:og:)?\w+)" content="([^"]*)"', text.partition("</head>")[0])
+    assert {"og:title", "og:description", "description"} <= {name for name, _ in card}
+    assert about in dict(card)["og:description"] == dict(card)["description"]
+    assert (pages / page).parent.joinpath(dict(card)["og:image"]).is_file()
+    assert with_card(text, "../../") == text, "a finished page stays"
 
 
 def test_terms_show_their_meaning(pages):

@@ -92,11 +92,28 @@ def test_the_answer_follows_tau(tau, lead):
     assert found.endswith("itself, 0 of 0 predictions hold here; of what they predict about accuracy, 1 of 1.")
 
 
+def test_claims_are_listed_with_their_verdicts():
+    assert set(answer.IN_SHORT) == set(CLAIMS)
+    marked = answer.marks(VERDICTS)
+    assert marked == (
+        "[? paper 0/1]{.verdict .inconclusive} [✗ medium 0/1]{.verdict .contradicted} "
+        "[? small 0/1]{.verdict .inconclusive} [✓ digits 1/1]{.verdict .supported}"
+    )
+    first = answer.claims_in_lines(VERDICTS.assign(chapter="03_sam"), "claims/")
+    assert first == f"1. [{answer.IN_SHORT['03_sam']}](claims/03_sam.ipynb) {marked}\n"
+
+
 def test_interventions_are_sorted_by_what_they_do():
     rows = [("a", "small", -2, -1), ("b", "small", 1, 2), ("c", "small", -1, 1), ("d", "paper", 1, 2)]
     parts = pd.DataFrame(rows, columns=["intervention", "scale", "low", "high"]).assign(when="end", part="sharpness")
-    assert answer.movers(parts, "small") == ("a", "b")
-    assert answer.movers(parts, "mine") == ("nothing", "nothing")
+    assert [answer.moved(parts, "small", sharpness=sign) for sign in (-1, 1)] == ["a", "b"]
+    assert (
+        answer.moved(parts, "mine", sharpness=1) == answer.moved(parts, "small", "equal loss", sharpness=1) == "nothing"
+    )
+    both = pd.concat([parts, parts.assign(part="loss", low=[1, 1, 1, 1], high=[2, 2, 2, 2])])
+    assert answer.moved(both, "small", sharpness=-1, loss=1) == "a"
+    assert answer.moved(both, "small", sharpness=-1, loss=-1) == "nothing"
+    assert answer.moved(parts, "small", sharpness=-1, loss=1) == "nothing", "a part that was not measured did not move"
 
 
 def test_an_exercise_is_answered_from_records():

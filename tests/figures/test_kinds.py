@@ -82,6 +82,15 @@ def test_same_table_gives_same_bytes(draw, table, _):
     assert b"<text" in svg() or draw is KINDS["image_direction"][0], "text is text, not paths"
 
 
+@pytest.mark.parametrize(("draw", "table", "_"), KINDS.values(), ids=KINDS)
+def test_lines_and_marks_are_opaque(draw, table, _):
+    """Half of a legible colour is none; what stands behind others is fainter by its colour."""
+    _, ax = plt.subplots()
+    draw(table, ax)
+    parts = [part for axes in (ax, *ax.child_axes) for part in (*axes.lines, *axes.texts)]
+    assert {part.get_alpha() for part in parts} <= {None, 1.0}
+
+
 @pytest.mark.parametrize("kind", TABLES)
 def test_empty_table_gives_placeholder(kind, ax):
     draw, table, _ = KINDS[kind]

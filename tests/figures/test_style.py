@@ -1,5 +1,6 @@
 """Colours that can be told from the page in both themes, and tick labels that have room."""
 
+import io
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
@@ -38,7 +39,14 @@ def test_marks_and_their_names_are_seen_in_both_themes(color):
     ink = style.Series(color, "o", "").ink
     for turned in (to_rgb, dark):
         assert contrast(turned(color), turned("white")) >= 3
+        assert contrast(turned(style.faint(color)), turned("white")) >= 3
         assert contrast(turned(ink), turned("white")) >= 4.5
+
+
+@pytest.mark.parametrize("color", ["black", "#00805D", "#A87400", "white"])
+def test_contrast_is_that_of_wcag(color):
+    assert style.contrast(color) == pytest.approx(contrast(color, "white"))
+    assert style.contrast("black") == pytest.approx(21)
 
 
 def test_a_contradiction_has_one_colour():
@@ -90,4 +98,6 @@ def test_labels_without_room_are_empty():
 def test_scatter_marks_have_a_full_edge(narrow):
     runs = pd.DataFrame({"lambda_max": [1.0, 2.0], "test_accuracy": [0.5, 0.6], "batch_size": [10, 20]})
     scatter(runs.assign(status="reached"), "lambda_max", "test_accuracy", narrow)
-    assert {line.get_alpha() for line in narrow.lines} == {None}
+    svg = io.StringIO()
+    narrow.figure.savefig(svg, format="svg")
+    assert "stroke-opacity" not in svg.getvalue(), "as Matplotlib writes it for a half transparent face"

@@ -1,10 +1,10 @@
-"""Verdicts as pictures: regions and intervals, dots, and the grid over scales."""
+"""Verdicts as pictures: regions and intervals, and dots."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from flatlib.figures import verdict_dots, verdict_grid, verdict_intervals, verdict_size
+from flatlib.figures import verdict_dots, verdict_intervals, verdict_size
 from flatlib.figures.verdicts import IN_A_ROW, region
 
 COLUMNS = ["prediction", "unit", "threshold", "scale", "estimate", "low", "high", "verdict"]
@@ -16,10 +16,6 @@ JUDGED = pd.DataFrame(
     ],
     columns=COLUMNS,
 )
-
-
-def row_names(ax) -> list[str]:
-    return [label.get_text() for label in ax.get_yticklabels()]
 
 
 @pytest.mark.parametrize(
@@ -57,20 +53,3 @@ def test_dots_count_predictions(ax):
     assert [line.get_marker() for line in ax.lines] == ["o"] * (IN_A_ROW + 1) + ["X"]
     heights = [line.get_ydata()[0] for line in ax.lines]
     assert heights[0] == heights[IN_A_ROW - 1] > heights[IN_A_ROW] > heights[-1], "a long row is broken"
-
-
-def test_verdict_grid_marks_prediction_and_scale(ax):
-    rows = [("01_a", "x", "small", "supported"), ("01_a", "y", "small", "inconclusive")]
-    rows += [("01_a", "x", "paper", "contradicted"), ("02_b", "x", "small", "supported")]
-    rows += [("02_b", "x", "paper", "not tested here")]
-    judged = pd.DataFrame(rows, columns=["chapter", "prediction", "scale", "verdict"])
-    verdict_grid(judged, ax, ["small", "paper"])
-    marks = {line.get_label(): line for line in ax.lines[:4]}
-    np.testing.assert_array_equal(marks["supported"].get_xydata(), [[0, 2], [0, 0]])
-    np.testing.assert_array_equal(marks["contradicted"].get_xydata(), [[1, 2]])
-    np.testing.assert_array_equal(marks["inconclusive"].get_xydata(), [[0, 1]])
-    np.testing.assert_array_equal(marks["not tested here"].get_xydata(), [[1, 0]])
-    assert len({(line.get_marker(), line.get_markerfacecolor()) for line in marks.values()}) == 4, "not by colour alone"
-    assert row_names(ax) == ["x  1", "y  1", "x  2"]
-    (between,) = ax.lines[4:]
-    assert between.get_ydata()[0] == 0.5

@@ -35,7 +35,7 @@ flatlibExplorer.makePlot = (target, onTap) => {
       y_axis_type: axes.y.log ? "log" : "linear",
       x_axis_label: axes.x.label,
       y_axis_label: axes.y.label,
-      tools: "box_zoom,pan,wheel_zoom,tap,reset,save",
+      tools: "box_zoom,pan,wheel_zoom,tap,undo,redo,reset,save",
       toolbar_location: "above",
       background_fill_color: theme.paper,
       border_fill_color: theme.paper,
