@@ -54,6 +54,7 @@ def adam_runs(holds: bool) -> pd.DataFrame:
         return {
             "lambda_max": sharpness * noise(config.seed),
             "frobenius": sharpness**2 * noise(config.seed),
+            "weight_norm": sharpness**0.5 * noise(config.seed),
             "test_accuracy": (0.6 + gained * averaged + apart * adaptive - 0.3 * plain) * noise(config.seed),
             "train_accuracy": (0.9 + 0.005 * averaged - 0.3 * plain) * noise(config.seed),
             "minimum_sharpness": 2.0 ** (away * adaptive) * noise(config.seed),

@@ -91,8 +91,8 @@ ITEMS = (
     Item("macdonald2023", "Figure 5", "four regularisers lower the Jacobian, SAM alone λ_max"),
     Item(
         *("macdonald2023", "Ansatz 3.1", "a larger Jacobian causes a larger λ_max"),
-        remark="that both rise is tested; the cause is not, because no run changes the Jacobian alone",
-        pages=("08_progressive_sharpening.ipynb", "09_label_smoothing.ipynb"),
+        remark="that both rise is tested, and in chapter 11 what a penalty on the Jacobian does to λ_max",
+        pages=("08_progressive_sharpening.ipynb", "09_label_smoothing.ipynb", "11_regularisers.ipynb"),
     ),
     Item("macdonald2023", "Theorem 4.2", "samples cover many distributions", "nothing to measure"),
     Item(

@@ -64,9 +64,9 @@ CASES = {  # runs; the declared thresholds; the estimates that support and that 
     ),
     "07_adam_vs_sgd": (
         others.adam_runs,
-        ["> 1", "> 1", "> -1", "in -1 .. 1", "in -1 .. 1", "in -1 .. 1", "< 0.05"],
-        [2, 4, 0.01 * POINT, 0.005 * POINT, 0.5],
-        [-1, -2, -0.02 * POINT, 0.03 * POINT, 2],
+        ["> 1", "> 1", "> 0", "> -1", "in -1 .. 1", "in -1 .. 1", "in -1 .. 1", "< 0.05"],
+        [2, 4, 1, 0.01 * POINT, 0.005 * POINT, 0.5],
+        [-1, -2, -0.5, -0.02 * POINT, 0.03 * POINT, 2],
     ),
     "08_progressive_sharpening": (
         others.sharpening_runs,
