@@ -36,4 +36,4 @@ def effects(runs: pd.DataFrame) -> pd.DataFrame:
 def weakest(changed: pd.DataFrame, column: str) -> str:
     """Return what the Jacobian penalty at its weakest changes in a column of :func:`effects`."""
     rows = changed[changed["regulariser"] == PENALTY]
-    return rows[column].iloc[0].rpartition(", n =")[0] if len(rows) else UNDEFINED
+    return rows[column].iloc[0].partition(", n =")[0] if len(rows) else UNDEFINED

@@ -65,13 +65,13 @@ def plan_table(
         if nothing is recorded to estimate it from) and ``basis`` (what the missing runs were estimated from).
     """
     history = recorded_runs([*known, *(line for _, lines in requests.values() for line in lines.values())])
-    of_setting = functools.cache(lambda setting: estimate(setting, history))
+    of_setting = functools.cache(lambda config: estimate(config, history))
     rows: list[list[Any]] = []
     everything: list[Estimate] = []
     for chapter, (configs, lines) in requests.items():
         wanted = {config.run_id: config for config in configs}
         missing = [config for run_id, config in wanted.items() if run_id not in lines]
-        estimates = [of_setting(replace(config, seed=0)) for config in missing]
+        estimates = [of_setting(setting(config)) for config in missing]
         networks = ", ".join(dict.fromkeys(config.model for config in configs))
         counts = [len(wanted), len(wanted) - len(missing), len(missing)]
         rows.append([chapter, *counts, networks, *summary(estimates, workers)])
@@ -101,8 +101,13 @@ def recorded_runs(lines: Iterable[Line]) -> dict[RunConfig, list[Recorded]]:
         if seconds and updates and line["status"] != "diverged":
             config = RunConfig.from_json(line["config"])
             run = Recorded(config, updates / updates_per_epoch(config), seconds, line["status"] == "capped")
-            found[replace(config, seed=0)].append(run)
+            found[setting(config)].append(run)
     return found
+
+
+def setting(config: RunConfig) -> RunConfig:
+    """Return the configuration without its seed, and that of its images."""
+    return replace(config, seed=0, data_seed=None)
 
 
 def estimate(config: RunConfig, history: Mapping[RunConfig, list[Recorded]]) -> Estimate:

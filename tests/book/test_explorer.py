@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -47,6 +48,19 @@ def test_runs_are_listed_in_their_places(data):
         assert set(here) == set(LINES[place])
 
 
+@cache
+def newest(key):
+    """The newest version of a measure in any line, 1 if there is none."""
+    return max(line["measures"].get(key) or 1 for lines in LINES.values() for line in lines.values())
+
+
+def older(measures, name):
+    """Whether a value is by an older version of its estimator than some other's, and not exact."""
+    stem, ending = name.removesuffix(AT_LOSS).removesuffix("_per_parameter"), AT_LOSS * name.endswith(AT_LOSS)
+    key = f"{stem}_version{ending}"
+    return (measures.get(key) or 1) < newest(key) and measures.get(f"{stem}_standard_error{ending}") != 0
+
+
 def test_numbers_are_those_of_the_record(data):
     position = {run_id: i for i, run_id in enumerate(data["run_id"])}
     seen = set()
@@ -56,6 +70,8 @@ def test_numbers_are_those_of_the_record(data):
         for name in data["measures"]:
             tracked = [v for v in line["trajectory"].get(name.removeprefix("peak_"), []) if v is not None]
             expected = max(tracked, default=None) if name.startswith("peak_") else line["measures"].get(name)
+            if older(line["measures"], name):
+                expected = None
             assert data["measures"][name][i] == expected, (run_id, name)
             seen |= {name} if expected is not None else set()
         for name, setting in data["settings"].items():
