@@ -1,38 +1,27 @@
-"""What a link to a page shows in messengers and search engines: its title, its first words and a picture."""
+"""What a link to a page says in messengers and search engines: what the page found, or its first words."""
 
 import html
 import re
 
-TITLE = re.compile(r"<h1\b[^>]*>(.*?)</h1>", re.DOTALL)
 PARAGRAPH = re.compile(r"<p(?: class=\"sd-card-text\")?>(.*?)</p>", re.DOTALL)
-FINDING = re.compile(
-    r"<p class=\"sd-card-text\"><strong>(.*?)</strong>", re.DOTALL
-)  # of a chapter, in its claim's card
+FINDING = re.compile(r"<p class=\"sd-card-text\"><strong>(.*?)</strong>", re.DOTALL)  # in the card of a chapter
 NOT_WORDS = re.compile(r"<(annotation|a class=\"headerlink\")\b.*?</(annotation|a)>|<[^>]+>", re.DOTALL)
 DESCRIPTION = re.compile(r'<meta (?:property="og:description"|name="description") content="[^"]*" ?/?>\s*')
 LONGEST = 300  # letters of a description
-PICTURE = "_static/card.png"
 
 
-def with_card(text: str, top: str) -> str:
+def with_card(text: str) -> str:
     """Return an HTML page whose head says what it is about; one that does stays unchanged.
 
-    Args:
-        text: The page.
-        top: Address of the book's folder, seen from the page: for a picture where no address of the book is known.
+    Where the address of the book is known, the head has a card for messengers, which gets the same words.
     """
-    title, words = TITLE.search(text), description(text)
-    if title is None or not words:
+    words = description(text)
+    if not words:
         return text
-    about = f'<meta property="og:description" content="{words}" />\n<meta name="description" content="{words}" />\n'
-    if about in text:
-        return text
-    if 'property="og:title"' not in text:
-        about += f'<meta property="og:title" content="{plain(title[1])}" />\n'
-        about += (
-            f'<meta property="og:type" content="article" />\n<meta property="og:image" content="{top}{PICTURE}" />\n'
-        )
-    return DESCRIPTION.sub("", text).replace("</head>", f"{about}</head>", 1)
+    about = f'<meta name="description" content="{words}" />\n'
+    if 'property="og:title"' in text:
+        about = f'<meta property="og:description" content="{words}" />\n{about}'
+    return text if about in text else DESCRIPTION.sub("", text).replace("</head>", f"{about}</head>", 1)
 
 
 def description(text: str) -> str:

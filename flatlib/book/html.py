@@ -58,7 +58,7 @@ def finish_pages(folder: Path) -> None:
         # Sphinx puts a list of terms into a term, and the theme's arrow in the contents has no name.
         text = PARAMETERS.sub(signature_lines, text)
         text = MENU.sub('<summary aria-label="Show or hide the pages of this part">', text)
-        path.write_text(with_card(text, "../" * (len(path.relative_to(folder).parts) - 1)), encoding="utf-8")
+        path.write_text(with_card(text), encoding="utf-8")
 
 
 def alternative(text: str, finding: str) -> str:

@@ -68,6 +68,7 @@ def test_a_published_page_has_a_card(published, page):
     assert card["image"] == "https://example.org/book/_static/card.png"
     assert card["site_name"] == "Sharpness and generalization"
     assert "\\" not in card["description"], "TeX is not for cards"
+    assert f'<meta name="description" content="{card["description"]}"' in text
 
 
 def test_chapters_open_on_binder_and_colab(published):
