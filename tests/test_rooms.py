@@ -8,7 +8,7 @@ import flatlib
 
 PACKAGE = Path(flatlib.__file__).parent
 GROUND = ("errors", "losses", "config", "names", "execution", "_validation", "device", "stats")
-ROOMS = ("curvature", "sharpness", "measures", "training", "runs", "figures", "claims", "bench", "book", "cli")
+ROOMS = ("curvature", "sharpness", "measures", "training", "runs", "figures", "claims", "book", "bench", "cli")
 TABLES_ONLY = {*GROUND, "figures"}  # figures see tables, so of the package only the ground
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from flatlib.claims.papers import GRANZIOL2020_MNIST, MLP_ACCURACY, MLP_GAP, SOFTMAX_ACCURACY, SOFTMAX_SHARPNESS
 from flatlib.claims.prediction import Claim, Guard, Prediction, above, below
-from flatlib.claims.settings import base_config, with_own_images
+from flatlib.claims.settings import base_config
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import require_one_of
@@ -83,7 +83,7 @@ def networks(p: SimpleNamespace) -> list[RunConfig]:
     for name in p.inputs:
         require_one_of("inputs", name, INPUTS)
     bases = [base_config(p, **fixed, model=model, **INPUTS[name]) for model in p.models for name in p.inputs]
-    return with_own_images(p, [run for base in bases for run in grid(base, **axes)])
+    return [run for base in bases for run in grid(base, **axes)]
 
 
 def spectra(p: SimpleNamespace) -> list[RunConfig]:

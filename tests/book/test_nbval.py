@@ -24,7 +24,7 @@ figures.mean_curves = lambda runs, x, y, ax, **more: once(runs.assign(**{y: 2 * 
 @pytest.fixture
 def checkout(tmp_path):
     """Return the part of the checkout that one chapter needs."""
-    for name in ("conftest.py", "pyproject.toml", "_toc.yml", PAGE, RECORD, f"book/presets/small/{NAME}.yaml"):
+    for name in ("book/conftest.py", "pyproject.toml", "_toc.yml", PAGE, RECORD, f"book/presets/small/{NAME}.yaml"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
