@@ -5,10 +5,10 @@ import io
 
 import matplotlib.pyplot as plt
 import nbformat
-from notebook_text import code
 
 from flatlib.book.chapter import Chapter
 from flatlib.book.paths import find_root, notebooks
+from notebook_text import code
 
 ROOT = find_root()
 CHAPTERS = notebooks(ROOT)

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from browser import address, browser, pages  # noqa: F401 (fixtures, for every test of the built book)
 from matplotlib.axes import Axes
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from browser import address, browser, pages  # noqa: F401 (fixtures, for every test of the built book)
 from flatlib.config import RunConfig
 from flatlib.figures import use_style
 from flatlib.losses import resolve_loss

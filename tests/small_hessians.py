@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from brought import differences, flat_gradient
 from torch import nn
 
+from brought import differences, flat_gradient
 from flatlib.curvature import HessianOperator
 from flatlib.errors import FlatlibError
 

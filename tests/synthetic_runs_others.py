@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from synthetic_runs import SEEDS, noise, runs_of
 
 from flatlib.claims.bejan2022 import optimizer_grid
 from flatlib.config import RunConfig, grid
+from synthetic_runs import SEEDS, noise, runs_of
 
 DECAYS = [0.0, 0.001, 0.01]
 MOMENTUM = {"optimizer": "heavy_ball", "momentum": 0.9}

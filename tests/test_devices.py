@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from image_files import save
 from torch import nn
 
 from flatlib.config import RunConfig
@@ -19,6 +18,7 @@ from flatlib.runs.sweep import run_one
 from flatlib.training.data import load
 from flatlib.training.models import build
 from flatlib.training.train import checkpoint_of_run, train
+from image_files import save
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 AGREEMENT = 1e-3

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browser import PAGES, ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from browser import PAGES, ROOT
 from flatlib.book import build as builder
 from flatlib.book import html
 from flatlib.book.build import build

@@ -4,8 +4,8 @@ from math import nan
 
 import pandas as pd
 import pytest
-from chapter_pages import CHAPTERS, PRESETS, ROOT, quick
 
+from chapter_pages import CHAPTERS, PRESETS, ROOT, quick
 from flatlib.book import chapter as module
 from flatlib.book.chapter import Chapter
 from flatlib.book.parameters import defaults

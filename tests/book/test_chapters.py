@@ -11,9 +11,8 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
-from chapter_pages import CHAPTERS, PRESETS, ROOT, given, open_page, quick
-from notebook_text import code, prose
 
+from chapter_pages import CHAPTERS, PRESETS, ROOT, given, open_page, quick
 from flatlib import stats
 from flatlib.book.chapter import Chapter
 from flatlib.book.execute import glued
@@ -24,6 +23,7 @@ from flatlib.claims import progressive_sharpening as ps
 from flatlib.cli import main
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
+from notebook_text import code, prose
 
 OPEN = {"inconclusive", "not tested here"}
 

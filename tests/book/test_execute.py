@@ -11,11 +11,11 @@ from unittest.mock import Mock
 import nbformat
 import pytest
 from nbclient import NotebookClient
-from processes import processes_with
 
 from flatlib.book import execute
 from flatlib.book.paths import find_root, notebook
 from flatlib.errors import FlatlibError
+from processes import processes_with
 
 PYTHON = {"kernelspec": {"name": "python3", "language": "python", "display_name": "Python 3"}}
 MEET = """\

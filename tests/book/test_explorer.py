@@ -5,9 +5,9 @@ import re
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from browser import CHAPTER_PAGES, WIDTHS, open_page, requested
 from scipy.stats import kendalltau
 
+from browser import CHAPTER_PAGES, WIDTHS, open_page, requested
 from flatlib.book import explorer, overview, pooling
 from flatlib.book.explorer import SETTINGS, columns, label
 from flatlib.book.parameters import defaults

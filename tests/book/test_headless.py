@@ -9,8 +9,8 @@ import time
 
 import numpy as np
 import pytest
-from chapter_pages import ROOT, given, open_page, quick
 
+from chapter_pages import ROOT, given, open_page, quick
 from flatlib.book import headless
 from flatlib.book.execute import refresh
 from flatlib.book.headless import missing_runs, plan, progress, train

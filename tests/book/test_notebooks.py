@@ -4,12 +4,12 @@ import re
 
 import nbformat
 import pytest
-from notebook_text import code, prose
 
 from flatlib.book.paths import find_root, notebooks, other_pages
 from flatlib.book.results import SCALES
 from flatlib.claims import CLAIMS, label_smoothing
 from flatlib.claims import progressive_sharpening as ps
+from notebook_text import code, prose
 
 CHAPTERS = notebooks(find_root())
 PAGES = CHAPTERS | other_pages(find_root())

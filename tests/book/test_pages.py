@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from browser import CHAPTER_PAGES, PAGES, THEMES, WIDTHS, open_page, requested, set_theme
 from PIL import Image
+
+from browser import CHAPTER_PAGES, PAGES, THEMES, WIDTHS, open_page, requested, set_theme
 
 BROKEN = """return [...document.querySelectorAll('img')]
     .filter(img => !img.complete || !img.naturalWidth || !img.alt.trim()

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from chapter_pages import CHAPTERS, PRESETS
 
+from chapter_pages import CHAPTERS, PRESETS
 from flatlib.book.chapter import Chapter
 from flatlib.book.parameters import preset
 from flatlib.config import RunConfig

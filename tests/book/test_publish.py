@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from browser import CHROMIUM, PAGES, ROOT
 
+from browser import CHROMIUM, PAGES, ROOT
 from flatlib import cli
 from flatlib.book import pdf
 from flatlib.book.build import add_address, build

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from browser import CHAPTER_PAGES, PAGES, WIDTHS, open_page
 
 PHONE = WIDTHS[1]

@@ -3,14 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+
 import synthetic_runs as kaur
 import synthetic_runs_others as others
-from synthetic_runs import MEAN_NOISE, RATES, SEEDS, numbers, without, words
-
 from flatlib.claims import CLAIMS, batch_norm, label_smoothing, linear_scaling, minimum_sharpness
 from flatlib.claims import progressive_sharpening as ps
 from flatlib.claims.lr_batch import accuracy_at_equal_sharpness
 from flatlib.errors import FlatlibError
+from synthetic_runs import MEAN_NOISE, RATES, SEEDS, numbers, without, words
 
 SCALING, SAM, DROPOUT, BATCH_NORM = (
     CLAIMS[name] for name in ("02_linear_scaling", "03_sam", "04_dropout", "05_batch_norm")

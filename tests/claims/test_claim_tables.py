@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import ks_2samp
-from synthetic_runs import SEEDS, line_of, noise, runs_of, without
-from synthetic_runs_others import ADAMW, AVERAGED, SGD, adam_runs, decay_runs, minimum_runs, regulariser_runs
 
 from flatlib.claims import CLAIMS, adam_vs_sgd, minimum_sharpness, regularisers, weight_decay
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
+from synthetic_runs import SEEDS, line_of, noise, runs_of, without
+from synthetic_runs_others import ADAMW, AVERAGED, SGD, adam_runs, decay_runs, minimum_runs, regulariser_runs
 
 FOUND = {  # validation accuracy of two seeds
     (SGD, 0.01): (0.50, 0.60),

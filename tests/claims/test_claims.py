@@ -6,14 +6,14 @@ from math import log2, log10, sqrt
 import numpy as np
 import pandas as pd
 import pytest
+
 import synthetic_runs as kaur
 import synthetic_runs_others as others
-from synthetic_runs import MEAN_NOISE, SEEDS, numbers, without
-
 from flatlib.book.paths import find_root, notebooks
 from flatlib.claims import CLAIMS, claim_verdict, format_verdicts
 from flatlib.claims.progressive_sharpening import main_runs
 from flatlib.runs import records
+from synthetic_runs import MEAN_NOISE, SEEDS, numbers, without
 
 POINT = 100 * MEAN_NOISE  # an accuracy in percentage points, as a mean over the seeds
 WIDTHS, HALF_DECADE = np.log10([0.25, 0.5, 1]), log10(5) / 2

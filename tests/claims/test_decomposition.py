@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_runs import SEEDS, noise, runs_of
 
 from flatlib.book.overview import read_records
 from flatlib.book.paths import find_root
@@ -17,6 +16,7 @@ from flatlib.claims.decomposition import (
 )
 from flatlib.claims.regularisers import named
 from flatlib.config import RunConfig, grid
+from synthetic_runs import SEEDS, noise, runs_of
 
 SAM = next(each for each in INTERVENTIONS if each.chapter == "03_sam")
 

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import t
-from synthetic_runs import lr_runs
 
 from flatlib.claims import CLAIMS, Claim, Prediction, Statistic, Study, above, between
 from flatlib.claims.power import DESIGN, NULL, nearest_threshold, power_plan, seeds_to_decide
+from synthetic_runs import lr_runs
 
 
 @pytest.mark.parametrize(("mean", "sd", "threshold"), [(-1.27, 1.34, 0), (1.21, 1.06, 0.5), (0.76, 0.31, 0.5)])

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
-from synthetic_runs import lr_runs
 
 from flatlib.claims import (
     CLAIMS,
@@ -32,6 +31,7 @@ from flatlib.claims.verdict import (
     one_sided_p,
 )
 from flatlib.stats import Interval
+from synthetic_runs import lr_runs
 
 LR_BATCH = CLAIMS["01_lr_batch"]
 

@@ -5,11 +5,11 @@ from math import nan
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_runs import without
 
 from flatlib.claims import Statistic, Study, complete_cells, exclusions, trends
 from flatlib.errors import FlatlibError
 from flatlib.stats import UNDEFINED
+from synthetic_runs import without
 
 
 def table(*rows: tuple, columns=("seed", "x", "y")) -> pd.DataFrame:

@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from central_differences import assert_measured, differences
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
+from central_differences import assert_measured, differences
 from conftest import Net
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, trace
 from flatlib.errors import FlatlibError, NotFinite

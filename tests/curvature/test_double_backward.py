@@ -5,9 +5,9 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from central_differences import assert_measured, jacobian
 from torch import nn
 
+from central_differences import assert_measured, jacobian
 from conftest import Net
 from flatlib.curvature import GaussNewtonOperator
 from flatlib.curvature.operators.double_backward import FastDoubleBackward, TwiceDifferentiable

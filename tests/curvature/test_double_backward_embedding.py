@@ -5,9 +5,9 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from central_differences import assert_measured, loss_differences
 from torch import nn
 
+from central_differences import assert_measured, loss_differences
 from conftest import Net
 from flatlib.curvature import HessianOperator
 from flatlib.curvature.operators.double_backward_embedding import embedding_bag

@@ -5,9 +5,9 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-from central_differences import assert_measured, differences
 from torch import Tensor, nn
 
+from central_differences import assert_measured, differences
 from conftest import Net
 from flatlib.curvature import HessianOperator
 from flatlib.curvature.operators.double_backward_losses import ctc_loss, multi_margin_loss, multilabel_margin_loss

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from central_differences import assert_measured, differences, jacobian
 from torch import Tensor, nn
 
+from central_differences import assert_measured, differences, jacobian
 from conftest import Net
 from flatlib.curvature import GaussNewtonOperator, HessianOperator
 from flatlib.errors import FlatlibError

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import Net
-from small_hessians import REAL, WEIGHTS, X, Y, assert_refused, assert_right, net
 from torch import nn
 
+from conftest import Net
 from flatlib.curvature import GaussNewtonOperator, HessianOperator
 from flatlib.curvature.operators.measurement_mode import _uninterrupted
+from small_hessians import REAL, WEIGHTS, X, Y, assert_refused, assert_right, net
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")

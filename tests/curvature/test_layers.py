@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from central_differences import assert_measured, differences
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from central_differences import assert_measured, differences
 from conftest import Net
 from flatlib.curvature import GaussNewtonOperator, HessianOperator, top_eigenvalues, trace
 from flatlib.errors import FlatlibError

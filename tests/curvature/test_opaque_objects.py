@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from conftest import Net
 from small_hessians import REAL, WEIGHTS, X, Y, assert_refused, assert_right, net
-from torch import nn
 
 IGNORED = Y.where(Y > 0, -100)
 PRIOR = torch.distributions.Normal(torch.zeros(3).double(), torch.ones(3).double())

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for a run without pytest
 from brought import CLASSES, MODELS, NUMBERS, SUMS, Brought
-
 from flatlib.curvature import GaussNewtonOperator, HessianOperator
 from flatlib.errors import FlatlibError
 

@@ -7,14 +7,14 @@ from unittest.mock import Mock
 import dask
 import distributed
 import pytest
-import sleepers
 import torch
-from processes import scheduler
 
+import sleepers
 from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.runs import cluster, records, sweep
 from flatlib.runs.executors import execute, run_one
+from processes import scheduler
 
 BASE = RunConfig(width=0.05, train_size=100, test_size=50, max_epochs=2, track=("lambda_max",), track_every=2)
 CONFIGS = grid(BASE, seed=range(8))

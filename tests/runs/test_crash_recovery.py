@@ -10,14 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import sleepers
-from processes import cluster, fork, processes_with, running
 
+import sleepers
 from flatlib.cli import main
 from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.runs import records, sweep
 from flatlib.runs.executors import execute
+from processes import cluster, fork, processes_with, running
 
 BASE = RunConfig(width=0.05, train_size=100, test_size=50, max_epochs=4, track=("train_loss",), track_every=2)
 CONFIGS = grid(BASE, learning_rate=[0.05, 0.1, 0.2], seed=range(12))

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from image_files import save
 
 from flatlib.config import Execution, RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.runs import records, sweep
 from flatlib.training.train import train
+from image_files import save
 
 TINY = RunConfig(width=0.1, train_size=200, test_size=100, max_epochs=3)  # 12 updates
 QUIET = Execution(device="cpu", progress=False)

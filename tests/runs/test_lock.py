@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from unittest.mock import Mock
 
 import pytest
-from processes import fork, running
 
 from flatlib.cli import main
 from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.runs import records, sweep
 from flatlib.runs.lock import locked
+from processes import fork, running
 
 BASE = RunConfig(width=0.05, train_size=100, test_size=50, max_epochs=2, measures=("performance",))
 CONFIGS = grid(BASE, seed=range(3))

@@ -7,9 +7,9 @@ from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
-import sleepers
 import torch
 
+import sleepers
 from flatlib.config import Execution, RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.runs import records, sweep

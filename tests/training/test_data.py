@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from image_files import save
 from sklearn.datasets import load_digits
 from torch.nn.utils import parameters_to_vector
 
@@ -17,6 +16,7 @@ from flatlib.training import data
 from flatlib.training.data import load
 from flatlib.training.subsets import balanced, kept_out
 from flatlib.training.train import train
+from image_files import save
 
 CPU = torch.device("cpu")
 TINY = RunConfig(width=0.1, train_size=200, test_size=100, max_epochs=3, track=("train_loss",), track_every=2)

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision.datasets
-from image_files import arrays, save
 from torchvision.datasets import cifar
 
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.training import data
 from flatlib.training.data import KEYS, TORCHVISION, load
+from image_files import arrays, save
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(5)

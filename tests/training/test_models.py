@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from image_files import save
 from torch import nn
 from torchvision.models import resnet18
 from torchvision.models.resnet import conv3x3
@@ -16,6 +15,7 @@ from flatlib.names import MODELS
 from flatlib.training.models import build
 from flatlib.training.models.layers import scale_width
 from flatlib.training.train import train
+from image_files import save
 
 MNIST, CIFAR, GREY = (1, 28, 28), (3, 32, 32), (1, 32, 32)
 
