@@ -54,6 +54,7 @@ def adam_runs(holds: bool) -> pd.DataFrame:
         return {
             "lambda_max": sharpness * noise(config.seed),
             "frobenius": sharpness**2 * noise(config.seed),
+            "weight_norm": sharpness**0.5 * noise(config.seed),
             "test_accuracy": (0.6 + gained * averaged + apart * adaptive - 0.3 * plain) * noise(config.seed),
             "train_accuracy": (0.9 + 0.005 * averaged - 0.3 * plain) * noise(config.seed),
             "minimum_sharpness": 2.0 ** (away * adaptive) * noise(config.seed),
@@ -74,14 +75,20 @@ def sharpening_runs(holds: bool) -> pd.DataFrame:
     configs = grid(base, learning_rate=rates, seed=SEEDS)
     configs += grid(base, width=[0.25, 0.5], learning_rate=rates[:1], seed=SEEDS)
     configs += grid(replace(base, model="softmax_regression"), learning_rate=rates[:1], seed=SEEDS)
+    configs += grid(replace(base, loss="squared"), learning_rate=rates, seed=SEEDS)
+    configs += grid(replace(base, input_scale=0.5), learning_rate=rates[:1], seed=SEEDS)
 
     def path(config):
         shape = np.array([1 / 16, 0.9, 1.05] if holds else [0.9, 0.98, 1.7]) * 2 / config.learning_rate
+        if config.loss == "squared":
+            shape[-1] *= 1.1
         if config.width < 1:
             shape = [1.0, 1.0, 32 / config.width if holds else 1 + config.width / 10]
         if config.model == "softmax_regression":
             shape = [1.0, 1.0, 1.05 if holds else 8.0]
         start, before, peak = shape
+        closer = config.input_scale < 1
+        peak /= 2 ** (closer * (1 if holds else -1))
         climb = start * (before / start) ** (np.linspace(0, 1, 5) ** 2)
         sharpness = np.concatenate([climb, np.full(5, peak)])
         steps = np.array([0, 2, 3, 4, 5, 1, 3, 3, 3, 3] if holds else [0, -1, -2, -3, -4, -5, -3, -3, -3, -3]) / 9
@@ -89,7 +96,7 @@ def sharpening_runs(holds: bool) -> pd.DataFrame:
             "update": list(range(10)),
             "train_loss": np.linspace(2.3, 0.29, 10).tolist(),  # fitted at the last point
             "lambda_max": (sharpness * noise(config.seed)).tolist(),
-            "softmax_jacobian_norm": (2 ** steps.cumsum() * noise(config.seed)).tolist(),
+            "softmax_jacobian_norm": (2 ** ((1 + closer) * steps.cumsum()) * noise(config.seed)).tolist(),
         }
 
     return runs_of(configs, lambda config: {}, path)
@@ -139,7 +146,9 @@ STRENGTHS += [{"augmentation": ("flip",)}, {"augmentation": ("flip", "crop")}, {
 
 def regulariser_runs(holds: bool) -> pd.DataFrame:
     """Each regulariser at two strengths; the strong one is far off and only the weak one is compared."""
-    settings = [RunConfig(stop="epochs", **MOMENTUM, **strength) for strength in STRENGTHS]
+    settings = [
+        RunConfig(stop="epochs", **MOMENTUM, **strength) for strength in (*STRENGTHS, {"jacobian_penalty": 1.0})
+    ]
 
     def measures(config):
         place = settings.index(replace(config, seed=0))
@@ -149,6 +158,8 @@ def regulariser_runs(holds: bool) -> pd.DataFrame:
         doubled = (-1 if config.sam_rho else 0.25) if holds else (1 if config.sam_rho else -0.75)
         sharpness = 2.0 ** (30 if strong else doubled) if place else 1.0
         gap = 100 + np.log2(jacobian if holds else sharpness)
+        if config.jacobian_penalty:
+            jacobian, sharpness, gap = 0.5, *((0.5, 50.0) if holds else (2.0, 200.0))
         return {
             "train_accuracy": 1.0,
             "jacobian_norm_mean": jacobian * noise(config.seed),

@@ -15,7 +15,7 @@ from scipy.stats import ks_2samp
 from flatlib.claims.bejan2022 import optimizer_grid
 from flatlib.claims.papers import CIFAR10, CIFAR100, FROBENIUS, P_ACCURACY, P_SHARPNESS
 from flatlib.claims.prediction import Claim, Guard, Prediction, above, below, between
-from flatlib.claims.settings import base_config
+from flatlib.claims.settings import JACOBIANS, SIZES, base_config, with_own_images
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
@@ -116,22 +116,25 @@ def comparison(p: SimpleNamespace, index: int) -> dict[str, Any]:
 
 def candidates(p: SimpleNamespace) -> list[RunConfig]:
     """Return the three methods (SGD, Adam, and Adam with averaged iterates), each at every learning rate."""
-    measures = ("performance", "lambda_max", "frobenius", "gradient_norm", "weight_norm")
+    curvature = ("lambda_max", "lambda_min", "frobenius", "preconditioned_lambda_max")
+    measures = ("performance", *curvature, *JACOBIANS, *SIZES)
     fixed = {"stop": "epochs", "augmentation": ("flip",), "validation_size": None, "measures": measures}
     base = base_config(p, **comparison(p, 0), **fixed)
     sgd = replace(base, optimizer="heavy_ball", momentum=0.9, weight_decay=p.decays[0], schedule="granziol")
     adam = replace(base, optimizer="adamw", weight_decay=p.decays[1], weight_decay_kind="decoupled")
     found = [replace(sgd, learning_rate=rate) for rate in p.sgd_rates]
     for rate in p.adam_rates:
-        averaged = replace(adam, learning_rate=rate, averaging_start=0.537, averaging_learning_rate=rate / 2)
-        found += [replace(adam, learning_rate=rate, schedule="granziol"), averaged]
+        averaged = {"schedule": "granziol_averaging", "averaging_start": 0.537, "averaging_learning_rate": rate / 2}
+        found += [replace(adam, learning_rate=rate, schedule="granziol"), replace(adam, learning_rate=rate, **averaged)]
     return found
 
 
 def tuning(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs that choose the learning rates: every candidate with seeds and validation images of its own."""
     trial = {"validation_size": p.validation_size, "measures": ("performance",)}
-    return [replace(config, **trial, seed=seed) for config in candidates(p) for seed in p.tuning_seeds]
+    return with_own_images(
+        p, [replace(config, **trial, seed=seed) for config in candidates(p) for seed in p.tuning_seeds]
+    )
 
 
 def experiment(p: SimpleNamespace, tuned_on: pd.DataFrame | None = None) -> list[RunConfig]:
@@ -146,7 +149,7 @@ def experiment(p: SimpleNamespace, tuned_on: pd.DataFrame | None = None) -> list
         methods = [config for config in methods if config.learning_rate == best_rate(tuned_on, config)]
     short = RunConfig(dataset=p.dataset, **comparison(p, 1))
     optimizers = [config for config in optimizer_grid(short) if not config.sam_rho]
-    return [replace(config, seed=seed) for config in methods + optimizers for seed in p.seeds]
+    return with_own_images(p, [replace(config, seed=seed) for config in methods + optimizers for seed in p.seeds])
 
 
 FIT = Guard(
@@ -187,6 +190,15 @@ CLAIM = Claim(
             above(1),
             f"{' against '.join(FROBENIUS)}, as printed (Figure 7)",
             guards=(FIT,),
+        ),
+        Prediction(
+            "weight norm",
+            "Its weights have the larger norm.",
+            MAIN.log2_ratio("weight_norm", *RATIO),
+            above(0),
+            "higher norms (section 5, Figures 6c and 7c)",
+            guards=(FIT,),
+            smallest=0.25,
         ),
         Prediction(
             "accuracy",

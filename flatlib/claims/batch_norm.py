@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Guard, Prediction, above, below
-from flatlib.claims.settings import base_config
+from flatlib.claims.settings import JACOBIANS, SIZES, base_config, with_own_images
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
@@ -69,13 +69,13 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
 
     The runs with batch norm at the small batch are measured in its other two modes as well.
     """
-    measures = ("performance", "lambda_max", "between_iterates", "gradient_norm", "weight_norm")
+    measures = ("performance", "lambda_max", "between_iterates", "batch_sharpness", *JACOBIANS, *SIZES)
     plain = base_config(p, tolerance=0.005, batch_norm="train", measures=measures)
     with_norm = replace(plain, model=f"{p.model}_bn")
     axes = {"batch_size": p.batch_sizes, "learning_rate": p.learning_rates, "seed": p.seeds}
     small = replace(with_norm, batch_size=min(p.batch_sizes), measures=("performance", "lambda_max"))
     modes = grid(small, learning_rate=p.learning_rates, batch_norm=["eval", "recalibrated"], seed=p.seeds)
-    return grid(plain, **axes) + grid(with_norm, **axes) + modes
+    return with_own_images(p, grid(plain, **axes) + grid(with_norm, **axes) + modes)
 
 
 REACH = Guard(

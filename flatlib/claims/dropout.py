@@ -7,7 +7,7 @@ one is the largest rate, of 0.5 or more, that every seed trained to the stop rul
 from types import SimpleNamespace
 
 from flatlib.claims.prediction import Claim, Prediction, above, below
-from flatlib.claims.settings import OTHER_SHARPNESS, kaur2022_config
+from flatlib.claims.settings import OTHER_SHARPNESS, kaur2022_config, with_matched_loss
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig, grid
 
@@ -19,7 +19,8 @@ EXCESSIVE = "dropout >= 0.5 and dropout == dropout.max()"
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: batch size x learning rate x dropout rate x seed, plain SGD to 99 % training accuracy."""
     base = kaur2022_config(p, *OTHER_SHARPNESS)
-    return grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, dropout=p.rates, seed=p.seeds)
+    runs = grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, dropout=p.rates, seed=p.seeds)
+    return with_matched_loss(p, runs)
 
 
 CLAIM = Claim(

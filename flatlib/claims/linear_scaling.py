@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Guard, Prediction, above, below, between
-from flatlib.claims.settings import kaur2022_config
+from flatlib.claims.settings import kaur2022_config, with_matched_loss
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
@@ -64,7 +64,7 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
             every = p.tracked_epochs * math.ceil(p.train_size / size)
             config = replace(config, track=("train_loss", "lambda_max"), track_every=every)
         runs += grid(config, seed=p.seeds)
-    return runs
+    return with_matched_loss(p, runs)
 
 
 RATIO_MATTERS = Guard(

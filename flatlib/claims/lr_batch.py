@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Guard, Prediction, above, below, between
-from flatlib.claims.settings import kaur2022_config
+from flatlib.claims.settings import OTHER_SHARPNESS, kaur2022_config, with_matched_loss
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
@@ -19,7 +19,6 @@ from flatlib.stats import log10_column
 LR_BATCH = Study(settings=("batch_size", "learning_rate"))
 SMALL, LARGE = LR_BATCH.at("small"), LR_BATCH.at("large")
 SHARPNESS, ACCURACY = ("learning_rate", "lambda_max"), ("learning_rate", "test_accuracy")
-OTHER_SHARPNESS = ("trace", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
 
 
 def distance_to_edge(large: pd.DataFrame) -> pd.Series:
@@ -67,8 +66,9 @@ def mean_gap(high: pd.Series | None, low: pd.Series | None) -> float:
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: batch size x learning rate x seed, plain SGD to 99 % training accuracy."""
-    base = kaur2022_config(p, *OTHER_SHARPNESS)
-    return grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, seed=p.seeds)
+    base = kaur2022_config(p, "gauss_newton_lambda_max", *OTHER_SHARPNESS)
+    runs = grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, seed=p.seeds)
+    return with_matched_loss(p, runs)
 
 
 REACH = Guard(

@@ -12,7 +12,7 @@ import pandas as pd
 from flatlib.claims.bejan2022 import optimizer_grid
 from flatlib.claims.papers import TAU_CIFAR10, TAU_FASHION
 from flatlib.claims.prediction import Claim, Prediction, above, below
-from flatlib.claims.settings import base_config
+from flatlib.claims.settings import base_config, with_own_images
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig
 from flatlib.stats import format_mean
@@ -53,7 +53,8 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     base = base_config(p)
     settings = optimizer_grid(base)
     settings += [config for config in optimizer_grid(base, "batch_softmax") if config.optimizer in p.coded]
-    return [replace(config, model=model, seed=seed) for model in p.models for config in settings for seed in p.seeds]
+    runs = [replace(config, model=model, seed=seed) for model in p.models for config in settings for seed in p.seeds]
+    return with_own_images(p, runs)
 
 
 CLAIM = Claim(

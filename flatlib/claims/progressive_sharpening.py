@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Guard, Prediction, above, below, between
-from flatlib.claims.settings import base_config
+from flatlib.claims.settings import base_config, with_own_images
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
@@ -27,8 +27,14 @@ TINY = np.finfo(float).tiny  # in place of a sharpness of zero, of a network tha
 NEVER = "never reached it"  # in a table, where no seed's run reached 2 / learning rate
 
 
+def on_images(runs: pd.DataFrame, loss: str = "cross_entropy") -> pd.DataFrame:
+    """Return the runs on one loss and on images as they are."""
+    return runs[(runs["loss"] == loss) & (runs["input_scale"] == 1)]
+
+
 def main_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the runs of the main experiment: the widest range of learning rates belongs to one network."""
+    runs = on_images(runs)
     networks = runs.groupby(["model", "width"])["learning_rate"].nunique()
     if networks.empty:
         raise FlatlibError("no run is recorded")
@@ -37,8 +43,10 @@ def main_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def trajectory(run: pd.Series) -> pd.DataFrame:
-    """Return the tracked points of one run up to the first one at or below ``FITTED`` (else all)."""
+    """Return the tracked points of one run, on cross-entropy up to the first one at or below ``FITTED`` (else all)."""
     points = pd.DataFrame(run["trajectory"]).astype(float)
+    if run["loss"] != "cross_entropy":
+        return points
     fitted = np.flatnonzero(points["train_loss"] <= FITTED)
     return points.iloc[: fitted[0] + 1] if len(fitted) else points
 
@@ -98,6 +106,7 @@ def farthest_from_edge(means: pd.Series) -> float:
 
 MAIN, LINEAR_MODEL = Study(prepare=main_runs), Study(prepare=lambda runs: runs[runs["model"] == LINEAR])
 BY_RATE = replace(MAIN, blocks=("learning_rate",))
+SQUARED = replace(BY_RATE, prepare=lambda runs: on_images(runs, "squared"))
 
 
 def mean_over_runs(study: Study, of_run: Callable[[pd.Series], float], unit: str) -> Statistic:
@@ -114,11 +123,28 @@ def mean_over_runs(study: Study, of_run: Callable[[pd.Series], float], unit: str
 
 def width_slope(runs: pd.DataFrame) -> pd.Series:
     """Return each seed's doublings of lambda_max per decade of width, at the smallest learning rate."""
-    kept = runs[(runs["model"] != LINEAR) & (runs["status"] != "diverged")]
+    kept = on_images(runs[(runs["model"] != LINEAR) & (runs["status"] != "diverged")])
     if kept["width"].nunique() < 2:
         raise FlatlibError("width: the prediction compares at least two")
     kept = kept[kept["learning_rate"] == kept["learning_rate"].min()]
     return seed_slopes(kept.assign(rise=kept.apply(rise, axis=1)), "width", "rise")
+
+
+def from_closer_inputs(of_run: Callable[[pd.Series], float], unit: str) -> Statistic:
+    """Return by how much each seed's number per run is larger with the closest inputs than with images as they are."""
+
+    def per_seed(runs: pd.DataFrame) -> pd.Series:
+        kept = runs[runs["status"] != "diverged"]
+        scaled = kept[kept["input_scale"] < 1]
+        if scaled.empty:
+            raise FlatlibError("input_scale: the prediction compares two")
+        closest = scaled[scaled["input_scale"] == scaled["input_scale"].min()]
+        plain = main_runs(kept)
+        plain = plain[plain["learning_rate"].isin(closest["learning_rate"])]
+        means = [part.apply(of_run, axis=1).groupby(part["seed"]).mean() for part in (closest, plain)]
+        return means[0] - means[1]
+
+    return Statistic(Study(), per_seed, unit)
 
 
 def by_learning_rate(runs: pd.DataFrame) -> pd.DataFrame:
@@ -138,17 +164,23 @@ def network(runs: pd.DataFrame) -> pd.Series:
 
 
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
-    """Return full-batch runs: learning rate x seed; further widths and a linear model at the smallest rate."""
+    """Return full-batch runs: learning rate x seed, on cross-entropy and on the squared loss; at the smallest rate
+    other widths and inputs that are closer together; a linear model at a rate that it does not reach 2/η at."""
     fixed: dict[str, Any] = {
         **{"batch_size": 0, "max_updates": None, "max_epochs": p.max_updates, "check_every": 10},
         **{"stop": "train_loss", "stop_value": p.stop_loss, "measures": ("performance",)},
-        **{"track": ("train_loss", "lambda_max", JACOBIAN), "track_time": p.time_step},
+        **{"track": ("train_loss", "lambda_max", "jacobian_norm", JACOBIAN), "track_time": p.time_step},
     }
     lowest = min(p.learning_rates)
     main = grid(base_config(p, **fixed), learning_rate=p.learning_rates, seed=p.seeds)
-    widths = [replace(run, width=width) for width in p.widths for run in main if run.learning_rate == lowest]
-    linear_model = base_config(p, **fixed, model=LINEAR, width=1.0)
-    return main + widths + grid(linear_model, learning_rate=[lowest], seed=p.seeds)
+    slow = [run for run in main if run.learning_rate == lowest]
+    widths = [replace(run, width=width) for width in p.widths for run in slow]
+    closer = [replace(run, input_scale=scale) for scale in p.input_scales for run in slow]
+    squared = [replace(run, loss="squared", stop_value=p.squared_stop_loss) for run in main]
+    as_long = {"max_epochs": round(p.max_updates * lowest / p.linear_rate)}  # in time, learning rate times updates
+    linear_model = base_config(p, **fixed | as_long, model=LINEAR, width=1.0)
+    linear = grid(linear_model, learning_rate=[p.linear_rate], seed=p.seeds)
+    return with_own_images(p, main + widths + closer + squared + linear)
 
 
 BELOW_THE_EDGE = Guard(
@@ -183,6 +215,14 @@ CLAIM = Claim(
             comparisons=3,  # learning rates
         ),
         Prediction(
+            "edge of stability (squared loss)",
+            "So it does on the squared loss, to the end of training.",
+            mean_over_runs(SQUARED, hover, "λ_max η / 2 where it is farthest").of_block(farthest_from_edge),
+            between(0.8, 1.5),
+            "the same, without the collapse (Cohen et al. 2021)",
+            comparisons=3,  # learning rates
+        ),
+        Prediction(
             "Jacobian growth",
             "The largest Jacobian norm over the training images grows.",
             mean_over_runs(MAIN, jacobian_growth, GROWS),
@@ -197,6 +237,21 @@ CLAIM = Claim(
             above(0),
             "sharpening coincides with Jacobian growth (section 5)",
             smallest=0.2,
+        ),
+        Prediction(
+            "Jacobian (closer inputs)",
+            "Inputs that are closer together make the Jacobian norm grow more,",
+            from_closer_inputs(jacobian_growth, GROWS),
+            above(0),
+            "increases the growth rate of the Jacobian norm (section 5, appendix C.2)",
+            smallest=0.25,
+        ),
+        Prediction(
+            "sharpness (closer inputs)",
+            "and λ_max rises no more for it, by less than a quarter of a doubling.",
+            from_closer_inputs(rise, SHARPENS),
+            below(0.25),
+            "does not necessarily increase sharpening (section 5, appendix C.2)",
         ),
         Prediction(
             "width",

@@ -10,18 +10,18 @@ from types import SimpleNamespace
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Guard, Prediction, above, below
-from flatlib.claims.settings import base_config
+from flatlib.claims.settings import JACOBIANS, SIZES, base_config, with_own_images
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig
 from flatlib.errors import FlatlibError
 from flatlib.stats import format_mean, seed_log2_ratios
 
-STRENGTHS = {"label smoothing": "label_smoothing", "mixup": "mixup", "SAM": "sam_rho"}  # their columns
+PENALTY = "Jacobian penalty"
+STRENGTHS = {"label smoothing": "label_smoothing", "mixup": "mixup", "SAM": "sam_rho", PENALTY: "jacobian_penalty"}
 AUGMENTATION, NONE = "augmentation", "none"
 OTHERS = ("label smoothing", AUGMENTATION, "mixup")  # than SAM
 GAPS = {"loss_gap": "loss", "generalization_gap": "accuracy"}
 JUDGED = {"logits'": "jacobian_norm_mean", "softmaxed": "softmax_jacobian_norm"}  # the mean, and Figure 1's largest
-JACOBIANS = ("jacobian_norm", "softmax_jacobian_norm")
 
 
 def named(runs: pd.DataFrame) -> pd.DataFrame:
@@ -39,7 +39,19 @@ def labels(runs: pd.DataFrame) -> pd.Series:
     return (runs["regulariser"] + " " + shown).where(runs["regulariser"] != NONE, NONE)
 
 
-REGULARISERS = Study(settings=("regulariser", "strength"), prepare=named)
+def without_penalty(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of the paper's comparison, which has no penalty on the Jacobian."""
+    return named(runs[runs["jacobian_penalty"] == 0])
+
+
+def with_penalty(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with a penalty on the Jacobian, and those with no regulariser."""
+    runs = named(runs)
+    return runs[runs["regulariser"].isin([PENALTY, NONE])]
+
+
+REGULARISERS = Study(settings=("regulariser", "strength"), prepare=without_penalty)
+PENALTIES = replace(REGULARISERS, prepare=with_penalty)
 
 
 def trackers(runs: pd.DataFrame) -> pd.DataFrame:
@@ -47,7 +59,7 @@ def trackers(runs: pd.DataFrame) -> pd.DataFrame:
     if REGULARISERS.select(runs).empty:
         raise FlatlibError("no setting counts: each lost a run")
     rows = []
-    jacobians = [f"{name}{ending}" for name in JACOBIANS for ending in ("_mean", "")]
+    jacobians = [f"{name}{ending}" for name in ("jacobian_norm", "softmax_jacobian_norm") for ending in ("_mean", "")]
     for measure in (*jacobians, "lambda_max", "gradient_norm", "weight_norm"):
         taus = [REGULARISERS.kendall(measure, gap)(runs) for gap in GAPS]
         rows.append((measure.replace("_", " "), *map(format_mean, taus)))
@@ -65,7 +77,7 @@ def change(names: tuple[str, ...], measure: str, unit: str) -> Statistic:
             raise FlatlibError(f"{', '.join(names)}: not recorded, or not the same training without")
         return seed_log2_ratios(kept, measure, chosen, without)
 
-    return Statistic(REGULARISERS, per_seed, unit)
+    return Statistic(PENALTIES if PENALTY in names else REGULARISERS, per_seed, unit)
 
 
 def size(numbers: pd.Series) -> pd.Series:
@@ -83,7 +95,8 @@ def weakest_fit(names: tuple[str, ...]) -> Statistic:
             raise FlatlibError(f"{', '.join(names)}: not recorded, or not the same training without")
         return 100 * (fits[list(names)].min(axis=1) - fits[NONE])
 
-    return Statistic(REGULARISERS, per_seed, "points of training accuracy, regularised minus not")
+    study = PENALTIES if PENALTY in names else REGULARISERS
+    return Statistic(study, per_seed, "points of training accuracy, regularised minus not")
 
 
 def fit(*names: str) -> Guard:
@@ -103,6 +116,14 @@ LEARNED = Guard(
     "Every network has learned: it is right on more than half of its training images.",
     Statistic(REGULARISERS, lowest_fit, "% training accuracy"),
     above(50),
+)
+
+
+PENALISED = Guard(
+    "penalty",
+    "The penalty, at its weakest, lowers the logits' Jacobian norm.",
+    change((PENALTY,), "jacobian_norm_mean", "doublings of the logits' Jacobian norm"),
+    below(0),
 )
 
 
@@ -152,7 +173,8 @@ def augmented(base: RunConfig, kinds: tuple[str, ...], padding: int) -> RunConfi
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: no regulariser, then every strength of each, one at a time, x seed."""
     fixed = {"optimizer": "heavy_ball", "momentum": 0.9, "weight_decay": 5e-4, "stop": "epochs", "max_epochs": p.epochs}
-    measures = ("performance", "lambda_max", *JACOBIANS, "gradient_norm", "weight_norm")
+    plain = ("cross_entropy", "cross_entropy_lambda_max")  # where the training loss is a smoothed one
+    measures = ("performance", *plain, "lambda_max", "normalized_adaptive_sharpness", *JACOBIANS, *SIZES)
     base = base_config(p, **fixed, measures=measures)
     settings = [base]
     settings += [replace(base, label_smoothing=value) for value in p.smoothings]
@@ -160,7 +182,8 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     settings += [augmented(base, tuple(value.split("+")), padding) for value in p.augmentations]
     settings += [replace(base, mixup=value) for value in p.mixups]
     settings += [replace(base, sam_rho=value) for value in p.rhos]
-    return [replace(config, seed=seed) for config in settings for seed in p.seeds]
+    settings += [replace(base, jacobian_penalty=value) for value in p.penalties]
+    return with_own_images(p, [replace(config, seed=seed) for config in settings for seed in p.seeds])
 
 
 CLAIM = Claim(
@@ -196,6 +219,24 @@ CLAIM = Claim(
             above(-0.5),
             "only SAM regularises sharpness (section 6, Figure 5)",
             guards=(fit(*OTHERS),),
+        ),
+        Prediction(
+            "sharpness (Jacobian penalty)",
+            "A penalty on the Jacobian, and nothing else, lowers λ_max.",
+            change((PENALTY,), "lambda_max", "doublings of λ_max"),
+            below(0),
+            "λ_max bounds the Jacobian (Ansatz 3.1); no intervention is reported",
+            guards=(fit(PENALTY), PENALISED),
+            smallest=0.5,
+        ),
+        Prediction(
+            "gap (Jacobian penalty)",
+            "It lowers the loss gap.",
+            change((PENALTY,), "loss_gap", "doublings of the loss gap"),
+            below(0),
+            "the Jacobian controls generalization (section 6); no intervention is reported",
+            guards=(fit(PENALTY), PENALISED),
+            smallest=0.25,
         ),
     ),
 )

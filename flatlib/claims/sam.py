@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Prediction, above, below
-from flatlib.claims.settings import OTHER_SHARPNESS, kaur2022_config
+from flatlib.claims.settings import OTHER_SHARPNESS, kaur2022_config, with_matched_loss
 from flatlib.claims.study import Study
 from flatlib.config import RunConfig, grid
 from flatlib.stats import require_columns
@@ -22,7 +22,8 @@ GAIN = ("test_accuracy", "sam_rho > 0", "sam_rho == 0")
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: batch size x learning rate x SAM's radius x seed, otherwise plain SGD to 99 % accuracy."""
     base = kaur2022_config(p, *OTHER_SHARPNESS)
-    return grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, sam_rho=p.rhos, seed=p.seeds)
+    runs = grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, sam_rho=p.rhos, seed=p.seeds)
+    return with_matched_loss(p, runs)
 
 
 def sam_bound(runs: pd.DataFrame, rho: float = 0.05) -> pd.DataFrame:

@@ -7,7 +7,13 @@ from typing import Any
 from flatlib.config import RunConfig
 
 # Sharpness measures beside lambda_max.
-OTHER_SHARPNESS = ("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness")
+OTHER_SHARPNESS = (
+    *("trace", "frobenius", "minimum_sharpness", "sam_sharpness", "adaptive_sharpness"),
+    "normalized_adaptive_sharpness",
+)
+JACOBIANS = ("jacobian_norms",)  # of the logits and of the probabilities, each its largest and its mean
+CLOSE = 20  # checks for the matched loss in an epoch of many updates; else one after each of them
+SIZES = ("gradient_norm", "weight_norm")
 
 
 def base_config(p: SimpleNamespace, **fixed: Any) -> RunConfig:
@@ -33,7 +39,17 @@ def with_own_images(p: SimpleNamespace, runs: list[RunConfig]) -> list[RunConfig
     return [replace(run, data_seed=run.seed) if p.own_images and run.train_size else run for run in runs]
 
 
+def with_matched_loss(p: SimpleNamespace, runs: list[RunConfig]) -> list[RunConfig]:
+    """Return the runs, measured at a training loss of 0.15 as well, and on images of their own as parameters say."""
+    found = []
+    for run in with_own_images(p, runs):
+        images = run.train_size or 50_000
+        every = max(1, images // (run.batch_size or images) // CLOSE)
+        found.append(replace(run, matched_loss=0.15, matched_loss_every=every))
+    return found
+
+
 def kaur2022_config(p: SimpleNamespace, *sharpness: str) -> RunConfig:
-    """Return the setting of Kaur et al. 2022: plain SGD to 99 % training accuracy, measured at equal loss as well."""
-    measures = ("performance", "lambda_max", *sharpness, "gradient_norm", "weight_norm")
-    return base_config(p, matched_loss=0.15, tolerance=3e-4, measures=measures)
+    """Return the setting of Kaur et al. 2022: plain SGD to 99 % training accuracy."""
+    measures = ("performance", "lambda_max", "batch_sharpness", *sharpness, *JACOBIANS, *SIZES)
+    return base_config(p, tolerance=3e-4, measures=measures)

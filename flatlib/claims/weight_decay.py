@@ -77,7 +77,7 @@ def first_protocol(runs: pd.DataFrame, p: SimpleNamespace) -> pd.DataFrame:
 def networks(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs of the comparison: network x input scaling x length of training x weight decay x seed."""
     granziol = {"optimizer": "heavy_ball", "momentum": 0.9, "schedule": "granziol", "stop": "epochs"}
-    curvature = ("lambda_max", "trace", "frobenius", "softmax_jacobian_norm")
+    curvature = ("lambda_max", "trace", "frobenius", "jacobian_norm", "softmax_jacobian_norm")
     fixed: dict[str, Any] = granziol | {"measures": ("performance", *curvature, "gradient_norm", "weight_norm")}
     axes = {"max_epochs": p.epochs, "weight_decay": p.weight_decays, "seed": p.seeds}
     for name in p.inputs:

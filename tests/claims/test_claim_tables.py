@@ -149,10 +149,11 @@ def test_regularisers_have_names_and_strengths():
         ("none", 0.0),
         *[("label smoothing", 0.1), ("label smoothing", 0.4), ("mixup", 0.2), ("mixup", 1.0)],
         *[("augmentation", 1.0), ("augmentation", 2.0), ("SAM", 0.05), ("SAM", 0.2)],
+        ("Jacobian penalty", 1.0),
     ]
     assert regularisers.labels(named).tolist() == [
         *("none", "label smoothing 0.1", "label smoothing 0.4", "mixup 0.2", "mixup 1"),
-        *("augmentation 1", "augmentation 2", "SAM 0.05", "SAM 0.2"),
+        *("augmentation 1", "augmentation 2", "SAM 0.05", "SAM 0.2", "Jacobian penalty 1"),
     ]
 
 

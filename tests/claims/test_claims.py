@@ -24,6 +24,7 @@ def slope(*doublings: float) -> float:
 
 
 # of the sharpness and the gap in `regulariser_runs`: 36 pairs, 6 tied in both, 3 in sharpness alone
+EDGES, OFF_EDGES = ([MEAN_NOISE * value for value in pair] for pair in ((1.05, 1.155), (1.7, 1.87)))
 TAU_FOR, TAU_AGAINST = (24 - 3) / sqrt(30 * 27), (23 - 4) / sqrt(30 * 27)
 CASES = {  # runs; the declared thresholds; the estimates that support and that contradict
     "01_lr_batch": (
@@ -64,15 +65,37 @@ CASES = {  # runs; the declared thresholds; the estimates that support and that 
     ),
     "07_adam_vs_sgd": (
         others.adam_runs,
-        ["> 1", "> 1", "> -1", "in -1 .. 1", "in -1 .. 1", "in -1 .. 1", "< 0.05"],
-        [2, 4, 0.01 * POINT, 0.005 * POINT, 0.5],
-        [-1, -2, -0.02 * POINT, 0.03 * POINT, 2],
+        ["> 1", "> 1", "> 0", "> -1", "in -1 .. 1", "in -1 .. 1", "in -1 .. 1", "< 0.05"],
+        [2, 4, 1, 0.01 * POINT, 0.005 * POINT, 0.5],
+        [-1, -2, -0.5, -0.02 * POINT, 0.03 * POINT, 2],
     ),
     "08_progressive_sharpening": (
         others.sharpening_runs,
-        ["> 1", "in 0.8 .. 1.5", "> 0", "> 0", "< 0", "< 0.25", "> 0", "< 1"],
-        [log2(16.8), 1.05 * MEAN_NOISE, 3, 1, slope(7, 6, log2(16.8)), log2(1.05), 3],
-        [log2(17 / 9), 1.7 * MEAN_NOISE, -3, -1, slope(log2(1.025), log2(1.05), log2(17 / 9)), 3, -3],
+        ["> 1", *["in 0.8 .. 1.5"] * 2, "> 0", "> 0", "> 0", "< 0.25", "< 0", "< 0.25", "> 0", "< 1"],
+        [
+            log2(16.8),
+            1.05 * MEAN_NOISE,
+            1.155 * MEAN_NOISE,
+            3,
+            1,
+            3,
+            log2(0.9 / 1.05),
+            slope(7, 6, log2(16.8)),
+            log2(1.05),
+            3,
+        ],
+        [
+            log2(17 / 9),
+            1.7 * MEAN_NOISE,
+            1.87 * MEAN_NOISE,
+            -3,
+            -1,
+            -3,
+            1,
+            slope(log2(1.025), log2(1.05), log2(17 / 9)),
+            3,
+            -3,
+        ],
     ),
     "09_label_smoothing": (
         others.smoothing_runs,
@@ -88,9 +111,9 @@ CASES = {  # runs; the declared thresholds; the estimates that support and that 
     ),
     "11_regularisers": (
         others.regulariser_runs,
-        [*["> 0"] * 8, *["< 0"] * 9, "> -0.5", "> 50", *["> -10"] * 5],
-        [*[1, 1 - TAU_FOR] * 4, *[-2, -6, -4, -8] * 2, -1, 0.25],
-        [*[-TAU_AGAINST, TAU_AGAINST - 1] * 4, *[2, 6, 4, 8] * 2, 1, -0.75],
+        [*["> 0"] * 8, *["< 0"] * 9, "> -0.5", *["< 0"] * 2, "> 50", *["> -10"] * 6, "< 0"],
+        [*[1, 1 - TAU_FOR] * 4, *[-2, -6, -4, -8] * 2, -1, 0.25, -1, -1],
+        [*[-TAU_AGAINST, TAU_AGAINST - 1] * 4, *[2, 6, 4, 8] * 2, 1, -0.75, 1, 1],
     ),
 }
 
@@ -134,7 +157,7 @@ def unaccurate(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 MAIN, PAIR = "^(?!adaptive)", "minimum|accuracy"
-PLAIN = "label_smoothing == 0 and mixup == 0 and sam_rho == 0 and augmentation == ''"
+PLAIN = "label_smoothing == 0 and mixup == 0 and sam_rho == 0 and augmentation == '' and jacobian_penalty == 0"
 SGD_CAPPED = "stop == 'epochs' and optimizer == 'heavy_ball' and seed == 3"
 OPEN = [  # chapter; which runs there are, or a change of all; which predictions are then undefined for every seed
     ("01", "batch_size == 50", ""),
@@ -173,7 +196,7 @@ OPEN = [  # chapter; which runs there are, or a change of all; which predictions
     ("07", lambda runs: runs.assign(validation_size=100.0), MAIN),
     ("07", "optimizer in ('adam', 'adamw', 'adagrad')", ""),
     ("07", lambda runs: runs.assign(minimum_sharpness=None), "minimum sharpness"),
-    ("08", main_runs, "width|linear"),
+    ("08", main_runs, "width|linear|squared|closer"),
     ("09", lambda runs: runs.assign(trajectory=[{}] * 30), ""),
     ("09", "label_smoothing == 0", ""),
     ("09", unaccurate, "equal accuracy"),
@@ -182,9 +205,9 @@ OPEN = [  # chapter; which runs there are, or a change of all; which predictions
     ("10", lambda runs: runs.assign(loss="batch_softmax"), ""),
     ("10", lambda runs: runs.assign(minimum_sharpness=None), "minimum|corr"),
     ("10", lambda runs: runs.assign(sam_rho=runs["sam_rho"] + 0.1), PAIR),
-    ("11", lambda runs: without(runs, PLAIN), r"Jacobian \(|^sharpness"),
+    ("11", lambda runs: without(runs, PLAIN), r"Jacobian \(|^sharpness|penalty"),
     ("11", "mixup == 0", "mixup|the others"),
-    ("11", lambda runs: runs.assign(loss_gap=1.0), "loss gap"),
+    ("11", lambda runs: runs.drop(columns="loss_gap"), r"loss gap|^gap"),
     ("11", lambda runs: runs.drop(columns="softmax_jacobian_norm"), "softmaxed"),
 ]
 
