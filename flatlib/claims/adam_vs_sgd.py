@@ -119,6 +119,7 @@ def candidates(p: SimpleNamespace) -> list[RunConfig]:
     curvature = ("lambda_max", "lambda_min", "frobenius", "preconditioned_lambda_max")
     measures = ("performance", *curvature, *JACOBIANS, *SIZES)
     fixed = {"stop": "epochs", "augmentation": ("flip",), "validation_size": None, "measures": measures}
+    fixed["batch_norm"] = "train"  # as the paper measures
     base = base_config(p, **comparison(p, 0), **fixed)
     sgd = replace(base, optimizer="heavy_ball", momentum=0.9, weight_decay=p.decays[0], schedule="granziol")
     adam = replace(base, optimizer="adamw", weight_decay=p.decays[1], weight_decay_kind="decoupled")
@@ -132,9 +133,7 @@ def candidates(p: SimpleNamespace) -> list[RunConfig]:
 def tuning(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs that choose the learning rates: every candidate with seeds and validation images of its own."""
     trial = {"validation_size": p.validation_size, "measures": ("performance",)}
-    return with_own_images(
-        p, [replace(config, **trial, seed=seed) for config in candidates(p) for seed in p.tuning_seeds]
-    )
+    return with_own_images([replace(config, **trial, seed=seed) for config in candidates(p) for seed in p.tuning_seeds])
 
 
 def experiment(p: SimpleNamespace, tuned_on: pd.DataFrame | None = None) -> list[RunConfig]:
@@ -149,7 +148,7 @@ def experiment(p: SimpleNamespace, tuned_on: pd.DataFrame | None = None) -> list
         methods = [config for config in methods if config.learning_rate == best_rate(tuned_on, config)]
     short = RunConfig(dataset=p.dataset, **comparison(p, 1))
     optimizers = [config for config in optimizer_grid(short) if not config.sam_rho]
-    return with_own_images(p, [replace(config, seed=seed) for config in methods + optimizers for seed in p.seeds])
+    return with_own_images([replace(config, seed=seed) for config in methods + optimizers for seed in p.seeds])
 
 
 FIT = Guard(

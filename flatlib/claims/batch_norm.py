@@ -75,7 +75,7 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     axes = {"batch_size": p.batch_sizes, "learning_rate": p.learning_rates, "seed": p.seeds}
     small = replace(with_norm, batch_size=min(p.batch_sizes), measures=("performance", "lambda_max"))
     modes = grid(small, learning_rate=p.learning_rates, batch_norm=["eval", "recalibrated"], seed=p.seeds)
-    return with_own_images(p, grid(plain, **axes) + grid(with_norm, **axes) + modes)
+    return with_own_images(grid(plain, **axes) + grid(with_norm, **axes) + modes)
 
 
 REACH = Guard(

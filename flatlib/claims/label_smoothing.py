@@ -79,7 +79,7 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     tracked = {"track": ("train_loss", "lambda_max", "jacobian_norm", JACOBIAN), "measures": ("performance",)}
     stop = {"stop": "train_loss", "stop_value": p.stop_loss, "max_epochs": p.max_updates, "check_every": p.track_every}
     base = base_config(p, batch_size=0, **tracked, **stop, max_updates=None)
-    return with_own_images(p, grid(base, learning_rate=p.learning_rates, label_smoothing=p.smoothings, seed=p.seeds))
+    return with_own_images(grid(base, learning_rate=p.learning_rates, label_smoothing=p.smoothings, seed=p.seeds))
 
 
 CLAIM = Claim(

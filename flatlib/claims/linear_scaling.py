@@ -64,7 +64,7 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
             every = p.tracked_epochs * math.ceil(p.train_size / size)
             config = replace(config, track=("train_loss", "lambda_max"), track_every=every)
         runs += grid(config, seed=p.seeds)
-    return with_matched_loss(p, runs)
+    return with_matched_loss(runs)
 
 
 RATIO_MATTERS = Guard(

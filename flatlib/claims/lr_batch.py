@@ -68,7 +68,7 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: batch size x learning rate x seed, plain SGD to 99 % training accuracy."""
     base = kaur2022_config(p, "gauss_newton_lambda_max", *OTHER_SHARPNESS)
     runs = grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, seed=p.seeds)
-    return with_matched_loss(p, runs)
+    return with_matched_loss(runs)
 
 
 REACH = Guard(

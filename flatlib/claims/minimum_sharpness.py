@@ -54,7 +54,7 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     settings = optimizer_grid(base)
     settings += [config for config in optimizer_grid(base, "batch_softmax") if config.optimizer in p.coded]
     runs = [replace(config, model=model, seed=seed) for model in p.models for config in settings for seed in p.seeds]
-    return with_own_images(p, runs)
+    return with_own_images(runs)
 
 
 CLAIM = Claim(

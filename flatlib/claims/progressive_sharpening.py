@@ -170,17 +170,18 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
         **{"batch_size": 0, "max_updates": None, "max_epochs": p.max_updates, "check_every": 10},
         **{"stop": "train_loss", "stop_value": p.stop_loss, "measures": ("performance",)},
         **{"track": ("train_loss", "lambda_max", "jacobian_norm", JACOBIAN), "track_time": p.time_step},
+        "width": p.widths[0],
     }
     lowest = min(p.learning_rates)
     main = grid(base_config(p, **fixed), learning_rate=p.learning_rates, seed=p.seeds)
     slow = [run for run in main if run.learning_rate == lowest]
-    widths = [replace(run, width=width) for width in p.widths for run in slow]
+    widths = [replace(run, width=width) for width in p.widths[1:] for run in slow]
     closer = [replace(run, input_scale=scale) for scale in p.input_scales for run in slow]
     squared = [replace(run, loss="squared", stop_value=p.squared_stop_loss) for run in main]
     as_long = {"max_epochs": round(p.max_updates * lowest / p.linear_rate)}  # in time, learning rate times updates
-    linear_model = base_config(p, **fixed | as_long, model=LINEAR, width=1.0)
+    linear_model = base_config(p, **fixed | as_long | {"width": 1.0}, model=LINEAR)
     linear = grid(linear_model, learning_rate=[p.linear_rate], seed=p.seeds)
-    return with_own_images(p, main + widths + closer + squared + linear)
+    return with_own_images(main + widths + closer + squared + linear)
 
 
 BELOW_THE_EDGE = Guard(

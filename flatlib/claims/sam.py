@@ -23,7 +23,7 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: batch size x learning rate x SAM's radius x seed, otherwise plain SGD to 99 % accuracy."""
     base = kaur2022_config(p, *OTHER_SHARPNESS)
     runs = grid(base, batch_size=p.batch_sizes, learning_rate=p.learning_rates, sam_rho=p.rhos, seed=p.seeds)
-    return with_matched_loss(p, runs)
+    return with_matched_loss(runs)
 
 
 def sam_bound(runs: pd.DataFrame, rho: float = 0.05) -> pd.DataFrame:

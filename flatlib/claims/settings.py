@@ -34,15 +34,16 @@ def base_config(p: SimpleNamespace, **fixed: Any) -> RunConfig:
     return RunConfig(**{name: value for name, value in settings.items() if name not in unused})
 
 
-def with_own_images(p: SimpleNamespace, runs: list[RunConfig]) -> list[RunConfig]:
-    """Return the runs, each seed on training images of its own if the chapter's parameters say so and some are left."""
-    return [replace(run, data_seed=run.seed) if p.own_images and run.train_size else run for run in runs]
+def with_own_images(runs: list[RunConfig]) -> list[RunConfig]:
+    """Return the runs, each seed on training images of its own, where these are a part of all that is drawn."""
+    drawn = [bool(run.train_size) and run.subset == "balanced" for run in runs]
+    return [replace(run, data_seed=run.seed) if own else run for run, own in zip(runs, drawn, strict=True)]
 
 
-def with_matched_loss(p: SimpleNamespace, runs: list[RunConfig]) -> list[RunConfig]:
-    """Return the runs, measured at a training loss of 0.15 as well, and on images of their own as parameters say."""
+def with_matched_loss(runs: list[RunConfig]) -> list[RunConfig]:
+    """Return the runs, each seed on images of its own, measured at a training loss of 0.15 as well."""
     found = []
-    for run in with_own_images(p, runs):
+    for run in with_own_images(runs):
         images = run.train_size or 50_000
         every = max(1, images // (run.batch_size or images) // CLOSE)
         found.append(replace(run, matched_loss=0.15, matched_loss_every=every))

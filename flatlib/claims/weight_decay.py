@@ -13,7 +13,7 @@ import pandas as pd
 
 from flatlib.claims.papers import GRANZIOL2020_MNIST, MLP_ACCURACY, MLP_GAP, SOFTMAX_ACCURACY, SOFTMAX_SHARPNESS
 from flatlib.claims.prediction import Claim, Guard, Prediction, above, below
-from flatlib.claims.settings import base_config
+from flatlib.claims.settings import base_config, with_own_images
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import require_one_of
@@ -28,6 +28,7 @@ INPUTS: dict[str, dict[str, Any]] = {
 DECAY = Study(settings=(*BLOCKS, "weight_decay"), blocks=BLOCKS)
 WITH, WITHOUT = "weight_decay > 0", "weight_decay == 0"
 FALL = (WITHOUT, f"{WITH} and weight_decay == weight_decay.max()", " from the strongest decay to none")
+IN_TRAIN_MODE = ("allcnn", "preresnet164", "wideresnet28x10")  # measured so in Figures 3 to 5
 JACOBIANS = (
     ("softmax", "softmax_jacobian_norm", "its largest over the images"),
     ("logits", "jacobian_norm_mean", "its mean over them"),
@@ -82,8 +83,13 @@ def networks(p: SimpleNamespace) -> list[RunConfig]:
     axes = {"max_epochs": p.epochs, "weight_decay": p.weight_decays, "seed": p.seeds}
     for name in p.inputs:
         require_one_of("inputs", name, INPUTS)
-    bases = [base_config(p, **fixed, model=model, **INPUTS[name]) for model in p.models for name in p.inputs]
-    return [run for base in bases for run in grid(base, **axes)]
+    fixed["subset"] = "contiguous" if p.validation_size else "balanced"
+    bases = [
+        base_config(p, **fixed, **INPUTS[name], model=model, batch_norm="train" if model in IN_TRAIN_MODE else "eval")
+        for model in p.models
+        for name in p.inputs
+    ]
+    return with_own_images([run for base in bases for run in grid(base, **axes)])
 
 
 def spectra(p: SimpleNamespace) -> list[RunConfig]:
