@@ -57,11 +57,11 @@ def reproducible() -> Iterator[None]:
     A sum split over threads depends on their number. With one thread the same configuration gives the same bits on the
     same kind of CPU whatever the number of workers, and workers do not compete for cores.
     """
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, strictness = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     workspace = os.environ.get(CUBLAS)
     os.environ.setdefault(CUBLAS, ":4096:8")
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # use_deterministic_algorithms would import the compiler: 1.4 s
     try:
         with (
             full_precision(),
@@ -73,7 +73,7 @@ def reproducible() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict)
+        torch.set_deterministic_debug_mode(strictness)
         if workspace is None:
             del os.environ[CUBLAS]
 

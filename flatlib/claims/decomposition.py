@@ -64,7 +64,8 @@ def regulariser(name: str) -> Intervention:
     strongest = f"regulariser == '{name}' and strength == strength[regulariser == '{name}'].max()"
     none = f"regulariser == '{regularisers.NONE}'"
     called = "SAM, batch norm" if name == "SAM" else name
-    return Intervention(called, "11_regularisers", regularisers.REGULARISERS, strongest, none)
+    study = regularisers.PENALTIES if name == regularisers.PENALTY else regularisers.REGULARISERS
+    return Intervention(called, "11_regularisers", study, strongest, none)
 
 
 RATES = Study(("batch_size", "learning_rate"), blocks=("batch_size",))
@@ -80,7 +81,7 @@ INTERVENTIONS = (
     Intervention("weight decay", "06_weight_decay", weight_decay.DECAY, *largest("weight_decay")),
     Intervention("averaged Adam", "07_adam_vs_sgd", adam_vs_sgd.MAIN, *adam_vs_sgd.METHODS),
     Intervention("SAM, six optimizers", "10_minimum_sharpness", minimum_sharpness.PAIRED, *largest("sam_rho")),
-    *(regulariser(name) for name in (*regularisers.OTHERS, "SAM")),
+    *(regulariser(name) for name in (*regularisers.OTHERS, "SAM", regularisers.PENALTY)),
 )
 
 

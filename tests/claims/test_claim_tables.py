@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import ks_2samp
 
-from flatlib.claims import CLAIMS, adam_vs_sgd, minimum_sharpness, regularisers, weight_decay
+from flatlib.claims import CLAIMS, adam_vs_sgd, minimum_sharpness, regulariser_effects, regularisers, weight_decay
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
 from flatlib.runs import records
@@ -141,6 +141,15 @@ def test_comparison_without_the_papers_networks():
     assert table["scale"].tolist() == ["no scale here has the paper's networks on MNIST"]
     lost = weight_decay.compare_with_paper({"paper": mnist_runs().drop(columns="lambda_max").assign(lambda_max=None)})
     assert lost["λ_max (paper)"].tolist() == ["none (12.26)", "none (15.84)"]
+
+
+def test_effects_of_regularisers_add_up():
+    runs = regulariser_runs(True).assign(test_accuracy=0.5)
+    runs["train_loss"] = np.where(runs["sam_rho"] > 0, 0.5, 0.25)
+    table = regulariser_effects.effects(runs).set_index(["regulariser", "strength"])
+    assert len(table) == 9, "none is not among them"
+    columns = ["training loss", "λ_max / training loss", "λ_max", "test accuracy (points)"]
+    assert [float(text.split(",")[0].split()[0]) for text in table.loc[("SAM", "0.05"), columns]] == [1, -2, -1, 0]
 
 
 def test_regularisers_have_names_and_strengths():
