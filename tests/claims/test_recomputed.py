@@ -53,7 +53,7 @@ ONE, SAM, DROPOUT = table("01_lr_batch", "medium"), table("03_sam", "medium"), t
 NORM, ADAM = table("05_batch_norm", "small").query("batch_norm == 'train'"), table("07_adam_vs_sgd", "small")
 METHODS = ADAM[(ADAM["stop"] == "epochs") & ADAM["validation_size"].isna()]
 STATED = table("10_minimum_sharpness", "small").query("loss == 'cross_entropy'")
-REGULARISED = table("11_regularisers", "small")
+REGULARISED = table("11_regularisers", "small").query("jacobian_penalty == 0")  # the paper has no penalty
 DECAY = table("06_weight_decay", "small").dropna(subset=["lambda_max"])
 NUMBERS = {  # chapter, scale, prediction: its estimate
     ("01_lr_batch", "medium", "sharpness (small batch)"): lambda: of_seeds(
