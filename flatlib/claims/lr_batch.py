@@ -18,6 +18,7 @@ from flatlib.stats import log10_column
 
 LR_BATCH = Study(settings=("batch_size", "learning_rate"))
 SMALL, LARGE = LR_BATCH.at("small"), LR_BATCH.at("large")
+NEAR_EDGE = between(0.7, 1.5)  # in units of 2 / learning rate
 SHARPNESS, ACCURACY = ("learning_rate", "lambda_max"), ("learning_rate", "test_accuracy")
 
 
@@ -105,7 +106,7 @@ CLAIM = Claim(
             "edge of stability",
             "At the large batch, λ_max ends near 2/η.",
             Statistic(LARGE, distance_to_edge, "λ_max η / 2"),
-            between(0.7, 1.5),
+            NEAR_EDGE,
             "on the line 2/η (Figure 1)",
         ),
         Prediction(
