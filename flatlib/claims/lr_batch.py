@@ -65,6 +65,18 @@ def mean_gap(high: pd.Series | None, low: pd.Series | None) -> float:
     return float(np.trapezoid(gap, knots) / (stop - start))
 
 
+def gauss_newton_share(runs: pd.DataFrame) -> pd.Series:
+    """Return for each seed how large the top eigenvalue of the Gauss-Newton matrix is beside lambda_max, in percent.
+
+    MacDonald et al. 2023 assume that it determines the Hessian's (equations 3 and 4). No numbers without the measure.
+    """
+    if "gauss_newton_lambda_max" not in runs:
+        return pd.Series(dtype=float)
+    kept = LR_BATCH.select(runs)
+    share = 100 * kept["gauss_newton_lambda_max"].astype(float) / kept["lambda_max"].astype(float)
+    return share.groupby(kept["seed"]).mean()
+
+
 def experiment(p: SimpleNamespace) -> list[RunConfig]:
     """Return the runs: batch size x learning rate x seed, plain SGD to 99 % training accuracy."""
     base = kaur2022_config(p, "gauss_newton_lambda_max", *OTHER_SHARPNESS)
