@@ -42,7 +42,7 @@ class RunConfig:
         activation: Activation function of "mlp".
         dropout: Probability of dropping a unit of the fully connected hidden layers of "mlp" and the VGGs in a training
             step (Kaur et al. 2022, section 3.4); dropout is off in every measure.
-        loss: Training loss: "cross_entropy", "squared", half the squared distance to the targets (Cohen et al. 2021), or
+        loss: "cross_entropy", "squared", half the squared distance to the targets (Cohen et al. 2021), or
             "batch_softmax", the loss as Bejan et al. 2022 coded it (see :mod:`flatlib.losses`). Every measure is of
             this loss, but of the cross-entropy for "batch_softmax".
         optimizer: Name in ``OPTIMIZERS``, see :mod:`flatlib.training.optim`.
