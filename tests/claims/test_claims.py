@@ -99,9 +99,9 @@ CASES = {  # runs; the declared thresholds; the estimates that support and that 
     ),
     "09_label_smoothing": (
         others.smoothing_runs,
-        ["< -0.5", "< -0.5", "in 0.7 .. 1.3", "< -0.5", "< -0.5", "> 0.9", "> 0.9"],
-        [-1, -1, 1, -1, -1],
-        [1, 1, -1, 1, 1],
+        ["< -0.5", "< -0.5", "in 0.7 .. 1.3", *["< -0.5"] * 4, *["> 0.9"] * 4],
+        [-1, -1, 1, -1, -1, -1, -1],
+        [1, 1, -1, 1, 1, 1, 1],
     ),
     "10_minimum_sharpness": (
         others.minimum_runs,
@@ -197,7 +197,7 @@ OPEN = [  # chapter; which runs there are, or a change of all; which predictions
     ("07", "optimizer in ('adam', 'adamw', 'adagrad')", ""),
     ("07", lambda runs: runs.assign(minimum_sharpness=None), "minimum sharpness"),
     ("08", main_runs, "width|linear|squared|closer"),
-    ("09", lambda runs: runs.assign(trajectory=[{}] * 30), ""),
+    ("09", lambda runs: runs.assign(trajectory=[{}] * len(runs)), ""),
     ("09", "label_smoothing == 0", ""),
     ("09", unaccurate, "equal accuracy"),
     ("10", "sam_rho == 0", PAIR),
