@@ -97,13 +97,6 @@ def test_a_grid_above_the_small_rates_tests_none():
     assert words(BATCH_NORM, higher)["accuracy (large rate)"] == "contradicted"
 
 
-def test_a_grid_that_ends_before_the_plateau_tests_none():
-    claim, runs = CLAIMS["01_lr_batch"], kaur.lr_runs(False)
-    sharper = runs.assign(lambda_max=10 * runs["lambda_max"])
-    assert words(claim, runs)["accuracy (large batch)"] == "contradicted"
-    assert words(claim, sharper)["accuracy (large batch)"] == "not tested here"
-
-
 def test_networks_that_do_not_fit_test_no_vanishing():
     runs = others.decay_runs(False)
     unfit = runs.assign(train_accuracy=0.93 * runs["train_accuracy"])

@@ -29,7 +29,7 @@ TAU_FOR, TAU_AGAINST = (24 - 3) / sqrt(30 * 27), (23 - 4) / sqrt(30 * 27)
 CASES = {  # runs; the declared thresholds; the estimates that support and that contradict
     "01_lr_batch": (
         kaur.lr_runs,
-        ["< -0.2", "< -0.2", "in 0.7 .. 1.5", "> 0", "< 0.5", "> 0", "> 0", "< 25"],
+        ["< -0.2", "< -0.2", "in 0.7 .. 1.5", "> 0", "< 0.5", "> 0", "> 0", "> 0.5"],
         [-1, -1, MEAN_NOISE, 0.05 * POINT, 0, 0.05 * POINT, (0.1 + 0.05 * HALF_DECADE) * POINT],
         [1, 1, 0.625 * MEAN_NOISE, -0.05 * POINT, 0.05 * POINT, -0.1 * POINT, -(0.1 + 0.1 * HALF_DECADE) * POINT],
     ),
