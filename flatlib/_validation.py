@@ -95,8 +95,6 @@ def check_combinations(config: Any) -> None:
         raise FlatlibError("weight_decay_kind: adamw is decoupled; use adam for l2")
     if config.optimizer == "adashift" and config.weight_decay > 0:
         raise FlatlibError("weight_decay: adashift has none")
-    if config.loss == "squared" and config.label_smoothing:
-        raise FlatlibError("label_smoothing: goes with the cross-entropy; the squared loss has one-hot targets")
     if config.loss == "batch_softmax" and (config.label_smoothing or config.mixup or config.microbatch):
         raise FlatlibError(f"loss: {config.loss} has hard targets and whole batches: no smoothing, mixup or microbatch")
     if config.jacobian_penalty and (config.sam_rho or config.loss == "batch_softmax"):

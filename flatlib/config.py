@@ -42,9 +42,9 @@ class RunConfig:
         activation: Activation function of "mlp".
         dropout: Probability of dropping a unit of the fully connected hidden layers of "mlp" and the VGGs in a training
             step (Kaur et al. 2022, section 3.4); dropout is off in every measure.
-        loss: Training loss: "cross_entropy", "squared", half the squared distance to the one-hot targets (Cohen et al.
-            2021), or "batch_softmax", the loss as Bejan et al. 2022 coded it (see :mod:`flatlib.losses`). Every measure
-            is of this loss, but of the cross-entropy for "batch_softmax".
+        loss: "cross_entropy", "squared", half the squared distance to the targets (Cohen et al. 2021), or
+            "batch_softmax", the loss as Bejan et al. 2022 coded it (see :mod:`flatlib.losses`). Every measure is of
+            this loss, but of the cross-entropy for "batch_softmax".
         optimizer: Name in ``OPTIMIZERS``, see :mod:`flatlib.training.optim`.
         momentum: Momentum of "heavy_ball" and "nesterov".
         weight_decay: Coefficient $\\gamma$ of weight decay, which is not part of the measured loss (Granziol 2020).
@@ -59,8 +59,8 @@ class RunConfig:
         averaging_learning_rate: Learning rate while averaging; None for the schedule's.
         batch_size: Images per step; 0 for all training images (full-batch gradient descent).
         microbatch: Images per forward pass, for batches whose graph does not fit in memory; None for all.
-        label_smoothing: Probability mass spread evenly over the classes; the loss, in every measure too, is the
-            cross-entropy minus the entropy of the targets (MacDonald et al. 2023).
+        label_smoothing: Share of the targets spread evenly over the classes; the loss, in every measure too, is the
+            cross-entropy minus the entropy of the targets (MacDonald et al. 2023), or the squared loss to them.
         jacobian_penalty: Coefficient of the mean squared Frobenius norm of the input-output Jacobian, which is added to
             the training loss only, estimated by one random projection of each image (Hoffman et al. 2019, who call
             twice this coefficient $\\lambda_{JR}$); 0 for none. Every measure is of the loss without it.

@@ -64,7 +64,7 @@ def training_loss(name: str, smoothing: float = 0.0) -> Loss:
     if name == "batch_softmax":
         return batch_softmax_cross_entropy
     if name == "squared":
-        return squared_error
+        return SmoothedSquaredError(smoothing) if smoothing else squared_error
     return SmoothedCrossEntropy(smoothing) if smoothing else F.cross_entropy
 
 
@@ -141,6 +141,24 @@ def squared_error(output: Tensor, target: Tensor) -> Tensor:
         FlatlibError: If the shapes differ, or a class does not exist.
     """
     return mse(output, target) * (output[0].numel() / 2)
+
+
+class SmoothedSquaredError:
+    r"""`squared_error` with the targets $q = (1 - s)\, t + s / C$, of two classes $\sqrt2\,(1 - s)$ apart.
+
+    Args:
+        smoothing: Share s of the target that is spread evenly over the classes, in [0, 1).
+    """
+
+    def __init__(self, smoothing: float):
+        self.smoothing = smoothing
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the mean of outputs (N, C) and classes (N,) or rows of targets (N, C)."""
+        classes = output.shape[1]
+        if not target.is_floating_point():
+            target = (target.unsqueeze(-1) == torch.arange(classes, device=target.device)).to(output.dtype)
+        return squared_error(output, (1 - self.smoothing) * target + self.smoothing / classes)
 
 
 MODEL_NAMES = ("model", "net", "network", "module")  # of the first argument of a loss that takes (model, batch)

@@ -50,7 +50,10 @@ RATES = [0.05, 0.1, 0.2]
 
 
 def lr_runs(holds: bool, seeds=SEEDS) -> pd.DataFrame:
-    """Sharpness on 2 / rate; there the small batch starts at 60 % and rises, the large one stays at 50 %."""
+    """Sharpness on 2 / rate; there the small batch starts at 60 % and rises, the large one stays at 50 %.
+
+    At twice the largest of three rates the large batch diverges.
+    """
 
     def measures(config):
         decades, small = np.log10(config.learning_rate / 0.02), config.batch_size < 1000
@@ -60,7 +63,8 @@ def lr_runs(holds: bool, seeds=SEEDS) -> pd.DataFrame:
         return {"lambda_max": sharpness * noisy, "test_accuracy": accuracy[0 if small else 1] * noisy}
 
     axes = {"batch_size": [50, 250, 1000], "learning_rate": [0.02, 0.05, 0.1]}
-    return runs_of(grid(RunConfig(), **axes, seed=seeds), measures)
+    beyond = grid(RunConfig(), batch_size=[1000], learning_rate=[0.2], seed=seeds)
+    return without(runs_of(grid(RunConfig(), **axes, seed=seeds) + beyond, measures), "learning_rate > 0.1", "diverged")
 
 
 def scaling_runs(holds: bool) -> pd.DataFrame:

@@ -110,15 +110,18 @@ def smoothing_runs(holds: bool) -> pd.DataFrame:
 
     def path(config):
         s, scale = config.label_smoothing, 0.001 / config.learning_rate**3
+        jacobian = np.array([0.1, 2, 1, 0.3]) * (1 - s) ** -sign * noise(config.seed)
         rises = np.array([1 - sign * s, 10 + sign * s, 5 + sign * s, 2 - sign * s]) * scale * noise(config.seed)
         return {
             "update": [0, 1, 2, 3],
             "train_accuracy": [0.1, 0.8, 0.9, 1.0],
             "lambda_max": rises.tolist(),
-            "softmax_jacobian_norm": (np.array([0.1, 2, 1, 0.3]) * (1 - s) ** -sign * noise(config.seed)).tolist(),
+            "softmax_jacobian_norm": jacobian.tolist(),
+            "jacobian_norm": (jacobian if config.loss == "squared" else 1 / jacobian).tolist(),
         }
 
     configs = grid(base, learning_rate=[0.02, 0.05], label_smoothing=[0.0, 0.25, 0.5], seed=SEEDS)
+    configs += [replace(config, loss="squared") for config in configs]
     return runs_of(configs, lambda config: {}, path)
 
 

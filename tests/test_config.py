@@ -83,7 +83,6 @@ def test_bad_value_is_named(name, value):
         ({"optimizer": "adamw", "weight_decay": 0.1}, "weight_decay_kind"),
         ({"optimizer": "adashift", "weight_decay": 0.1}, "weight_decay"),
         ({"sam_batch": 10}, "sam_batch"),
-        ({"loss": "squared", "label_smoothing": 0.1}, "label_smoothing"),
         ({"jacobian_penalty": 0.1, "sam_rho": 0.1}, "jacobian_penalty"),
         ({"crop_padding": 1}, "crop_padding"),
         ({"matched_loss_every": 5}, "matched_loss_every"),

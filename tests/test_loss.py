@@ -111,9 +111,10 @@ def test_squared_loss_by_formula():
     for target, rows in ((TARGETS, hard), (soft, soft)):
         expected = 0.5 * ((LOGITS - rows) ** 2).sum() / 5
         assert float(training_loss("squared")(LOGITS, target)) == pytest.approx(float(expected), rel=1e-12)
-    with pytest.raises(FlatlibError, match="label_smoothing: goes with the cross-entropy"):
-        RunConfig(loss="squared", label_smoothing=0.1)
-    assert RunConfig(loss="squared", mixup=0.2, microbatch=10)
+        smooth = 0.6 * rows + 0.4 / 4
+        expected = 0.5 * ((LOGITS - smooth) ** 2).sum() / 5
+        assert float(training_loss("squared", 0.4)(LOGITS, target)) == pytest.approx(float(expected), rel=1e-12)
+    assert RunConfig(loss="squared", mixup=0.2, microbatch=10, label_smoothing=0.1)
 
 
 def test_curvature_of_the_squared_loss():
@@ -133,13 +134,24 @@ def test_curvature_of_the_squared_loss():
 MEASURED = ("performance", "lambda_max", "gauss_newton_lambda_max", "trace", "empirical_fisher_trace", "gradient_norm")
 
 
-def test_squared_loss_trains_and_measures(tiny):
-    """Every number of such a run is that of the squared loss."""
-    config = replace(tiny, loss="squared", width=0.05, depth=1, max_epochs=30, measures=MEASURED, tolerance=1e-5)
+@pytest.mark.parametrize("smoothing", [0.0, 0.4])
+def test_squared_loss_trains_and_measures(tiny, smoothing):
+    """Every number of such a run is that of the squared loss, to the smoothed targets."""
+    config = replace(
+        tiny,
+        loss="squared",
+        label_smoothing=smoothing,
+        width=0.05,
+        depth=1,
+        max_epochs=30,
+        measures=MEASURED,
+        tolerance=1e-5,
+    )
     run = train(config, device="cpu")
     model, x, y = run.model.eval().double(), run.data.x_train.double(), run.data.y_train
-    loss = F.mse_loss(model(x), F.one_hot(y, 10).double(), reduction="sum") / (2 * len(x))
-    dense = torch.linalg.eigvalsh(dense_hessian(model, squared_error, (x, y)))
+    targets = (1 - smoothing) * F.one_hot(y, 10).double() + smoothing / 10
+    loss = F.mse_loss(model(x), targets, reduction="sum") / (2 * len(x))
+    dense = torch.linalg.eigvalsh(dense_hessian(model, squared_error, (x, targets)))
     gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
     expected = {
         "train_loss": loss.item(),

@@ -115,7 +115,8 @@ class Prediction:
         guards: What must hold for this prediction to be tested, beside the guards of the claim.
         smallest: The smallest effect of interest, in the statistic's unit; None if an effect is not what is predicted.
             An interval wholly within plus and minus this does not support the prediction: there is no larger effect.
-        comparisons: Among how many comparisons the statistic takes the most extreme.
+        comparisons: Among how many comparisons the statistic takes the most extreme, at least; the blocks that it
+            chooses from are counted.
     """
 
     name: str
@@ -139,7 +140,8 @@ class Prediction:
         interval = bootstrap_mean(valid) if len(valid) else Interval(nan, nan, nan, n=0)
         failures = [guard.failure(runs) for guard in (*guards, *self.guards) if interval.n]
         verdict, note = self.decide(interval, "; ".join(filter(None, failures)))
-        p = min(1.0, self.comparisons * one_sided_p(valid, self.rule.low, self.rule.high))
+        comparisons = max(self.comparisons, self.statistic.compared(runs) if interval.n else 1)
+        p = min(1.0, comparisons * one_sided_p(valid, self.rule.low, self.rule.high))
         texts: dict[str, Any] = {"prediction": self.name, "statement": self.statement}
         found = {"estimate": interval.estimate, "low": interval.low, "high": interval.high, "p": p}
         declared = {"unit": self.statistic.unit, "threshold": str(self.rule)}

@@ -1,7 +1,7 @@
 """Claim 8: sharpness rises until 2 / learning rate and stays there, and the input-output Jacobian grows with it.
 
 MacDonald et al. 2023, section 5, on the phenomenon of Cohen et al. 2021. All statistics read trajectories, up to where
-the training loss first falls to ``FITTED``: cross-entropy loses its curvature once the data are fitted.
+the data are fitted (``flatlib.claims.along_run``).
 """
 
 from collections.abc import Callable
@@ -12,24 +12,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flatlib.claims.along_run import JACOBIAN, distance_at_start, hover, jacobian_growth, rise, rise_together
+from flatlib.claims.jacobian_bound import measured_at_end
 from flatlib.claims.prediction import Claim, Guard, Prediction, above, below, between
 from flatlib.claims.settings import base_config, with_own_images
 from flatlib.claims.study import Statistic, Study
 from flatlib.config import RunConfig, grid
 from flatlib.errors import FlatlibError
-from flatlib.stats import format_mean, kendall_tau, seed_slopes
+from flatlib.stats import format_mean, seed_slopes
 
-FITTED = 0.3  # training loss, in nats, from which the collapse of the cross-entropy's curvature shows
 LINEAR = "softmax_regression"
-JACOBIAN = "softmax_jacobian_norm"  # the paper's choice: the softmaxed model, largest over the training samples
 SHARPENS, GROWS = "doublings of λ_max", "doublings of the Jacobian norm"  # units
 TINY = np.finfo(float).tiny  # in place of a sharpness of zero, of a network that broke down
 NEVER = "never reached it"  # in a table, where no seed's run reached 2 / learning rate
 
 
 def on_images(runs: pd.DataFrame, loss: str = "cross_entropy") -> pd.DataFrame:
-    """Return the runs on one loss and on images as they are."""
-    return runs[(runs["loss"] == loss) & (runs["input_scale"] == 1)]
+    """Return the tracked runs on one loss and on images as they are."""
+    return runs[(runs["loss"] == loss) & (runs["input_scale"] == 1) & runs["trajectory"].map(bool)]
 
 
 def main_runs(runs: pd.DataFrame) -> pd.DataFrame:
@@ -40,63 +40,6 @@ def main_runs(runs: pd.DataFrame) -> pd.DataFrame:
         raise FlatlibError("no run is recorded")
     model, width = networks.idxmax()
     return runs[(runs["model"] == model) & (runs["width"] == width)]
-
-
-def trajectory(run: pd.Series) -> pd.DataFrame:
-    """Return the tracked points of one run, on cross-entropy up to the first one at or below ``FITTED`` (else all)."""
-    points = pd.DataFrame(run["trajectory"]).astype(float)
-    if run["loss"] != "cross_entropy":
-        return points
-    fitted = np.flatnonzero(points["train_loss"] <= FITTED)
-    return points.iloc[: fitted[0] + 1] if len(fitted) else points
-
-
-def crossing(points: pd.DataFrame, learning_rate: float) -> int | None:
-    """Return the position of the first point at or above 2 / learning rate; None if the run never gets there."""
-    above = np.flatnonzero(points["lambda_max"] >= 2 / learning_rate)
-    return int(above[0]) if len(above) else None
-
-
-def doublings(first: float, last: float) -> float:
-    """Return how many times `first` doubles to become `last`; NaN unless both are positive and finite."""
-    return float(np.log2(last / first)) if 0 < first < np.inf and 0 < last < np.inf else np.nan
-
-
-def rise(run: pd.Series) -> float:
-    """Return the doublings of lambda_max from initialisation to its peak."""
-    sharpness = trajectory(run)["lambda_max"]
-    return doublings(sharpness.iloc[0], sharpness.max())
-
-
-def jacobian_growth(run: pd.Series) -> float:
-    """Return the doublings of the Jacobian norm from initialisation to the end of the window."""
-    norms = trajectory(run)[JACOBIAN]
-    return doublings(norms.iloc[0], norms.iloc[-1])
-
-
-def hover(run: pd.Series) -> float:
-    """Return the median of lambda_max x learning rate / 2 from the crossing of 2 / learning rate on; NaN without."""
-    points = trajectory(run)
-    start = crossing(points, run["learning_rate"])
-    return np.nan if start is None else float((points["lambda_max"][start:] * run["learning_rate"] / 2).median())
-
-
-def rise_together(run: pd.Series) -> float:
-    """Return Kendall's tau of the growth of lambda_max and of the Jacobian norm, from point to point along the rise.
-
-    Two quantities that both rise have a tau of one; that of their growth is one if they rise fast at the same time. The
-    rise ends at the crossing of 2 / learning rate, or at the peak of lambda_max where it is never crossed.
-    """
-    points = trajectory(run)
-    end = crossing(points, run["learning_rate"])
-    rising = points.iloc[: (int(points["lambda_max"].argmax()) if end is None else end) + 1]
-    both = np.log2(rising[["lambda_max", JACOBIAN]].where(rising > 0)).diff().dropna()
-    return kendall_tau(*both.to_numpy().T) if len(both) > 2 and (both.nunique() > 1).all() else np.nan
-
-
-def distance_at_start(run: pd.Series) -> float:
-    """Return lambda_max x learning rate / 2 at initialisation."""
-    return float(trajectory(run)["lambda_max"].iloc[0] * run["learning_rate"] / 2)
 
 
 def farthest_from_edge(means: pd.Series) -> float:
@@ -163,7 +106,7 @@ def network(runs: pd.DataFrame) -> pd.Series:
     return ("width " + runs["width"].map("{:g}".format)).where(runs["model"] != LINEAR, "linear")
 
 
-def experiment(p: SimpleNamespace) -> list[RunConfig]:
+def descent(p: SimpleNamespace) -> list[RunConfig]:
     """Return full-batch runs: learning rate x seed, on cross-entropy and on the squared loss; at the smallest rate
     other widths and inputs that are closer together; a linear model at a rate that it does not reach 2/η at."""
     fixed: dict[str, Any] = {
@@ -182,6 +125,17 @@ def experiment(p: SimpleNamespace) -> list[RunConfig]:
     linear_model = base_config(p, **fixed | as_long | {"width": 1.0}, model=LINEAR)
     linear = grid(linear_model, learning_rate=[p.linear_rate], seed=p.seeds)
     return with_own_images(main + widths + closer + squared + linear)
+
+
+def bounds(p: SimpleNamespace) -> list[RunConfig]:
+    """Return runs that measure the bound of Theorem 5.1: the first seed of the main network, on both losses."""
+    runs = [run for run in descent(p) if run.model == p.model and run.width == p.widths[0] and run.input_scale == 1]
+    return measured_at_end(runs)
+
+
+def experiment(p: SimpleNamespace) -> list[RunConfig]:
+    """Return all runs of the chapter."""
+    return descent(p) + bounds(p)
 
 
 BELOW_THE_EDGE = Guard(

@@ -9,13 +9,15 @@ from types import SimpleNamespace
 import pandas as pd
 
 from flatlib.claims.prediction import Claim, Prediction, above, below
+from flatlib.claims.setting_means import in_prose, setting_means
 from flatlib.claims.settings import OTHER_SHARPNESS, kaur2022_config, with_matched_loss
-from flatlib.claims.study import Study
+from flatlib.claims.study import Study, complete_cells
 from flatlib.config import RunConfig, grid
 from flatlib.stats import require_columns
 
 SAM = Study(settings=("batch_size", "learning_rate", "sam_rho"), blocks=("learning_rate",))
 SMALL, LARGE = SAM.at("small"), SAM.at("large")
+IN_BOUND = ("gradient_norm", "lambda_max", "sam_sharpness")
 GAIN = ("test_accuracy", "sam_rho > 0", "sam_rho == 0")
 
 
@@ -43,10 +45,36 @@ def sam_bound(runs: pd.DataFrame, rho: float = 0.05) -> pd.DataFrame:
         For each run ``rise``, the bound less the loss; ``gradient_share``, the share of the term with the gradient; and
         ``reached``, the rise at SAM's step over the bound.
     """
-    require_columns(runs, ("gradient_norm", "lambda_max", "sam_sharpness"))
+    require_columns(runs, IN_BOUND)
     first, second = rho * runs["gradient_norm"], rho**2 * runs["lambda_max"] / 2
     rise = first + second
     return pd.DataFrame({"rise": rise, "gradient_share": first / rise, "reached": runs["sam_sharpness"] / rise})
+
+
+def bound_table(runs: pd.DataFrame, varied: str) -> pd.DataFrame:
+    """Return the gradient's share of the bound and how much of it is reached: a row for each setting that counts.
+
+    Args:
+        runs: Table of runs.
+        varied: The setting that the chapter varies beside batch size and learning rate, or one of these.
+    """
+    by = list(dict.fromkeys(("batch_size", "learning_rate", varied)))
+    columns = {"share of ρ‖g‖ in the bound": "gradient_share", "measured rise / bound": "reached"}
+    return setting_means(with_bound(complete_cells(runs, by)), by, columns)
+
+
+def bound_texts(runs: pd.DataFrame) -> dict[str, str]:
+    """Return for prose ``gradient_share`` and ``reached`` in percent, over all runs that reached the stop rule."""
+    kept = with_bound(runs[runs["status"] == "reached"])
+    names = ("gradient_share", "reached")
+    return {name: in_prose(100 * kept[name].groupby(kept["seed"]).mean()) for name in names}
+
+
+def with_bound(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs with the columns of :func:`sam_bound`, those without the three measures excluded."""
+    kept = runs.reindex(columns=[*runs, *(name for name in IN_BOUND if name not in runs)])
+    kept = kept.dropna(subset=list(IN_BOUND))
+    return kept.join(sam_bound(kept.astype(dict.fromkeys(IN_BOUND, float))))
 
 
 CLAIM = Claim(

@@ -44,6 +44,11 @@ def exclusions(runs: pd.DataFrame, by: Iterable[str]) -> pd.DataFrame:
     return counts.assign(counts=(counts["reached"] == counts.sum(axis=1)).map({True: "yes", False: "no"})).reset_index()
 
 
+def one(runs: pd.DataFrame) -> int:
+    """Return 1, whatever the table."""
+    return 1
+
+
 @dataclass(frozen=True)
 class Statistic:
     """One number per seed: a mean over the blocks of a study.
@@ -53,12 +58,14 @@ class Statistic:
         per_block: From the runs of one block to one number per seed (a Series indexed by seed), NaN where undefined.
         unit: Unit of the number.
         scale: Factor on the mean, such as 100 for percentage points.
+        compared: Among how many blocks of a table of runs the one is chosen that the numbers are of.
     """
 
     study: "Study"
     per_block: PerSeed
     unit: str
     scale: float = 1
+    compared: Callable[[pd.DataFrame], int] = one
 
     def __call__(self, runs: pd.DataFrame) -> pd.Series:
         """Return one number per seed; blocks where it is undefined for a seed are excluded from that seed's mean.
@@ -84,15 +91,18 @@ class Statistic:
     def of_block(self, choose: Callable[[pd.Series], Any]) -> "Statistic":
         """Take the numbers of one block, which ``choose`` names given the mean of each block over seeds."""
 
-        def per_seed(runs: pd.DataFrame) -> pd.Series:
+        def of_blocks(runs: pd.DataFrame) -> pd.DataFrame:
             kept = self.study.select(runs)
             blocks = pd.DataFrame({key: self.per_block(block) for key, block in kept.groupby(list(self.study.blocks))})
-            blocks = blocks.dropna(axis=1, how="all")
+            return blocks.dropna(axis=1, how="all")
+
+        def per_seed(runs: pd.DataFrame) -> pd.Series:
+            blocks = of_blocks(runs)
             if blocks.empty:
                 raise FlatlibError("no block has the statistic")
             return self.scale * blocks[choose(blocks.mean())]
 
-        return Statistic(Study(), per_seed, self.unit)
+        return Statistic(Study(), per_seed, self.unit, compared=lambda runs: of_blocks(runs).shape[1])
 
     def measured_in(self, unit: str) -> "Statistic":
         """Name the unit otherwise."""

@@ -14,6 +14,7 @@ from flatlib.device import full_precision
 from flatlib.errors import FlatlibError
 from flatlib.losses import (
     SmoothedCrossEntropy,
+    SmoothedSquaredError,
     batch_softmax_cross_entropy,
     cross_entropy,
     inputs_in_a_batch,
@@ -25,6 +26,7 @@ from flatlib.sharpness.perturbed_loss import PerturbedLoss
 
 Numbers = dict[str, float | None]  # measures by name; None where a measure is not defined for the network
 OF_CLASSES = (cross_entropy, squared_error, batch_softmax_cross_entropy)  # the last is given as the plain cross-entropy
+SMOOTHED, SQUARED = (SmoothedCrossEntropy, SmoothedSquaredError), ("squared", squared_error)
 CHUNK = 1000  # images per forward pass when a whole split is evaluated
 
 
@@ -38,14 +40,14 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy
         model: Maps (N, ...) to logits (N, C); its mode is restored.
         x: Inputs (N, ...), on any device.
         y: Classes (N,), on any device.
-        loss: The training loss; if it smooths the labels (`SmoothedCrossEntropy`), the same smoothing applies here.
+        loss: The training loss; if it smooths the labels, the same smoothing applies here.
 
     >>> evaluate(nn.Identity(), torch.eye(2), torch.tensor([0, 1]))[1]
     1.0
     """
     smoothed = loss if isinstance(loss, SmoothedCrossEntropy) else None
     smoothing = smoothed.smoothing if smoothed else 0.0
-    squared = loss in ("squared", squared_error)
+    squared = loss if isinstance(loss, SmoothedSquaredError) else squared_error if loss in SQUARED else None
     training = model.training
     model.eval()
     place = next(model.parameters(), x).device
@@ -56,7 +58,7 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = "cross_entropy
             logits = model(images.to(place, copy=True))  # which it may change
             outputs = logits.double()
             if squared:
-                total += squared_error(outputs, labels) * len(labels)
+                total += squared(outputs, labels) * len(labels)
             else:
                 total += nn.functional.cross_entropy(outputs, labels, reduction="sum", label_smoothing=smoothing)
             correct += (logits.argmax(dim=1) == labels).sum()
@@ -101,7 +103,7 @@ def _on_split(checkpoint: Checkpoint, name: str) -> dict[str, Any]:
     frozen = FrozenModel(checkpoint.model, loss)
     set_modes(frozen.module, "eval")
     with frozen.measuring(), torch.no_grad():
-        if examples.pair is not None and (loss in OF_CLASSES or isinstance(loss, SmoothedCrossEntropy)):
+        if examples.pair is not None and (loss in OF_CLASSES or isinstance(loss, SMOOTHED)):
             value, accuracy = evaluate(frozen.module, *examples.pair, loss)
             return {f"{name}_loss": value, f"{name}_accuracy": accuracy}
     operator = HessianOperator(checkpoint.model, loss, examples)

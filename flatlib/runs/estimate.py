@@ -29,7 +29,7 @@ IMAGES = {  # training images, the shape (C, H, W) of one, and classes, of the d
     "fashion_mnist": (60_000, (1, 28, 28), 10),
     "cifar10": (50_000, (3, 32, 32), 10),
     "cifar100": (50_000, (3, 32, 32), 100),
-    "cifar10-jpeg": (10_000, (3, 32, 32), 10),
+    "cifar10-jpeg": (50_000, (3, 32, 32), 10),
 }
 OVERHEAD = 1e7  # operations that the launches of one gradient cost: about 1 ms at the 1e10 a second of one core
 SPREAD = 3  # of runs unlike all recorded ones: predicted without its own record, a chapter is mostly within this factor

@@ -11,7 +11,7 @@ from flatlib.curvature.operators.examples import Data, Examples
 from flatlib.curvature.operators.forward import forward_logits, without_gradients
 from flatlib.curvature.operators.frozen_model import FrozenModel, set_modes
 from flatlib.errors import FlatlibError, NotDefined
-from flatlib.losses import SmoothedCrossEntropy, cross_entropy, resolve_loss, squared_error
+from flatlib.losses import SmoothedCrossEntropy, SmoothedSquaredError, cross_entropy, resolve_loss, squared_error
 
 
 class JacobianBound(NamedTuple):
@@ -36,7 +36,7 @@ def jacobian_lower_bound(model: nn.Module, loss: Loss, data: Data, *, chunk_size
     The largest $\|J f(x_i)\|_2$ is at least the largest $(\|f^*_i - f^*_j\| - 2\ell) / \|x_i - x_j\|$ of a pair, less
     the largest $V_i$, if no cost $c(f_i, f^*_i)$ exceeds $\ell^2 \alpha$, where $c \ge \alpha \|f - f^*\|^2$. For
     cross-entropy less the entropy of the targets f is the softmaxed model, $f^*$ its (smoothed) probabilities and
-    $\alpha = 1/2$ by Pinsker's inequality; for "squared" f is the model, $f^*$ one-hot, $\alpha = 1/2$. The
+    $\alpha = 1/2$ by Pinsker's inequality; for "squared" f is the model, $f^*$ one-hot or smoothed, $\alpha = 1/2$. The
     smallest such $\ell$ is taken. $V_i$, the variation of the Jacobian around $x_i$, is not computed: somewhere
     between the two inputs the norm is at least this large, at the examples themselves it may be smaller. Evaluation
     mode; pairs of equal inputs are excluded.
@@ -49,7 +49,7 @@ def jacobian_lower_bound(model: nn.Module, loss: Loss, data: Data, *, chunk_size
 
     Args:
         model: Maps (N, ...) to outputs (N, C), one example independent of the others; left as it was.
-        loss: "cross_entropy", a `SmoothedCrossEntropy` or "squared".
+        loss: "cross_entropy", "squared", a `SmoothedCrossEntropy` or a `SmoothedSquaredError`.
         data: (inputs, classes or probabilities) or an iterable of such batches.
         chunk_size: Examples that are compared with all others at the same time.
 
@@ -60,14 +60,15 @@ def jacobian_lower_bound(model: nn.Module, loss: Loss, data: Data, *, chunk_size
     if chunk_size < 1:
         raise FlatlibError(f"chunk_size={chunk_size} is not a positive number of examples")
     loss = resolve_loss(loss)
-    if loss not in (cross_entropy, squared_error) and not isinstance(loss, SmoothedCrossEntropy):
+    smoothed = isinstance(loss, SmoothedCrossEntropy | SmoothedSquaredError)
+    if loss not in (cross_entropy, squared_error) and not smoothed:
         raise NotDefined("the bound is known for the cross-entropy and the squared loss only")
     x, y = Examples.read(data).require_pair()
     if not x.is_floating_point():
         raise FlatlibError(f"inputs of {x.dtype} have no distances: convert the integer inputs to floating point")
     output = _outputs(model, x, chunk_size)
     target = _probabilities(y.to(output.device), output, loss)
-    if loss is squared_error:
+    if loss is squared_error or isinstance(loss, SmoothedSquaredError):
         costs = (output - target).square().sum(1) / 2
     else:
         costs = (target.xlogy(target) - target * output.log_softmax(1)).sum(1).clamp_min(0)
@@ -105,7 +106,7 @@ def _probabilities(y: Tensor, output: Tensor, loss: Loss) -> Tensor:
         y = F.one_hot(y.long(), classes)
     if y.shape != output.shape:
         raise FlatlibError(f"targets of shape {tuple(y.shape)} for outputs of shape {tuple(output.shape)}")
-    smoothing = loss.smoothing if isinstance(loss, SmoothedCrossEntropy) else 0.0
+    smoothing = getattr(loss, "smoothing", 0.0)
     return (1 - smoothing) * y.double() + smoothing / classes
 
 

@@ -6,16 +6,15 @@ from torch import nn
 from torch.optim import Optimizer
 
 from flatlib.config import RunConfig
-from flatlib.losses import Loss, SmoothedCrossEntropy
+from flatlib.losses import Loss, training_loss
 from flatlib.measures import Checkpoint
 from flatlib.training.data import Data
 
 
 def measured_loss(config: RunConfig) -> str | Loss:
     """Return the loss that is measured: the training loss, but the cross-entropy for "batch_softmax"."""
-    if config.label_smoothing:
-        return SmoothedCrossEntropy(config.label_smoothing)
-    return "squared" if config.loss == "squared" else "cross_entropy"
+    name = "squared" if config.loss == "squared" else "cross_entropy"
+    return training_loss(name, config.label_smoothing) if config.label_smoothing else name
 
 
 def checkpoint_of_run(

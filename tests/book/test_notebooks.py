@@ -8,7 +8,7 @@ import pytest
 from flatlib.book.paths import find_root, notebooks, other_pages
 from flatlib.book.results import SCALES
 from flatlib.claims import CLAIMS, label_smoothing
-from flatlib.claims import progressive_sharpening as ps
+from flatlib.claims.along_run import FITTED
 from notebook_text import code, prose
 
 CHAPTERS = notebooks(find_root())
@@ -25,7 +25,7 @@ MARKUP = [  # what is no prose: commands, roles, code, addresses, mathematics, d
 ]
 REFERENCE = re.compile(r"(?i)\b(equations?|figures?|sections?|theorem|tables?) \d[\d.]*( (and|to) \d+)?")
 NUMBER = re.compile(r"(?<![\w-])\d+(?:\.\d+)?")
-PROTOCOL = {"95", "99", f"{ps.FITTED:g}", f"{100 * label_smoothing.ACCURATE:g}"}  # may be written out
+PROTOCOL = {"95", "99", f"{FITTED:g}", f"{100 * label_smoothing.ACCURATE:g}"}  # may be written out
 
 
 @pytest.fixture(params=PAGES)

@@ -42,7 +42,7 @@ def test_every_chapter_has_common_presets():
 def test_runs_differ_and_have_seeds(name):
     configs = runs_of(name)
     assert len({config.run_id for config in configs}) == len(configs) > 10
-    assert len({config.seed for config in configs}) >= 5
+    assert len({config.seed for config in configs}) >= (3 if name.endswith(" full") else 5)
     assert ({config.dataset for config in configs} == {"digits"}) == name.endswith(" smoke"), "smoke is offline"
 
 
@@ -83,4 +83,4 @@ def cut_down(config: RunConfig) -> RunConfig:
     little |= {"validation_size": config.validation_size and 8, "microbatch": config.microbatch and 8}
     little |= {"learning_rate": 1e-3, "averaging_learning_rate": config.averaging_learning_rate and 1e-3}
     little |= {"max_epochs": 1, "max_updates": config.max_updates and 1, "check_every": None}
-    return replace(config, **little, **UNTRACKED, matched_loss=None)
+    return replace(config, **little, **UNTRACKED, matched_loss=None, matched_loss_every=None)

@@ -29,7 +29,7 @@ TAU_FOR, TAU_AGAINST = (24 - 3) / sqrt(30 * 27), (23 - 4) / sqrt(30 * 27)
 CASES = {  # runs; the declared thresholds; the estimates that support and that contradict
     "01_lr_batch": (
         kaur.lr_runs,
-        ["< -0.2", "< -0.2", "in 0.7 .. 1.5", "> 0", "< 0.5", "> 0", "> 0", "< 25"],
+        ["< -0.2", "< -0.2", "in 0.7 .. 1.5", "> 0", "< 0.5", "> 0", "> 0", "> 0.5"],
         [-1, -1, MEAN_NOISE, 0.05 * POINT, 0, 0.05 * POINT, (0.1 + 0.05 * HALF_DECADE) * POINT],
         [1, 1, 0.625 * MEAN_NOISE, -0.05 * POINT, 0.05 * POINT, -0.1 * POINT, -(0.1 + 0.1 * HALF_DECADE) * POINT],
     ),
@@ -99,9 +99,9 @@ CASES = {  # runs; the declared thresholds; the estimates that support and that 
     ),
     "09_label_smoothing": (
         others.smoothing_runs,
-        ["< -0.5", "< -0.5", "in 0.7 .. 1.3", "< -0.5", "< -0.5", "> 0.9", "> 0.9"],
-        [-1, -1, 1, -1, -1],
-        [1, 1, -1, 1, 1],
+        ["< -0.5", "< -0.5", "in 0.7 .. 1.3", *["< -0.5"] * 4, *["> 0.9"] * 4],
+        [-1, -1, 1, -1, -1, -1, -1],
+        [1, 1, -1, 1, 1, 1, 1],
     ),
     "10_minimum_sharpness": (
         others.minimum_runs,
@@ -197,7 +197,7 @@ OPEN = [  # chapter; which runs there are, or a change of all; which predictions
     ("07", "optimizer in ('adam', 'adamw', 'adagrad')", ""),
     ("07", lambda runs: runs.assign(minimum_sharpness=None), "minimum sharpness"),
     ("08", main_runs, "width|linear|squared|closer"),
-    ("09", lambda runs: runs.assign(trajectory=[{}] * 30), ""),
+    ("09", lambda runs: runs.assign(trajectory=[{}] * len(runs)), ""),
     ("09", "label_smoothing == 0", ""),
     ("09", unaccurate, "equal accuracy"),
     ("10", "sam_rho == 0", PAIR),

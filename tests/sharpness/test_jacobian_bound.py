@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from flatlib.errors import FlatlibError, NotDefined
-from flatlib.losses import SmoothedCrossEntropy
+from flatlib.losses import SmoothedCrossEntropy, SmoothedSquaredError
 from flatlib.sharpness import jacobian_lower_bound, jacobian_norm
 
 X, Y = torch.randn(23, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64), torch.arange(23) % 3
@@ -43,13 +43,16 @@ def by_brute_force(model, x, smoothing, squared):
 @pytest.mark.parametrize("chunk_size", [500, 4])
 @pytest.mark.parametrize(
     ("loss", "smoothing"),
-    [("cross_entropy", 0.0), (SmoothedCrossEntropy(0.4), 0.4), ("squared", 0.0)],
-    ids=["plain", "smoothed", "squared"],
+    [
+        *[("cross_entropy", 0.0), (SmoothedCrossEntropy(0.4), 0.4)],
+        *[("squared", 0.0), (SmoothedSquaredError(0.4), 0.4)],
+    ],
+    ids=["plain", "smoothed", "squared", "squared, smoothed"],
 )
 def test_brute_force(loss, smoothing, chunk_size):
     model = network()
     found = jacobian_lower_bound(model, loss, (X, Y), chunk_size=chunk_size)
-    expected = by_brute_force(model, X, smoothing, loss == "squared")
+    expected = by_brute_force(model, X, smoothing, loss == "squared" or isinstance(loss, SmoothedSquaredError))
     assert found._asdict() == pytest.approx(expected, rel=1e-10)
     assert found.value < found.quotient
 
