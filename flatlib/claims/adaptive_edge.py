@@ -2,17 +2,18 @@
 
 The edge is (2 + 2 b) / eta for SGD with momentum b (Cohen et al. 2021, appendix B), and (2 + 2 b) / ((1 - b) eta) for
 the preconditioned Hessian of Adam with b = beta1 (Cohen et al. 2022, section 2): 38 / eta for 0.9. Both are for full
-batches; eta is the rate of the last epoch.
+batches; eta is the rate of the last epoch. An average of iterates has no state of Adam, and so no sharpness as Adam
+sees it.
 """
 
 import pandas as pd
 
-from flatlib.claims.adam_vs_sgd import ADAM, AVERAGED, MAIN, SGD
+from flatlib.claims.adam_vs_sgd import ADAM, MAIN, SGD
 from flatlib.claims.setting_means import MISSING, in_prose, setting_means
 from flatlib.curvature import adam_stability_threshold
 from flatlib.training.optim.schedules import granziol
 
-METHODS = {"sgd": SGD, "adam": ADAM, "averaged": AVERAGED}  # by short names
+METHODS = {"sgd": SGD, "adam": ADAM}  # by short names; averaged weights are nobody's iterate, and have no edge
 HEADINGS = {
     **{"λ_max": "lambda_max", "λ_min": "lambda_min", "λ_max as Adam sees it": "preconditioned_lambda_max"},
     **{"its edge": "edge", "over its edge": "at_edge"},

@@ -22,8 +22,8 @@ HEADINGS = {
 
 def measured_at_end(runs: list[RunConfig]) -> list[RunConfig]:
     """Return the runs of the first seed, with the bound at their end as the only measure beside the Jacobian."""
-    untracked = {"track": (), "track_every": None, "track_time": None}
-    return [replace(run, measures=MEASURES, **untracked) for run in runs if run.seed == runs[0].seed]
+    first = [run for run in runs if run.seed == runs[0].seed]
+    return [replace(run, measures=MEASURES, track=(), track_every=None, track_time=None) for run in first]
 
 
 def model_norm(runs: pd.DataFrame) -> pd.Series:
