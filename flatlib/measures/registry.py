@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from flatlib.curvature import (
+    HessianOperator,
     adam_preconditioner,
     preconditioned_eigenvalue,
     top_eigenvalues,
@@ -148,7 +149,8 @@ def preconditioned_sharpness(checkpoint: Checkpoint) -> Numbers:
     """Return the largest eigenvalue of the Hessian preconditioned by Adam's state (Cohen et al. 2022)."""
     if checkpoint.optimizer is None:
         raise NotDefined("preconditioned_lambda_max needs Adam's state: this checkpoint has no optimizer")
-    hessian = checkpoint.operator
+    # In float64, since a preconditioner amplifies rounding.
+    hessian = HessianOperator(*checkpoint.subject, batch_norm=checkpoint.batch_norm, dtype=torch.float64)
     preconditioner = adam_preconditioner(checkpoint.optimizer, checkpoint.model, hessian)
     found = preconditioned_eigenvalue(hessian, preconditioner, tol=checkpoint.tolerance, seed=checkpoint.seed)
     return eigenvalue_columns("preconditioned_lambda_max", found)

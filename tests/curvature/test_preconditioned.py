@@ -12,6 +12,7 @@ from flatlib.curvature.spectrum.preconditioned import (
     preconditioned_eigenvalue,
 )
 from flatlib.errors import FlatlibError
+from flatlib.measures import Checkpoint, measure
 
 
 def stepped(case, kind=torch.optim.Adam, steps=3, **options):
@@ -90,3 +91,28 @@ def test_bad_arguments(small_case):
             preconditioned_eigenvalue(operator, preconditioner)
     with pytest.raises(FlatlibError, match=f"must be {n} numbers"):
         preconditioned_eigenvalue(operator, torch.ones(2))
+
+
+def test_rounding_that_the_preconditioner_amplifies_is_refused():
+    """A bias before batch norm has no gradient: Adam divides its rounding by no more than epsilon."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
+    data = torch.randn(32, 4), torch.arange(32) % 3
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(100):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(data[0]), data[1]).backward()
+        optimizer.step()
+    single, double = (
+        HessianOperator(model, "cross_entropy", data, batch_norm="train", dtype=dtype)
+        for dtype in (None, torch.float64)
+    )
+    P = adam_preconditioner(optimizer, model, single)
+    with pytest.raises(FlatlibError, match="float64"):
+        preconditioned_eigenvalue(single, P)
+    expected = float(torch.linalg.eigvals(double.to_dense() / P[:, None]).real.max())
+    assert float(preconditioned_eigenvalue(double, P, tol=1e-6).values[0]) == pytest.approx(expected, rel=1e-6)
+    measured = measure(
+        ["preconditioned_lambda_max"], Checkpoint(model=model, examples=data, optimizer=optimizer, batch_norm="train")
+    )
+    assert measured["preconditioned_lambda_max"] == pytest.approx(expected, rel=1e-3)

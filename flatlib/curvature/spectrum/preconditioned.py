@@ -6,6 +6,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from flatlib.curvature.operators.frozen_model import unwrapped
 from flatlib.curvature.operators.hessian import HessianOperator
+from flatlib.curvature.operators.symmetry import ASYMMETRY
 from flatlib.curvature.spectrum.eigenvalues import top_eigenvalues
 from flatlib.curvature.spectrum.lanczos_search import Eigenvalues
 from flatlib.errors import FlatlibError, NotDefined
@@ -83,9 +84,18 @@ def preconditioned_eigenvalue(
         seed: Seed of the random part of the start.
 
     Raises:
-        FlatlibError: If the preconditioner is not n positive numbers, or ``top_eigenvalues`` refuses an argument.
+        FlatlibError: If the preconditioner is not n positive numbers, if some are so small beside the others that the
+            rounding of the operator's products would count, or if ``top_eigenvalues`` refuses an argument.
     """
     preconditioned = PreconditionedOperator(operator, preconditioner)
+    amplified = float(
+        preconditioner.median() / preconditioner.min()
+    )  # where the gradient is zero, as before batch norm
+    if amplified * torch.finfo(operator.torch_dtype).eps > ASYMMETRY:
+        raise FlatlibError(
+            f"the preconditioner has numbers {amplified:.0e} times below its median, which amplifies the rounding of "
+            f"products in {operator.torch_dtype}: pass an operator with dtype=torch.float64"
+        )
     return top_eigenvalues(preconditioned, tol=tol, max_products=max_products, start=start, seed=seed)
 
 
