@@ -167,8 +167,8 @@ CLAIM = Claim(
     chapter="07_adam_vs_sgd",
     intervention="optimizer",
     sentence=(
-        "Adam with decoupled weight decay and averaged iterates finds much sharper minima than SGD, and generalizes as "
-        "well or better; adaptive optimizers as a class do not differ from the others."
+        "Adam with decoupled weight decay and averaged iterates finds much sharper minima than SGD, at larger weights, "
+        "and generalizes as well or better; adaptive optimizers as a class do not differ from the others."
     ),
     source="Granziol 2020, section 5, Figures 6 and 7; Bejan et al. 2022, Figure 4",
     experiment=experiment,
