@@ -16,7 +16,7 @@ IN_SHORT = {  # each claim in the words of a list; the chapter has it in full
     "04_dropout": "Dropout flattens, but too much of it harms",
     "05_batch_norm": "Batch norm changes the accuracy, and not the sharpness",
     "06_weight_decay": "Weight decay makes minima sharper and networks better",
-    "07_adam_vs_sgd": "Averaged Adam is much sharper than SGD, and as good",
+    "07_adam_vs_sgd": "Averaged Adam is sharper than SGD, at larger weights, and as good",
     "08_progressive_sharpening": "Sharpness rises to 2/η and stays there, and the Jacobian with it",
     "09_label_smoothing": "With label smoothing, Jacobian and sharpness rise less",
     "10_minimum_sharpness": "SAM lowers the minimum sharpness, and accuracy gains",

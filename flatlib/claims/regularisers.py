@@ -222,10 +222,10 @@ CLAIM = Claim(
         ),
         Prediction(
             "sharpness (Jacobian penalty)",
-            "A penalty on the Jacobian, and nothing else, lowers λ_max.",
+            "Adding a penalty on the Jacobian, and nothing else, lowers λ_max.",
             change((PENALTY,), "lambda_max", "doublings of λ_max"),
             below(0),
-            "λ_max bounds the Jacobian (Ansatz 3.1); no intervention is reported",
+            "under conditions, a larger Jacobian raises λ_max (Ansatz 3.1); no intervention reported",
             guards=(fit(PENALTY), PENALISED),
             smallest=0.5,
         ),

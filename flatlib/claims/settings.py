@@ -31,7 +31,7 @@ def base_config(p: SimpleNamespace, **fixed: Any) -> RunConfig:
 
 
 def with_own_images(runs: list[RunConfig]) -> list[RunConfig]:
-    """Return the runs, each seed on training images of its own, where these are a part of all that is drawn."""
+    """Return the runs, each seed on training images of its own, if these are a class-balanced part of the data set."""
     drawn = [bool(run.train_size) and run.subset == "balanced" for run in runs]
     return [replace(run, data_seed=run.seed) if own else run for run, own in zip(runs, drawn, strict=True)]
 

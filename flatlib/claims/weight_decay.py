@@ -22,7 +22,7 @@ from flatlib.stats import format_mean
 BLOCKS = ("model", "learning_rate", "max_epochs", "standardize", "pixels")
 INPUTS: dict[str, dict[str, Any]] = {
     "standardized": {"standardize": True},
-    "in [0, 1]": {"standardize": False},
+    "in [0, 1]": {"standardize": False, "pixels": "unit"},
     "in [-1, 1]": {"standardize": False, "pixels": "symmetric"},
 }
 DECAY = Study(settings=(*BLOCKS, "weight_decay"), blocks=BLOCKS)

@@ -128,6 +128,11 @@ def test_our_numbers_beside_the_papers():
             assert low < estimate < high
 
 
+@pytest.mark.parametrize("name", weight_decay.INPUTS)
+def test_a_scaling_of_the_inputs_has_one_name(name):
+    assert weight_decay.inputs_of(vars(RunConfig(**weight_decay.INPUTS[name]))) == name
+
+
 def test_validation_images_stand_for_the_papers():
     runs = mnist_runs()
     validated = weight_decay.validated(runs.assign(validation_accuracy=runs["test_accuracy"] + 0.01))

@@ -88,9 +88,8 @@ def preconditioned_eigenvalue(
             rounding of the operator's products would count, or if ``top_eigenvalues`` refuses an argument.
     """
     preconditioned = PreconditionedOperator(operator, preconditioner)
-    amplified = float(
-        preconditioner.median() / preconditioner.min()
-    )  # where the gradient is zero, as before batch norm
+    # Weights without a gradient, such as biases before batch norm, are divided by little more than epsilon.
+    amplified = float(preconditioner.median() / preconditioner.min())
     if amplified * torch.finfo(operator.torch_dtype).eps > ASYMMETRY:
         raise FlatlibError(
             f"the preconditioner has numbers {amplified:.0e} times below its median, which amplifies the rounding of "
