@@ -13,7 +13,8 @@ from flatlib.figures.axes import AT_LOSS, axis_of
 
 # What the runs of one experiment share:
 EXPERIMENT = ("chapter", "scale", "dataset", "train_size", "test_size", "model", "width", "depth", "activation", "loss")
-SETTING = tuple(field.name for field in fields(RunConfig) if field.name not in ("seed", "model"))  # what seeds share
+SEEDS = ("seed", "data_seed")  # of training, and of the images that it is on
+SETTING = tuple(field.name for field in fields(RunConfig) if field.name not in (*SEEDS, "model"))  # what seeds share
 BATCH_NORM = "_bn"  # the ending of a network's name that says it has batch norm: an intervention, not another network
 MODES = ("train", "eval", "recalibrated")  # of batch norm; of a network that was measured in several, the first counts
 CODED = "batch_softmax"  # the loss of one paper's public code, not of its text: a mistake, repeated by one chapter
@@ -37,7 +38,7 @@ def distinct_networks(runs: pd.DataFrame) -> pd.DataFrame:
         runs: The table of `flatlib.book.overview.all_runs`.
     """
     runs = runs[runs["loss"] != CODED].drop_duplicates("run_id", keep="last")
-    keys = [name for name in ("chapter", "scale", "model", "seed", *SETTING) if name in runs and name != "batch_norm"]
+    keys = [name for name in ("chapter", "scale", "model", *SEEDS, *SETTING) if name in runs and name != "batch_norm"]
     mode = runs["batch_norm"].map(MODES.index)
     runs = runs[mode == mode.groupby([runs[name] for name in keys], dropna=False).transform("min")]
     experiments = runs.groupby([name for name in EXPERIMENT if name in runs], dropna=False)

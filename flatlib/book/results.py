@@ -37,8 +37,8 @@ HEADLINES = {  # by chapter; in braces a prediction, and as what it is told
     "{accuracy (large rate):than} at the largest ({accuracy (large rate):points}).",
     "06_weight_decay": "Sharpness {sharpness:move} with weight decay. Test accuracy {accuracy:move} "
     "({accuracy:points}), and the generalization gap {gap:move} ({gap:points}).",
-    "07_adam_vs_sgd": "Averaged Adam's sharpness was {sharpness:factor} times SGD's, and its test accuracy "
-    "{accuracy:than} ({accuracy:points}).",
+    "07_adam_vs_sgd": "Averaged Adam's sharpness was {sharpness:factor} times SGD's, the length of its weights "
+    "{weight norm:factor} times, and its test accuracy {accuracy:than} ({accuracy:points}).",
     "08_progressive_sharpening": "From initialization to its peak, sharpness {progressive sharpening:move} by a factor "
     "of {progressive sharpening:factor}, and the Jacobian norm {Jacobian growth:move} by one of "
     "{Jacobian growth:factor}. Where it stood farthest from 2/η, sharpness was {edge of stability:number} times that.",

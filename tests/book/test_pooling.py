@@ -56,6 +56,10 @@ DEVIATIONS = {
         [-1, -0.5, 0, 0.5, 1],
     ),
     "batch norm is an intervention": (with_batch_norm, [-2, -1, 0, 0, 1, 2]),
+    "seeds on images of their own are one setting": (
+        lambda runs: runs.assign(data_seed=runs["seed"]),
+        [-1, -1, 0, 0, 1, 1],
+    ),
     "a single setting has none": (lambda runs: runs.query("learning_rate == 0.1"), []),
 }
 
